@@ -1,0 +1,1 @@
+"""Enhanced container isolation for Linux hosts and container engines."""

@@ -1,0 +1,1 @@
+"""The `eci` command, for people."""

@@ -1,0 +1,1 @@
+"""Pure decisions: settings, grants and the table that the worker reads."""

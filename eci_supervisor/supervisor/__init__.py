@@ -1,0 +1,1 @@
+"""One process per container: keeper of its state, intake of its listeners, events."""

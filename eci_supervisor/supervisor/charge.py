@@ -1,0 +1,37 @@
+"""What the wrapper hands to the keeper of one container."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One container, as the keeper has to know it.
+
+    Paths are paths of the host's mount namespace; ids are host ids.
+    """
+
+    container_id: str
+    """The id that the engine chose; `state.id` of every listener message must equal it."""
+    key: str
+    """Name of the state directory: unique over all runtime roots."""
+    state_dir: str
+    runtime_root: str
+    """The runtime's `--root`: `<runtime_root>/<container_id>` exists while the container does."""
+    runtime: str
+    """`runc` or `crun`."""
+    base: int
+    """First host id of the container's range."""
+    size: int
+    """Number of ids in the range."""
+    supervised: bool
+    """False where the seccomp profile lets no mount call through: no listener, no worker."""
+    masked_paths: tuple[str, ...] = ()
+    readonly_paths: tuple[str, ...] = ()
+    protected_paths: tuple[str, ...] = ()
+    """Host-protected paths: no call may touch what lies in or above them."""
+    trace: str | None = None
+    """None, `stderr` (the wrapper's), or the file that gets the trace lines."""
+    engine_rootfs: str | None = None
+    """The engine's own overlay mount whose layers the container uses, if any."""

@@ -1,0 +1,90 @@
+"""Builds the C half: the cffi extension and the small static helper programs.
+
+The extension (``eci_supervisor._eci``) lets Python call the same ``decide``, table and
+system-call code that the worker runs.  The programs land in ``eci_supervisor/bin`` and are
+ordinary executables that hold no interpreter.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent.resolve()
+CSRC = ROOT / "csrc"
+
+HARDENING = [
+    "-std=gnu11",
+    "-O2",
+    "-g",
+    "-Wall",
+    "-Wextra",
+    "-Wshadow",
+    "-Wstrict-prototypes",
+    "-Wformat=2",
+    "-Werror",
+    "-D_GNU_SOURCE",
+    "-U_FORTIFY_SOURCE",
+    "-D_FORTIFY_SOURCE=3",
+    "-fstack-protector-strong",
+    "-fcf-protection",
+    "-fvisibility=hidden",
+    "-fPIE",
+]
+LINK = ["-pie", "-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack"]
+
+# Program name -> its sources and the extra words for the linker.
+PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
+    "eci-runtime": (["launcher.c"], []),
+    "eci-hook": (["hook.c"], []),
+    "eci-worker": (
+        [
+            "worker.c",
+            "notify.c",
+            "caller.c",
+            "remote.c",
+            "resolve.c",
+            "facts.c",
+            "decide.c",
+            "perform.c",
+            "policy.c",
+            "ring.c",
+        ],
+        ["-pthread"],
+    ),
+    "eci-view": (["view.c"], ["-lfuse3", "-pthread"]),
+}
+
+
+class BuildWithPrograms(build_ext):
+    """``build_ext`` that also compiles the programs of ``PROGRAMS``."""
+
+    def run(self) -> None:
+        """Compile the extension, then each program into ``eci_supervisor/bin``."""
+        super().run()
+        base = ROOT if self.inplace or self.editable_mode else Path(self.build_lib)
+        out = base / "eci_supervisor" / "bin"
+        out.mkdir(parents=True, exist_ok=True)
+        for name, (sources, libs) in PROGRAMS.items():
+            command = [
+                "gcc",
+                *HARDENING,
+                f'-DECI_PYTHON="{sys.executable}"',
+                *(["-I/usr/include/fuse3"] if name == "eci-view" else []),
+                *[str(CSRC / source) for source in sources],
+                "-o",
+                str(out / name),
+                *LINK,
+                *libs,
+            ]
+            subprocess.run(command, check=True)  # noqa: S603 - fixed words, no shell
+
+
+setup(
+    cffi_modules=["csrc/build_ffi.py:ffibuilder"],
+    cmdclass={"build_ext": BuildWithPrograms},
+)
