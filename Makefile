@@ -1,0 +1,123 @@
+# Everything that a fresh Debian 12 needs, as root and with nothing done by hand:
+#
+#   make run     a protected container without any engine, and what it may and may not mount
+#   make test    the whole test suite, a real dockerd included
+#   make lint    every linter that CI runs
+#   make build   only the Python environment and the C half
+#   make bench   first measurements against the bare kernel
+#   make clean   removes what was built (the .venv stays)
+#
+# Each target installs only what is missing and builds only what changed, so a second run is
+# quick.  Each step says in one line what it does.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-print-directory
+
+# The interpreter that the environment is made from; anything from 3.11 on.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# What each target needs from the distribution.
+BUILD_PACKAGES := gcc libc6-dev libfuse3-dev pkg-config python3 python3-dev python3-venv
+RUN_PACKAGES := busybox-static fuse3 runc
+TEST_PACKAGES := containerd crun docker.io gcc-multilib iproute2 iptables netavark podman \
+	procps strace tini uidmap util-linux
+LINT_PACKAGES := clang clang-format clang-tidy cppcheck gcc libc6-dev libfuse3-dev shellcheck
+
+# Arguments for pytest: `make test ARGS="-k launcher -x"`.
+ARGS ?=
+
+C_FILES := $(wildcard csrc/*.c csrc/*.h)
+SCRIPTS := .ci/run $(wildcard tools/*.sh)
+
+.PHONY: help
+help: ## Says what the targets are
+	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
+
+# ---------------------------------------------------------------------------- environment
+
+.PHONY: packages-build packages-run packages-test packages-lint
+packages-build:
+	@tools/packages.sh $(BUILD_PACKAGES)
+packages-run: packages-build
+	@tools/packages.sh $(RUN_PACKAGES)
+packages-test: packages-run
+	@tools/packages.sh $(TEST_PACKAGES)
+packages-lint: packages-build
+	@tools/packages.sh $(LINT_PACKAGES)
+
+# The tools and libraries: again only when the project file names others.
+$(VENV)/.installed: pyproject.toml tools/venv.sh | packages-build
+	@tools/venv.sh "$(PYTHON)" $(VENV)
+	@touch $@
+
+# The C half and the `eci` command, in place: again only when a source changed.
+build/.compiled: $(VENV)/.installed setup.py csrc/build_ffi.py $(C_FILES) | packages-build
+	@echo "==> compiling the C half into eci_supervisor/"
+	@$(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
+	@mkdir -p $(@D)
+	@touch $@
+
+.PHONY: build
+build: build/.compiled
+	@echo "==> built: $(BIN)/eci and $$(ls eci_supervisor/bin | tr '\n' ' ')"
+
+# ---------------------------------------------------------------------------- main targets
+
+.PHONY: run
+run: packages-run build
+	@tools/demo.sh $(BIN)/eci
+
+.PHONY: test
+test: packages-test build
+	@echo "==> running the tests"
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: bench
+bench: packages-run build
+	@echo "==> measuring"
+	@$(BIN)/python -m benchmarks --quick
+
+.PHONY: lint
+lint: packages-lint build lint-python lint-c lint-text
+	@echo "==> every linter is content"
+
+.PHONY: lint-python
+lint-python: build
+	@echo "==> ruff"
+	@$(BIN)/ruff check
+	@echo "==> ruff format"
+	@$(BIN)/ruff format --check
+	@echo "==> mypy"
+	@$(BIN)/mypy
+	@echo "==> import-linter"
+	@$(BIN)/lint-imports
+
+.PHONY: lint-c
+lint-c: build
+	@echo "==> clang-format"
+	@git ls-files --cached --others --exclude-standard '*.c' '*.h' | xargs -r clang-format --dry-run --Werror
+	@echo "==> cppcheck"
+	@tools/lint-c.sh cppcheck
+	@echo "==> gcc -fanalyzer"
+	@tools/lint-c.sh analyzer
+	@echo "==> clang-tidy"
+	@tools/lint-c.sh tidy
+
+.PHONY: lint-text
+lint-text: build
+	@echo "==> codespell"
+	@git ls-files --cached --others --exclude-standard | xargs -r $(BIN)/codespell
+	@echo "==> shellcheck"
+	@shellcheck $(SCRIPTS)
+
+.PHONY: clean
+clean:
+	@echo "==> removing what was built"
+	@rm -rf build dist ./*.egg-info eci_supervisor/bin eci_supervisor/_eci.c eci_supervisor/_eci.*.so \
+		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0r rm -rf
