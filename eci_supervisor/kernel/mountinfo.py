@@ -31,7 +31,7 @@ class Mount:
     fstype: bytes
     source: bytes
     super_options: bytes
-    """The superblock's options as one field; a comma inside a value is for its reader."""
+    """The superblock's options, still escaped: `split_options` takes them apart."""
 
 
 def unescape(field: bytes) -> bytes:
@@ -58,7 +58,7 @@ def parse_line(line: bytes) -> Mount:
             propagation=tuple(words[6:dash]),
             fstype=unescape(fstype),
             source=unescape(source),
-            super_options=unescape(super_options),
+            super_options=super_options,
         )
     except (ValueError, IndexError) as error:
         msg = f"not a line of mountinfo: {line!r}"
@@ -87,22 +87,20 @@ def find(mount_id: int, path: str = "/proc/self/mountinfo") -> Mount | None:
 
 
 def split_options(text: bytes) -> list[tuple[bytes, bytes]]:
-    r"""Split super options at their commas into (key, value) pairs, in order.
+    r"""Split super options at their commas into decoded (key, value) pairs, in order.
 
-    overlayfs writes a comma inside a value as ``\,``; that backslash is left for
-    `split_layers`.  A word without "=" has an empty value.
+    The kernel (seq_show_option) writes a comma inside a value as ``\054``, so it is split
+    first and decoded afterwards.  A word without "=" has an empty value.
     """
-    words = re.split(rb"(?<!\\),", text)
-    pairs = [word.partition(b"=") for word in words if word]
-    return [(key, value) for key, _, value in pairs]
+    pairs = [word.partition(b"=") for word in text.split(b",") if word]
+    return [(unescape(key), unescape(value)) for key, _, value in pairs]
 
 
 def split_layers(value: bytes) -> list[bytes]:
-    r"""Split an overlay's ``lowerdir=`` at its colons; ``\:``, ``\,`` and ``\\`` are decoded."""
-    parts = re.split(rb"(?<!\\):", value)
-    return [plain_layer(part) for part in parts if part]
+    r"""Split an overlay's ``lowerdir=`` at its colons; ``\:`` and ``\\`` are decoded."""
+    return [plain_layer(part) for part in re.findall(rb"(?s)(?:\\.|[^:\\])+", value)]
 
 
 def plain_layer(value: bytes) -> bytes:
     """Decode one layer's path as overlayfs shows it."""
-    return re.sub(rb"\\(.)", rb"\1", value)
+    return re.sub(rb"(?s)\\(.)", rb"\1", value)

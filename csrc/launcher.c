@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * eci-runtime: the OCI runtime that engines call.
+ *
+ * An engine calls its runtime about four times per container, and only create, run and
+ * restore need the bundle rewritten.  Those go to the Python half; every other sub-command is
+ * handed to runc or crun with the words that the engine gave, in this same process, so that
+ * stdio, signals, and the exit code are the runtime's own.
+ *
+ * Called as eci-runtime-crun (a link whose name contains "crun"), or with ECI_RUNTIME=crun in
+ * the environment, it stands before crun, else before runc.
+ */
+#include "compat.h"
+#include "guard.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef ECI_PYTHON
+#error "ECI_PYTHON: the interpreter that has the package eci_supervisor"
+#endif
+
+static const char FALLBACK_PATH[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+static const char UNIFIED[] = "/sys/fs/cgroup/unified";
+
+/* What the command line says, as far as this program must know. */
+struct call {
+    bool crun;
+    const char *subcommand; /* NULL: there is none */
+    const char *log;        /* NULL: stderr alone */
+    bool json;
+    int settings; /* argv index of our own --settings, 0 if absent */
+    int settings_words;
+};
+
+/* Writes TEXT as the inside of a JSON string. */
+static void put_json(FILE *out, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        unsigned char c = (unsigned char)*text;
+
+        if (c == '"' || c == '\\')
+            fprintf(out, "\\%c", c);
+        else if (c < 0x20)
+            fprintf(out, "\\u%04x", c);
+        else
+            fputc(c, out);
+    }
+}
+
+/* Says what went wrong as the runtime would: on stderr, and in its --log.  Returns 1. */
+static int fail(const struct call *call, const char *what, const char *which, int error)
+{
+    char message[PATH_MAX + 256];
+    char stamp[32] = "";
+    time_t now = time(NULL);
+    struct tm tm;
+
+    snprintf(message, sizeof(message), "eci-runtime: %s%s%s%s", what, which,
+             error != 0 ? ": " : "", error != 0 ? strerror(error) : "");
+    fprintf(stderr, "%s\n", message);
+    if (call->log == NULL || strcmp(call->log, "/dev/stderr") == 0)
+        return 1;
+    FILE *log = fopen(call->log, "ae");
+    if (log == NULL)
+        return 1;
+    if (gmtime_r(&now, &tm) != NULL)
+        strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ", &tm);
+    if (call->json)
+        fputs("{\"level\":\"error\",\"msg\":\"", log);
+    else if (call->crun)
+        fprintf(log, "%s: ", stamp);
+    else
+        fprintf(log, "time=\"%s\" level=error msg=\"", stamp);
+    put_json(log, message);
+    if (call->json)
+        fprintf(log, "\",\"time\":\"%s\"}\n", stamp);
+    else
+        fputs(call->crun ? "\n" : "\"\n", log);
+    fclose(log);
+    return 1;
+}
+
+/* The name of a global flag that takes a value, or NULL.  crun takes unique beginnings. */
+static const char *valued_flag(const char *name, size_t size, bool crun)
+{
+    static const char *const names[] = {
+        "log", "log-format", "root", "rootless", "criu", "cgroup-manager", "log-level", "settings",
+    };
+    const char *found = NULL;
+    size_t i;
+
+    for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strncmp(names[i], name, size) != 0)
+            continue;
+        if (names[i][size] == '\0')
+            return names[i];
+        if (crun && found == NULL)
+            found = names[i];
+    }
+    return found;
+}
+
+/* Reads the global flags and finds the sub-command. */
+static void read_words(struct call *call, int argc, char **argv)
+{
+    int i;
+
+    for (i = 1; i < argc; i++) {
+        const char *word = argv[i];
+
+        if (word[0] != '-') {
+            call->subcommand = word;
+            return;
+        }
+        if (strcmp(word, "--") == 0) {
+            call->subcommand = i + 1 < argc ? argv[i + 1] : NULL;
+            return;
+        }
+        const char *name = word + strspn(word, "-");
+        size_t size = strcspn(name, "=");
+        const char *flag = valued_flag(name, size, call->crun && word[1] == '-');
+        if (flag == NULL)
+            continue;
+        int words = name[size] == '=' ? 1 : 2;
+        const char *value = words == 1 ? name + size + 1 : i + 1 < argc ? argv[i + 1] : "";
+        if (strcmp(flag, "log") == 0)
+            call->log = value;
+        else if (strcmp(flag, "log-format") == 0)
+            call->json = strcmp(value, "json") == 0;
+        else if (strcmp(flag, "settings") == 0 && call->settings == 0) {
+            call->settings = i;
+            call->settings_words = words;
+        }
+        i += words - 1;
+    }
+}
+
+/*
+ * Finds the program NAME on PATH, then in the usual places, but never this program itself: a
+ * directory first in an engine's PATH may hold NAME linked to us.  Returns 0 or -ENOENT.
+ */
+static int find_runtime(const char *name, char *out, size_t size)
+{
+    const char *lists[] = {getenv("PATH"), FALLBACK_PATH};
+    struct stat self;
+    size_t i;
+
+    if (stat("/proc/self/exe", &self) < 0)
+        return -errno;
+    for (i = 0; i < 2; i++) {
+        const char *at = lists[i];
+
+        while (at != NULL && *at != '\0') {
+            size_t length = strcspn(at, ":");
+            struct stat st;
+
+            /* Relative entries would be looked up in a directory that we did not choose. */
+            if (at[0] == '/' &&
+                (size_t)snprintf(out, size, "%.*s/%s", (int)length, at, name) < size &&
+                stat(out, &st) == 0 && S_ISREG(st.st_mode) && access(out, X_OK) == 0 &&
+                !(st.st_dev == self.st_dev && st.st_ino == self.st_ino))
+                return 0;
+            at += length;
+            at += *at == ':';
+        }
+    }
+    return -ENOENT;
+}
+
+/*
+ * crun 1.8 refuses to work on a hybrid hierarchy (v1 with the v2 one beside it): it goes by
+ * what is mounted at UNIFIED.  In a mount namespace of our own that can be detached.  Returns
+ * 0 or -errno; 0 without doing anything on every other layout.
+ */
+static int hide_unified(void)
+{
+    struct statfs sfs;
+
+    if (statfs("/sys/fs/cgroup", &sfs) < 0 || sfs.f_type == CGROUP2_SUPER_MAGIC)
+        return 0;
+    if (statfs(UNIFIED, &sfs) < 0 || sfs.f_type != CGROUP2_SUPER_MAGIC)
+        return 0;
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 ||
+        umount2(UNIFIED, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
+        return -errno;
+    return 0;
+}
+
+/* A new /dev/null, on a file system of its own.  Returns an fd or -errno. */
+static int new_null(int flags)
+{
+    int fd = -1;
+    int context = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC);
+    int tree = -1;
+    int saved;
+
+    if (context >= 0 && syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+        tree = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, 0);
+    if (tree >= 0 && mknodat(tree, "null", S_IFCHR | 0600, makedev(1, 3)) == 0 &&
+        fchmodat(tree, "null", 0666, 0) == 0)
+        fd = openat(tree, "null", flags | O_CLOEXEC);
+    saved = errno;
+    if (tree >= 0)
+        close(tree);
+    if (context >= 0)
+        close(context);
+    return fd >= 0 ? fd : -saved;
+}
+
+/*
+ * crun gives its stdio to the container's user with fchown.  Where that is the host's
+ * /dev/null, the host's node changes hands; so each is replaced by a node that nobody else
+ * has.  Returns 0 or -errno.
+ */
+static int replace_null(void)
+{
+    int stdio;
+
+    for (stdio = 0; stdio <= 2; stdio++) {
+        struct stat st;
+
+        if (fstat(stdio, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
+            continue;
+        int flags = fcntl(stdio, F_GETFL);
+        int fd = new_null(flags < 0 ? O_RDWR : flags & O_ACCMODE);
+        if (fd < 0)
+            return fd;
+        if (dup2(fd, stdio) < 0) {
+            int saved = errno;
+            close(fd);
+            return -saved;
+        }
+        close(fd);
+    }
+    return 0;
+}
+
+/* Whether CALL's sub-command is one of those that make a container. */
+static bool creates(const struct call *call)
+{
+    static const char *const names[] = {"create", "run", "restore"};
+    size_t i;
+
+    for (i = 0; call->subcommand != NULL && i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(call->subcommand, names[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+int main(int argc, char **argv)
+{
+    struct call call = {0};
+    char runtime[PATH_MAX];
+    int rc;
+
+    if (argc < 1)
+        return 1;
+    const char *base = strrchr(argv[0], '/');
+    const char *chosen = getenv("ECI_RUNTIME");
+    call.crun = strstr(base != NULL ? base + 1 : argv[0], "crun") != NULL ||
+                (chosen != NULL && strcmp(chosen, "crun") == 0);
+    read_words(&call, argc, argv);
+    if (chosen != NULL && strcmp(chosen, "crun") != 0 && strcmp(chosen, "runc") != 0)
+        return fail(&call, "ECI_RUNTIME must be runc or crun, not ", chosen, 0);
+    const char *name = call.crun ? "crun" : "runc";
+    if (find_runtime(name, runtime, sizeof(runtime)) < 0)
+        return fail(&call, "no such program on PATH or in /usr/sbin, /usr/bin: install ", name, 0);
+    if (call.crun) {
+        rc = hide_unified();
+        if (rc < 0)
+            return fail(&call, "cannot hide the unified hierarchy from ", name, -rc);
+    }
+
+    if (creates(&call)) {
+        char **words = calloc((size_t)argc + 7, sizeof(*words));
+        if (words == NULL)
+            return fail(&call, "cannot start ", name, ENOMEM);
+        int at = 0;
+        words[at++] = (char *)ECI_PYTHON;
+        words[at++] = (char *)"-I";
+        words[at++] = (char *)"-m";
+        words[at++] = (char *)"eci_supervisor.runtime";
+        words[at++] = (char *)name;
+        words[at++] = runtime;
+        memcpy(words + at, argv + 1, (size_t)(argc - 1) * sizeof(*words));
+        execv(ECI_PYTHON, words);
+        return fail(&call, "cannot execute ", ECI_PYTHON, errno);
+    }
+
+    if (call.subcommand != NULL && strcmp(call.subcommand, "exec") == 0) {
+        rc = call.crun ? replace_null() : 0;
+        if (rc < 0)
+            return fail(&call, "cannot replace /dev/null for ", name, -rc);
+        /* The new process must not have a call that the container's first one has not. */
+        rc = guard_install();
+        if (rc < 0)
+            return fail(&call, "cannot install the seccomp guard for exec", "", -rc);
+    }
+    if (call.settings > 0) {
+        int next = call.settings + call.settings_words;
+        if (next > argc)
+            next = argc;
+        memmove(argv + call.settings, argv + next, (size_t)(argc - next + 1) * sizeof(*argv));
+    }
+    argv[0] = (char *)name;
+    execv(runtime, argv);
+    return fail(&call, "cannot execute ", runtime, errno);
+}

@@ -1,0 +1,168 @@
+"""config.json as values: what the rewriting reads, checked; everything else kept.  Pure.
+
+The document stays a plain tree, so that keys that we do not know reach the runtime as they
+were.  The functions here read one part each and raise `SpecError` with the key's path where
+its form is not the OCI runtime specification's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from eci_supervisor.runtime.errors import SpecError
+
+Spec = dict[str, Any]
+LIMIT = 16 * 1024 * 1024
+"""Largest config.json, in bytes, that is read."""
+
+NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time")
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """One line of a user namespace's map."""
+
+    inside: int
+    outside: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device node that the container shall have."""
+
+    path: str
+    kind: str
+    """`c`, `b`, `u` or `p`."""
+    major: int
+    minor: int
+    mode: int = 0o666
+    uid: int = 0
+    gid: int = 0
+    """Owner, as ids of the container."""
+
+
+def loads(data: bytes, source: str = "config.json") -> Spec:
+    """Parse a config.json; SpecError unless it is a JSON object with `root` and `process`."""
+    try:
+        spec = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        msg = f"{source}: not valid JSON: {error}"
+        raise SpecError(msg) from error
+    if not isinstance(spec, dict):
+        msg = f"{source}: expected an object"
+        raise SpecError(msg)
+    if not isinstance(spec.get("root"), dict) or not isinstance(spec["root"].get("path"), str):
+        msg = f"{source}: root.path: expected a string"
+        raise SpecError(msg)
+    return spec
+
+
+def dumps(spec: Spec) -> bytes:
+    """Return the document's text."""
+    return msgspec.json.encode(spec)
+
+
+def _typed(value: object, kind: type, key: str) -> Any:  # noqa: ANN401 - the tree is untyped
+    """Return `value` if it is a `kind`; a bool is no int."""
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        name = {dict: "an object", list: "an array", str: "a string", int: "an integer", bool: "true or false"}[kind]
+        msg = f"config.json: {key}: expected {name}"
+        raise SpecError(msg)
+    return value
+
+
+def part(spec: Spec, key: str, kind: type) -> Any:  # noqa: ANN401 - the tree is untyped
+    """Return the value at the dotted `key`, an empty `kind` where it or a parent is missing or null."""
+    node: Any = spec
+    seen = []
+    for step in key.split("."):
+        _typed(node, dict, ".".join(seen) or "the document")
+        seen.append(step)
+        node = node.get(step)
+        if node is None:
+            return kind()
+    return _typed(node, kind, key)
+
+
+def items(spec: Spec, key: str, kind: type) -> list[Any]:
+    """Return the array at the dotted `key`, each of its elements a `kind`."""
+    values = part(spec, key, list)
+    return [_typed(value, kind, f"{key}[{index}]") for index, value in enumerate(values)]
+
+
+def namespaces(spec: Spec) -> dict[str, str]:
+    """Return the listed namespaces: type → path, "" for a new one."""
+    found: dict[str, str] = {}
+    for index, entry in enumerate(items(spec, "linux.namespaces", dict)):
+        key = f"linux.namespaces[{index}]"
+        kind = _typed(entry.get("type"), str, f"{key}.type")
+        if kind not in NAMESPACES:
+            msg = f'config.json: {key}.type: unknown namespace "{kind}"'
+            raise SpecError(msg)
+        if kind in found:
+            msg = f'config.json: {key}: namespace "{kind}" is listed twice'
+            raise SpecError(msg)
+        found[kind] = _typed(entry.get("path") or "", str, f"{key}.path")
+    return found
+
+
+def mappings(entries: object, key: str) -> tuple[Mapping, ...]:
+    """Read an array of ID mappings; overlapping or empty ones are a SpecError."""
+    if entries is None:
+        return ()
+    found = []
+    for index, entry in enumerate(_typed(entries, list, key)):
+        where = f"{key}[{index}]"
+        _typed(entry, dict, where)
+        numbers = [_typed(entry.get(name, 0), int, f"{where}.{name}") for name in ("containerID", "hostID", "size")]
+        if min(numbers) < 0 or numbers[2] == 0 or numbers[1] + numbers[2] > 2**32 - 1:
+            msg = f"config.json: {where}: not a range of ids"
+            raise SpecError(msg)
+        found.append(Mapping(*numbers))
+    return tuple(found)
+
+
+def map_text(entries: tuple[Mapping, ...]) -> str:
+    """Return the lines that go into uid_map or gid_map."""
+    return "".join(f"{entry.inside} {entry.outside} {entry.size}\n" for entry in entries)
+
+
+def devices(spec: Spec) -> list[Device]:
+    """Return linux.devices."""
+    found = []
+    for index, entry in enumerate(items(spec, "linux.devices", dict)):
+        key = f"linux.devices[{index}]"
+        kind = _typed(entry.get("type"), str, f"{key}.type")
+        if kind not in ("c", "b", "u", "p"):
+            msg = f'config.json: {key}.type: unknown device type "{kind}"'
+            raise SpecError(msg)
+        mode = entry.get("fileMode")
+        found.append(
+            Device(
+                path=_typed(entry.get("path"), str, f"{key}.path"),
+                kind=kind,
+                major=_typed(entry.get("major", 0), int, f"{key}.major"),
+                minor=_typed(entry.get("minor", 0), int, f"{key}.minor"),
+                mode=0o666 if mode is None else _typed(mode, int, f"{key}.fileMode") & 0o7777,
+                uid=_typed(entry.get("uid") or 0, int, f"{key}.uid"),
+                gid=_typed(entry.get("gid") or 0, int, f"{key}.gid"),
+            )
+        )
+    return found
+
+
+def options(mount: dict[str, Any]) -> list[str]:
+    """Return a mount's options."""
+    return [_typed(option, str, "mounts[].options") for option in mount.get("options") or []]
+
+
+def is_bind(mount: dict[str, Any]) -> bool:
+    """Whether this entry of mounts[] binds something of the host.
+
+    Both runtimes go by the options or the type, whichever says so.
+    """
+    return mount.get("type") == "bind" or not {"bind", "rbind"}.isdisjoint(options(mount))
