@@ -1,0 +1,199 @@
+/*
+ * What Python and C agree on: the policy table, the facts that a decision rests on, the
+ * verdict, and the event ring.  Read by the compiler and, between the marks, by cffi.
+ */
+#ifndef ECI_API_H
+#define ECI_API_H
+
+#include <stdint.h>
+
+/* cffi: begin */
+#define ECI_POLICY_MAGIC   0x31494345
+#define ECI_POLICY_VERSION 1
+
+/* Flags that a mount can hold; the values are those of MS_* and MOUNT_ATTR_*. */
+#define ECI_RDONLY     1
+#define ECI_NOSUID     2
+#define ECI_NODEV      4
+#define ECI_NOEXEC     8
+#define ECI_HELD_FLAGS 15
+
+/* What a grant is. */
+#define ECI_KIND_ROOTFS        1
+#define ECI_KIND_MOUNT         2
+#define ECI_KIND_MASK          3
+#define ECI_KIND_READONLY_PATH 4
+#define ECI_KIND_PROC          5
+#define ECI_KIND_SYSFS         6
+
+/* What an inode means to the policy; a bit set. */
+#define ECI_INODE_PROTECTED 1 /* a host-protected path */
+#define ECI_INODE_ABOVE     2 /* an ancestor of one */
+#define ECI_INODE_RECURSE   4 /* lies above a mask: may be bound only with MS_REC */
+
+/*
+ * One initial mount.  Storage is named by super block and root inside it, so that a copy in
+ * another mount namespace, a bind or a move is still recognised.  Offsets are into the blob.
+ */
+struct eci_grant {
+    uint64_t mnt_id;    /* unique id of the initial mount; filled by the worker */
+    uint64_t cov_ino;   /* what the mount hides: inode ...                       */
+    uint32_t cov_major; /* ... and device of it, as statx reports; filled by the worker */
+    uint32_t cov_minor;
+    uint32_t sb_major; /* as in mountinfo */
+    uint32_t sb_minor;
+    uint32_t root_off;  /* root inside the super block */
+    uint32_t point_off; /* mount point, from the container's root */
+    uint32_t flags;     /* ECI_RDONLY ...: what may not be cleared */
+    uint32_t kind;      /* ECI_KIND_* */
+    uint32_t hides;     /* not 0: unmounting or moving it away would uncover something */
+    uint32_t pad;
+};
+
+struct eci_inode_rule {
+    uint64_t ino;
+    uint32_t major;
+    uint32_t minor;
+    uint32_t what; /* ECI_INODE_*; 0 marks a free slot of the hash table */
+    uint32_t pad;
+};
+
+/* The head of the blob.  Everything in it comes from us, nothing from the container. */
+struct eci_policy {
+    uint32_t magic;
+    uint32_t version;
+    uint32_t size; /* bytes of the whole blob */
+    uint32_t n_grants;
+    uint32_t grants_off;
+    uint32_t n_slots; /* inode table: open addressing, a power of two */
+    uint32_t slots_off;
+    uint32_t proc_masked;  /* not 0: the container's procfs has masks or read-only paths */
+    uint32_t sysfs_masked; /* the same for sysfs */
+    uint32_t trace;        /* not 0: every call becomes an event, not refusals alone */
+};
+
+#define ECI_OP_NEW          1
+#define ECI_OP_BIND         2
+#define ECI_OP_REMOUNT      3
+#define ECI_OP_REMOUNT_BIND 4
+#define ECI_OP_PROPAGATION  5
+#define ECI_OP_MOVE         6
+#define ECI_OP_UMOUNT       7
+
+#define ECI_FS_OTHER 0
+#define ECI_FS_PROC  1
+#define ECI_FS_SYSFS 2
+
+struct eci_call {
+    uint64_t flags; /* MS_* without MS_MGC_VAL, or MNT_* for an umount */
+    uint32_t op;    /* ECI_OP_* */
+    uint32_t fs;    /* ECI_FS_*, for ECI_OP_NEW */
+};
+
+/* What a path of the call turned out to be. */
+struct eci_place {
+    uint64_t mnt_id; /* unique */
+    uint64_t ino;
+    uint64_t cov_ino; /* inode under the mount, where the policy asked for it */
+    uint32_t major;   /* of the inode, as statx reports */
+    uint32_t minor;
+    uint32_t cov_major;
+    uint32_t cov_minor;
+    uint32_t sb_major; /* of the mount's super block */
+    uint32_t sb_minor;
+    uint32_t is_root;   /* the object is the root of its mount */
+    uint32_t self_hits; /* ECI_INODE_* of the object */
+    uint32_t up_hits;   /* ECI_INODE_* of its ancestors inside the mount */
+    uint32_t cov_known; /* not 0: cov_* are valid */
+    char root[4096];    /* root of the mount inside its super block */
+};
+
+#define ECI_REASON_PERFORMED      0
+#define ECI_REASON_NO_CAPABILITY  1
+#define ECI_REASON_OTHER_USERNS   2
+#define ECI_REASON_KERNEL         3
+#define ECI_REASON_ARGUMENT       4
+#define ECI_REASON_GONE           5
+#define ECI_REASON_LOOSEN         16
+#define ECI_REASON_UNCOVER        17
+#define ECI_REASON_KERNEL_FS_BUSY 18
+#define ECI_REASON_PROTECTED      19
+#define ECI_REASON_NEW_KERNEL_FS  20
+#define ECI_REASON_UNKNOWN_CALL   21
+#define ECI_REASON_INTERNAL       22
+
+struct eci_verdict {
+    int32_t error; /* 0, or a positive errno that the caller shall see */
+    uint32_t reason;
+};
+
+/*
+ * Decides one call.  Pure: no I/O, no clock, no state.  `src` may be NULL where the call has no
+ * source.  The verdict is a refusal until a rule allowed the call.
+ */
+void eci_decide(const struct eci_policy *policy, const struct eci_call *call,
+                const struct eci_place *src, const struct eci_place *dst,
+                struct eci_verdict *verdict);
+
+/* Decodes the flags of mount(2) in the kernel's order (fs/namespace.c, path_mount). */
+void eci_decode_mount(uint64_t flags, struct eci_call *call);
+
+/* 0 when the blob of `size` bytes is well formed, else -EINVAL. */
+int eci_policy_check(const struct eci_policy *policy, uint32_t size);
+const struct eci_grant *eci_policy_grants(const struct eci_policy *policy);
+/* Adds `what` to an inode; -ENOSPC when the table is full. */
+int eci_policy_add_inode(struct eci_policy *policy, uint32_t major, uint32_t minor, uint64_t ino,
+                         uint32_t what);
+/* ECI_INODE_* of an inode, 0 when the policy does not know it. */
+uint32_t eci_policy_inode(const struct eci_policy *policy, uint32_t major, uint32_t minor,
+                          uint64_t ino);
+/* Not 0 when the policy knows an inode on that device. */
+uint32_t eci_policy_knows_device(const struct eci_policy *policy, uint32_t major, uint32_t minor);
+/* Flags that a mount of this storage has to keep: those that every grant covering it holds. */
+uint32_t eci_policy_held(const struct eci_policy *policy, uint32_t major, uint32_t minor,
+                         const char *root);
+/* Not 0 when a grant with this very storage hides something. */
+uint32_t eci_policy_hides(const struct eci_policy *policy, uint32_t major, uint32_t minor,
+                          const char *root);
+
+#define ECI_EVENT_STRINGS 4
+#define ECI_EVENT_STRING  256
+#define ECI_STRING_NULL   0xffffffff
+#define ECI_STRING_FAULT  0xfffffffe
+
+struct eci_event {
+    uint64_t turn;    /* ring's own: whose turn the slot is */
+    uint64_t time_ns; /* CLOCK_REALTIME at receipt */
+    uint64_t spent_ns;
+    uint64_t args[6];
+    uint32_t nr;
+    uint32_t arch; /* AUDIT_ARCH_* */
+    int32_t tid;   /* in the host's PID namespace */
+    int32_t error; /* 0 or a positive errno */
+    uint32_t reason;
+    uint32_t passed;                    /* not 0: the kernel carried it out itself */
+    uint32_t length[ECI_EVENT_STRINGS]; /* whole length, or ECI_STRING_NULL / _FAULT */
+    char comm[16];
+    char text[ECI_EVENT_STRINGS][ECI_EVENT_STRING]; /* cut, not terminated when cut */
+};
+
+/* A ring in shared memory: many writers, one reader; a full ring drops and counts. */
+struct eci_ring {
+    uint64_t head;    /* next turn to write */
+    uint64_t tail;    /* next turn to read */
+    uint64_t dropped; /* events lost to a full ring */
+    uint32_t slots;   /* a power of two */
+    uint32_t waiting; /* the reader sleeps on the eventfd */
+};
+
+uint64_t eci_ring_bytes(uint32_t slots);
+void eci_ring_init(struct eci_ring *ring, uint32_t slots);
+/* Copies the event in; 1 when the reader wants to be woken, 0 when not, -EAGAIN when dropped. */
+int eci_ring_put(struct eci_ring *ring, const struct eci_event *event);
+/* Copies the oldest event out; 1, or 0 when there is none. */
+int eci_ring_get(struct eci_ring *ring, struct eci_event *event);
+/* Says that the reader is about to sleep; 0 when an event came meanwhile, else 1. */
+int eci_ring_sleep(struct eci_ring *ring);
+/* cffi: end */
+
+#endif

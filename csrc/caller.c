@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who is calling, and standing in for it: its mount namespace, root, working directory and
+ * credentials.
+ *
+ * The worker is in the container's user namespace with all capabilities there, and never in
+ * its PID namespace.  Each thread has a file system context of its own (unshare CLONE_FS) and
+ * sits, between calls, at the root of the container's mount namespace with its working
+ * directory on the host's procfs, so that it pins no mount.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "compat.h"
+#include "worker.h"
+
+static int set_caps(const struct caps *caps)
+{
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+
+    return syscall(SYS_capset, &head, caps->data) < 0 ? -errno : 0;
+}
+
+static int get_caps(pid_t tid, struct caps *caps)
+{
+    struct __user_cap_header_struct head = {
+        .version = _LINUX_CAPABILITY_VERSION_3,
+        .pid = tid,
+    };
+
+    return syscall(SYS_capget, &head, caps->data) < 0 ? -errno : 0;
+}
+
+static bool has_cap(const struct caps *caps, unsigned int cap)
+{
+    return caps->data[cap / 32].effective & (1u << (cap % 32));
+}
+
+/* Inode number of a namespace, read from the link's text ("user:[4026531837]"). */
+static int ns_ino(int dir, const char *name, uint64_t *ino)
+{
+    char text[64];
+    const char *open;
+    ssize_t n = readlinkat(dir, name, text, sizeof(text) - 1);
+
+    if (n < 0)
+        return -errno;
+    text[n] = 0;
+    open = strchr(text, '[');
+    if (!open)
+        return -EINVAL;
+    *ino = strtoull(open + 1, NULL, 10);
+    return 0;
+}
+
+/* Opens what belongs to the container and enters its user namespace.  Single-threaded. */
+int worker_enter(struct worker *worker, pid_t pid)
+{
+    static const char *const others[] = {"ns/net", "ns/ipc", "ns/uts", "ns/cgroup"};
+    cleanup_fd int dir = -1;
+    char name[16];
+    int r;
+
+    worker->proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (worker->proc < 0)
+        return -errno;
+    worker->self_fds = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (worker->self_fds < 0)
+        return -errno;
+    snprintf(name, sizeof(name), "%d", pid);
+    dir = openat(worker->proc, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        return -errno;
+    worker->userns = openat(dir, "ns/user", O_RDONLY | O_CLOEXEC);
+    worker->mntns = openat(dir, "ns/mnt", O_RDONLY | O_CLOEXEC);
+    if (worker->userns < 0 || worker->mntns < 0)
+        return -errno;
+    r = ns_ino(dir, "ns/user", &worker->userns_ino);
+    if (r < 0)
+        return r;
+    r = ns_ino(dir, "ns/mnt", &worker->mntns_ino);
+    if (r < 0)
+        return r;
+
+    /* sysfs, mqueue and cgroup mounts show the namespaces of whoever makes them. */
+    for (unsigned int i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        cleanup_fd int ns = openat(dir, others[i], O_RDONLY | O_CLOEXEC);
+
+        if (ns < 0 || setns(ns, 0) < 0)
+            return -errno;
+    }
+    if (setgroups(0, NULL) < 0 || setns(worker->userns, CLONE_NEWUSER) < 0)
+        return -errno;
+    /* Root of the container, so that what is mounted belongs to it. */
+    if (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+        return -errno;
+    /* After the change of ids, which resets it: nobody in the container may look at us. */
+    if (prctl(PR_SET_DUMPABLE, 0) < 0)
+        return -errno;
+    r = get_caps(0, &worker->caps);
+    if (r < 0)
+        return r;
+    for (unsigned int i = 0; i < 2; i++)
+        worker->caps.data[i].effective = worker->caps.data[i].permitted;
+    return set_caps(&worker->caps);
+}
+
+static int note_root(struct session *session, int fd)
+{
+    struct statx stx;
+
+    if (statx(fd, fd == AT_FDCWD ? "/" : "", fd == AT_FDCWD ? 0 : AT_EMPTY_PATH,
+              STATX_INO | STATX_MNT_ID_UNIQUE, &stx) < 0)
+        return -errno;
+    session->root_mnt_id = stx.stx_mnt_id;
+    session->root_ino = stx.stx_ino;
+    return 0;
+}
+
+/* To the container's mount namespace, its root, and off its mounts. */
+static int go_home(struct session *session)
+{
+    if (setns(session->worker->mntns, CLONE_NEWNS) < 0)
+        return -errno;
+    if (fchdir(session->worker->self_fds) < 0)
+        return -errno;
+    session->away = false;
+    return note_root(session, AT_FDCWD);
+}
+
+/* First thing of a thread. */
+int session_enter(struct session *session)
+{
+    if (unshare(CLONE_FS) < 0)
+        return -errno;
+    return go_home(session);
+}
+
+/*
+ * Settles what needs no argument of the call.  Returns 1 when the kernel may carry the call out
+ * itself (SECCOMP_USER_NOTIF_FLAG_CONTINUE), 0 when it has to be decided, -errno when the caller
+ * is gone or cannot be looked at.
+ *
+ * CONTINUE is sound for these two, because credentials and user namespace of a thread change
+ * only by its own doing, and it is blocked:
+ * - no CAP_SYS_ADMIN: the kernel refuses, wherever the thread is.  (Its mount namespace could
+ *   be one that it owns as a child user namespace's creator; the next argument covers that.)
+ * - a user namespace other than the container's, hence below it: the capabilities of the thread
+ *   count only there.  In a mount namespace that the container's user namespace owns the kernel
+ *   says EPERM; in one that a descendant owns every mount was locked when it was copied.
+ */
+int caller_settle(struct session *session, struct caller *caller, uint32_t *reason)
+{
+    uint64_t userns;
+    int r;
+
+    r = get_caps(caller->tid, &caller->caps);
+    if (r < 0)
+        return r;
+    if (!has_cap(&caller->caps, CAP_SYS_ADMIN)) {
+        *reason = ECI_REASON_NO_CAPABILITY;
+        return 1;
+    }
+    r = ns_ino(caller->dir, "ns/user", &userns);
+    if (r < 0)
+        return r;
+    if (userns != session->worker->userns_ino) {
+        *reason = ECI_REASON_OTHER_USERNS;
+        return 1;
+    }
+    return 0;
+}
+
+int caller_open(struct session *session, struct caller *caller)
+{
+    char name[16];
+
+    snprintf(name, sizeof(name), "%d", caller->tid);
+    caller->dir = openat(session->worker->proc, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return caller->dir < 0 ? -errno : 0;
+}
+
+/* Takes the caller's mount namespace and root.  The worker's capabilities are still full. */
+int caller_stand_in(struct session *session, struct caller *caller)
+{
+    cleanup_fd int root = -1;
+    struct statx stx;
+    uint64_t mntns;
+    int r;
+
+    r = ns_ino(caller->dir, "ns/mnt", &mntns);
+    if (r < 0)
+        return r;
+    if (mntns != session->worker->mntns_ino) {
+        cleanup_fd int ns = openat(caller->dir, "ns/mnt", O_RDONLY | O_CLOEXEC);
+
+        if (ns < 0)
+            return -errno;
+        session->away = true;
+        if (setns(ns, CLONE_NEWNS) < 0)
+            return -errno;
+        r = note_root(session, AT_FDCWD);
+        if (r < 0)
+            return r;
+    }
+    root = openat(caller->dir, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return -errno;
+    if (statx(root, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID_UNIQUE, &stx) < 0)
+        return -errno;
+    /* A mount id is unique for good, so the same pair is the same place. */
+    if (stx.stx_mnt_id != session->root_mnt_id || stx.stx_ino != session->root_ino) {
+        session->away = true;
+        if (fchdir(root) < 0 || chroot(".") < 0)
+            return -errno;
+        session->root_mnt_id = stx.stx_mnt_id;
+        session->root_ino = stx.stx_ino;
+    }
+    return 0;
+}
+
+/* fsuid, fsgid and, where they can matter, the groups, from /proc/TID/status. */
+static int read_status(struct caller *caller, bool with_groups, gid_t *groups, int *n_groups)
+{
+    cleanup_fd int fd = openat(caller->dir, "status", O_RDONLY | O_CLOEXEC);
+    char text[8192];
+    const char *line;
+    size_t have = 0;
+    ssize_t n;
+
+    if (fd < 0)
+        return -errno;
+    while (have < sizeof(text) - 1 && (n = read(fd, text + have, sizeof(text) - 1 - have)) > 0)
+        have += (size_t)n;
+    text[have] = 0;
+    line = strstr(text, "\nUid:");
+    if (!line || sscanf(line, "\nUid: %*u %*u %*u %u", &caller->fsuid) != 1)
+        return -EINVAL;
+    line = strstr(text, "\nGid:");
+    if (!line || sscanf(line, "\nGid: %*u %*u %*u %u", &caller->fsgid) != 1)
+        return -EINVAL;
+    if (!with_groups)
+        return 0;
+    line = strstr(text, "\nGroups:");
+    if (!line)
+        return -EINVAL;
+    line += strlen("\nGroups:");
+    for (*n_groups = 0; *n_groups < 256; (*n_groups)++) {
+        char *end;
+
+        while (*line == ' ' || *line == '\t')
+            line++;
+        if (*line == '\n' || !*line)
+            break;
+        groups[*n_groups] = (gid_t)strtoul(line, &end, 10);
+        if (end == line)
+            return -EINVAL;
+        line = end;
+    }
+    return 0;
+}
+
+static int read_fsids(struct caller *caller)
+{
+    struct pidfd_info info = {.mask = PIDFD_INFO_CREDS};
+
+    /* One ioctl where the kernel has it (6.13); otherwise the text, ten times the price. */
+    caller->pidfd = (int)syscall(SYS_pidfd_open, caller->tid, PIDFD_THREAD);
+    if (caller->pidfd >= 0 && ioctl(caller->pidfd, PIDFD_GET_INFO, &info) == 0 &&
+        (info.mask & PIDFD_INFO_CREDS)) {
+        caller->fsuid = info.fsuid;
+        caller->fsgid = info.fsgid;
+        return 0;
+    }
+    return read_status(caller, false, NULL, NULL);
+}
+
+/*
+ * Takes the caller's fsuid, fsgid and effective capabilities, so that the kernel judges our
+ * system calls as it would judge the caller's.  Threads have credentials of their own as long
+ * as no libc wrapper is used.
+ */
+int caller_assume(struct session *session, struct caller *caller)
+{
+    const struct worker *worker = session->worker;
+    struct caps caps = worker->caps;
+    bool fewer = false;
+    bool alike;
+    int r;
+
+    r = read_fsids(caller);
+    if (r < 0)
+        return r;
+    for (unsigned int i = 0; i < 2; i++) {
+        caps.data[i].effective &= caller->caps.data[i].effective;
+        if (caps.data[i].effective != worker->caps.data[i].effective)
+            fewer = true;
+    }
+    alike = caller->fsuid == 0 && caller->fsgid == 0;
+    if (alike && !fewer)
+        return 0;
+
+    caller->assumed = true;
+    if (!has_cap(&caps, CAP_DAC_OVERRIDE)) {
+        gid_t groups[256];
+        int n = 0;
+
+        r = read_status(caller, true, groups, &n);
+        if (r < 0)
+            return r;
+        if (syscall(SYS_setgroups, (size_t)n, groups) < 0)
+            return -errno;
+    }
+    /* These two report no error: they return what was before (setfsuid(2)). */
+    syscall(SYS_setfsgid, caller->fsgid);
+    syscall(SYS_setfsuid, caller->fsuid);
+    if ((uint32_t)syscall(SYS_setfsuid, -1) != caller->fsuid ||
+        (uint32_t)syscall(SYS_setfsgid, -1) != caller->fsgid)
+        return -EPERM;
+    return set_caps(&caps);
+}
+
+/* Joins namespaces of the caller that decide what a new file system shows. */
+int caller_enter_namespaces(struct caller *caller, const char *const names[])
+{
+    for (; *names; names++) {
+        cleanup_fd int ns = openat(caller->dir, *names, O_RDONLY | O_CLOEXEC);
+
+        if (ns < 0 || setns(ns, 0) < 0)
+            return -errno;
+    }
+    return 0;
+}
+
+/* Back to the worker's own self.  A thread that cannot go back must not serve another call. */
+void caller_leave(struct session *session, struct caller *caller)
+{
+    if (caller->assumed) {
+        syscall(SYS_setfsuid, 0);
+        syscall(SYS_setfsgid, 0);
+        if (set_caps(&session->worker->caps) < 0)
+            abort();
+        if (!has_cap(&caller->caps, CAP_DAC_OVERRIDE) && syscall(SYS_setgroups, 0UL, NULL) < 0)
+            abort();
+        caller->assumed = false;
+    }
+    if (session->away) {
+        if (go_home(session) < 0)
+            abort();
+    } else if (fchdir(session->worker->self_fds) < 0) {
+        abort();
+    }
+}
+
+void caller_close(struct caller *caller)
+{
+    close_fd(&caller->dir);
+    close_fd(&caller->pidfd);
+    close_fd(&caller->cwd);
+}

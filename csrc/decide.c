@@ -1,0 +1,200 @@
+/*
+ * The rules.  Facts in, verdict out; whoever calls has looked the facts up on file descriptors
+ * and will act on the very same ones.
+ */
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/mount.h>
+
+#include "api.h"
+
+void eci_decode_mount(uint64_t flags, struct eci_call *call)
+{
+    /* The upper half may carry the magic of Linux 0.99 (mount(2), "MS_MGC_VAL"). */
+    if ((flags & MS_MGC_MSK) == MS_MGC_VAL)
+        flags &= ~(uint64_t)MS_MGC_MSK;
+    call->flags = flags;
+    call->fs = ECI_FS_OTHER;
+
+    /* The order is the kernel's: of several forms the first one counts. */
+    if ((flags & (MS_REMOUNT | MS_BIND)) == (MS_REMOUNT | MS_BIND))
+        call->op = ECI_OP_REMOUNT_BIND;
+    else if (flags & MS_REMOUNT)
+        call->op = ECI_OP_REMOUNT;
+    else if (flags & MS_BIND)
+        call->op = ECI_OP_BIND;
+    else if (flags & (MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE))
+        call->op = ECI_OP_PROPAGATION;
+    else if (flags & MS_MOVE)
+        call->op = ECI_OP_MOVE;
+    else
+        call->op = ECI_OP_NEW;
+}
+
+/* Rule 3: in a host-protected path, or above one. */
+static bool is_protected(const struct eci_place *place)
+{
+    return (place->self_hits & (ECI_INODE_PROTECTED | ECI_INODE_ABOVE)) ||
+           (place->up_hits & ECI_INODE_PROTECTED);
+}
+
+static uint32_t wanted_flags(uint64_t flags)
+{
+    static const struct {
+        uint64_t ms;
+        uint32_t held;
+    } table[] = {
+        {MS_RDONLY, ECI_RDONLY},
+        {MS_NOSUID, ECI_NOSUID},
+        {MS_NODEV, ECI_NODEV},
+        {MS_NOEXEC, ECI_NOEXEC},
+    };
+    uint32_t held = 0;
+
+    for (unsigned int i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+        if (flags & table[i].ms)
+            held |= table[i].held;
+    return held;
+}
+
+static bool same_storage(const struct eci_policy *policy, const struct eci_grant *grant,
+                         const struct eci_place *place)
+{
+    const char *root = (const char *)policy + grant->root_off;
+
+    return grant->sb_major == place->sb_major && grant->sb_minor == place->sb_minor &&
+           strcmp(root, place->root) == 0;
+}
+
+/*
+ * Rule 2.  A mount may go unless it lies where an initial mount hides something.  Its own storage
+ * and the inode under it must both be the initial mount's: a bind of the same storage elsewhere
+ * is the container's own.
+ */
+static bool leaves_uncovered(const struct eci_policy *policy, const struct eci_place *place)
+{
+    const struct eci_grant *grants = eci_policy_grants(policy);
+
+    for (uint32_t i = 0; i < policy->n_grants; i++) {
+        const struct eci_grant *grant = &grants[i];
+
+        if (!grant->hides || !same_storage(policy, grant, place))
+            continue;
+        /* What lies beneath could not be found out: believe the worst. */
+        if (!place->cov_known)
+            return true;
+        if (grant->cov_ino == place->cov_ino && grant->cov_major == place->cov_major &&
+            grant->cov_minor == place->cov_minor)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * /proc and /sys themselves.  The initial ones stay.  A copy that carries masks may not be
+ * detached lazily either: the kernel takes unlocked children off a detached mount, and whoever
+ * holds a directory fd on it would look under the masks.
+ */
+static bool is_kernel_fs_root(const struct eci_policy *policy, const struct eci_call *call,
+                              const struct eci_place *place)
+{
+    const struct eci_grant *grants = eci_policy_grants(policy);
+
+    for (uint32_t i = 0; i < policy->n_grants; i++) {
+        const struct eci_grant *grant = &grants[i];
+        bool masked;
+
+        if (grant->kind == ECI_KIND_PROC)
+            masked = policy->proc_masked;
+        else if (grant->kind == ECI_KIND_SYSFS)
+            masked = policy->sysfs_masked;
+        else
+            continue;
+        if (!same_storage(policy, grant, place))
+            continue;
+        if (grant->mnt_id == place->mnt_id)
+            return true;
+        if (masked && call->op == ECI_OP_UMOUNT && (call->flags & MNT_DETACH))
+            return true;
+    }
+    return false;
+}
+
+static void refuse(struct eci_verdict *verdict, int error, uint32_t reason)
+{
+    verdict->error = error;
+    verdict->reason = reason;
+}
+
+static void allow(struct eci_verdict *verdict)
+{
+    verdict->error = 0;
+    verdict->reason = ECI_REASON_PERFORMED;
+}
+
+static void decide_removal(const struct eci_policy *policy, const struct eci_call *call,
+                           const struct eci_place *place, struct eci_verdict *verdict)
+{
+    /* Not the root of a mount: nothing can go; the kernel says EINVAL. */
+    if (!place->is_root)
+        allow(verdict);
+    else if (is_kernel_fs_root(policy, call, place))
+        refuse(verdict, EBUSY, ECI_REASON_KERNEL_FS_BUSY);
+    else if (leaves_uncovered(policy, place))
+        refuse(verdict, EPERM, ECI_REASON_UNCOVER);
+    else
+        allow(verdict);
+}
+
+void eci_decide(const struct eci_policy *policy, const struct eci_call *call,
+                const struct eci_place *src, const struct eci_place *dst,
+                struct eci_verdict *verdict)
+{
+    refuse(verdict, EPERM, ECI_REASON_INTERNAL);
+
+    if ((src && is_protected(src)) || is_protected(dst)) {
+        refuse(verdict, EPERM, ECI_REASON_PROTECTED);
+        return;
+    }
+
+    switch (call->op) {
+    case ECI_OP_NEW:
+        if ((call->fs == ECI_FS_PROC && policy->proc_masked) ||
+            (call->fs == ECI_FS_SYSFS && policy->sysfs_masked))
+            refuse(verdict, EPERM, ECI_REASON_NEW_KERNEL_FS);
+        else
+            allow(verdict);
+        return;
+    case ECI_OP_BIND:
+        if (!src)
+            return;
+        /* A bind without MS_REC leaves the mounts behind that mask what is below. */
+        if (!(call->flags & MS_REC) && (src->self_hits & ECI_INODE_RECURSE))
+            refuse(verdict, EPERM, ECI_REASON_UNCOVER);
+        else
+            allow(verdict);
+        return;
+    case ECI_OP_REMOUNT:
+    case ECI_OP_REMOUNT_BIND:
+        /* Rule 1: what a grant holds stays on, whichever mount shows the storage. */
+        if (eci_policy_held(policy, dst->sb_major, dst->sb_minor, dst->root) &
+            ~wanted_flags(call->flags))
+            refuse(verdict, EPERM, ECI_REASON_LOOSEN);
+        else
+            allow(verdict);
+        return;
+    case ECI_OP_PROPAGATION:
+        allow(verdict);
+        return;
+    case ECI_OP_MOVE:
+        if (src)
+            decide_removal(policy, call, src, verdict);
+        return;
+    case ECI_OP_UMOUNT:
+        decide_removal(policy, call, dst, verdict);
+        return;
+    default:
+        return;
+    }
+}

@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Carrying out what was decided, on file descriptors.
+ *
+ * mount(2) takes names only.  The working directory of the thread is the host's
+ * /proc/self/fd, in which "7" names fd 7 and nothing else, whatever the container does to its
+ * paths; the link is followed by the kernel to the very mount and inode that were looked at.
+ * So the kernel's own mount(2) does the work and its errno is the answer.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "compat.h"
+#include "worker.h"
+
+struct fd_name {
+    char text[16];
+};
+
+static const char *name_fd(struct fd_name *name, int fd)
+{
+    snprintf(name->text, sizeof(name->text), "%d", fd);
+    return name->text;
+}
+
+/* Every form but the new mount: source and target are fds, data goes through. */
+int perform_on(struct session *session, int source, int target, uint64_t flags,
+               const struct mount_args *args)
+{
+    struct fd_name from;
+    struct fd_name to;
+
+    if (fchdir(session->worker->self_fds) < 0)
+        return -errno;
+    if (mount(source >= 0 ? name_fd(&from, source) : NULL, name_fd(&to, target), NULL, flags,
+              args->has_data ? args->data : NULL) < 0)
+        return -errno;
+    return 0;
+}
+
+/* Calls `each` for every option of a comma-separated list; a backslash protects a comma. */
+static int for_each_option(char *data, int (*each)(void *context, char *key, char *value),
+                           void *context)
+{
+    char *at = data;
+
+    while (*at) {
+        char *end = at;
+        char *value;
+        bool last;
+        int r;
+
+        while (*end && *end != ',')
+            end += *end == '\\' && end[1] ? 2 : 1;
+        last = !*end;
+        *end = 0;
+        value = strchr(at, '=');
+        if (value)
+            *value++ = 0;
+        if (*at) {
+            r = each(context, at, value);
+            if (r < 0)
+                return r;
+        }
+        if (last)
+            break;
+        at = end + 1;
+    }
+    return 0;
+}
+
+static int fsconfig_string(int fs, const char *key, const char *value)
+{
+    long r = value ? syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, key, value, 0)
+                   : syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, key, NULL, 0);
+
+    return r < 0 ? -errno : 0;
+}
+
+/* One overlay option; lower layers one by one, since a value may have 255 bytes only. */
+static int overlay_option(void *context, char *key, char *value)
+{
+    int fs = *(int *)context;
+    bool data_only = false;
+
+    if (!value || strcmp(key, "lowerdir") != 0)
+        return fsconfig_string(fs, key, value);
+    for (;;) {
+        char *in = value;
+        char *out = value;
+        bool last;
+        int r;
+
+        while (*in && *in != ':') {
+            if (*in == '\\' && in[1])
+                in++;
+            *out++ = *in++;
+        }
+        last = !*in;
+        *out = 0;
+        r = fsconfig_string(fs, data_only ? "datadir+" : "lowerdir+", value);
+        if (r < 0 || last)
+            return r;
+        value = in + 1;
+        if (*value == ':') {
+            data_only = true;
+            value++;
+        }
+    }
+}
+
+static unsigned int attributes(uint64_t flags)
+{
+    static const struct {
+        uint64_t ms;
+        unsigned int attr;
+    } table[] = {
+        {MS_RDONLY, MOUNT_ATTR_RDONLY},         {MS_NOSUID, MOUNT_ATTR_NOSUID},
+        {MS_NODEV, MOUNT_ATTR_NODEV},           {MS_NOEXEC, MOUNT_ATTR_NOEXEC},
+        {MS_NOATIME, MOUNT_ATTR_NOATIME},       {MS_STRICTATIME, MOUNT_ATTR_STRICTATIME},
+        {MS_NODIRATIME, MOUNT_ATTR_NODIRATIME},
+    };
+    unsigned int attr = 0;
+
+    for (unsigned int i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+        if (flags & table[i].ms)
+            attr |= table[i].attr;
+    return attr;
+}
+
+/*
+ * An overlay whose layers are named from the working directory (Docker does so when the list
+ * is long): the directory has to be the caller's, so the target cannot be named by "N".
+ */
+static int overlay_from_cwd(struct caller *caller, const struct mount_args *args, uint64_t flags,
+                            int target)
+{
+    cleanup_fd int fs = -1;
+    cleanup_fd int made = -1;
+    char data[PATH_MAX];
+    int r;
+
+    if (caller->cwd < 0)
+        caller->cwd = openat(caller->dir, "cwd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (caller->cwd < 0 || fchdir(caller->cwd) < 0)
+        return -errno;
+    fs = (int)syscall(SYS_fsopen, "overlay", FSOPEN_CLOEXEC);
+    if (fs < 0)
+        return -errno;
+    if (args->has_source && *args->source) {
+        r = fsconfig_string(fs, "source", args->source);
+        if (r < 0)
+            return r;
+    }
+    memcpy(data, args->data, sizeof(data));
+    r = for_each_option(data, overlay_option, &fs);
+    if (r < 0)
+        return r;
+    if (flags & MS_RDONLY) {
+        r = fsconfig_string(fs, "ro", NULL);
+        if (r < 0)
+            return r;
+    }
+    if (syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return -errno;
+    made = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, attributes(flags));
+    if (made < 0)
+        return -errno;
+    if (syscall(SYS_move_mount, made, "", target, "",
+                MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+        return -errno;
+    return 0;
+}
+
+static int note_relative(void *context, char *key, char *value)
+{
+    bool *relative = context;
+
+    if (!value || (strcmp(key, "lowerdir") != 0 && strcmp(key, "upperdir") != 0 &&
+                   strcmp(key, "workdir") != 0))
+        return 0;
+    if (*value != '/')
+        *relative = true;
+    /* Only lowerdir is a list, but a colon elsewhere merely takes the longer way. */
+    for (; *value; value += *value == '\\' && value[1] ? 2 : 1)
+        if (*value == ':' && value[1] != '/' && value[1] != ':')
+            *relative = true;
+    return 0;
+}
+
+static bool names_from_cwd(const struct mount_args *args)
+{
+    char data[PATH_MAX];
+    bool relative = false;
+
+    if (!args->has_data)
+        return false;
+    memcpy(data, args->data, sizeof(data));
+    for_each_option(data, note_relative, &relative);
+    return relative;
+}
+
+struct fuse_options {
+    struct caller *caller;
+    int fd; /* ours, of the caller's /dev/fuse */
+    char out[PATH_MAX + 16];
+    size_t used;
+};
+
+/* Copies the option; "fd=N" means the caller's N, which becomes ours. */
+static int fuse_option(void *context, char *key, char *value)
+{
+    struct fuse_options *options = context;
+    struct fd_name name;
+    int n;
+
+    if (value && strcmp(key, "fd") == 0 && options->fd < 0) {
+        char *end;
+        unsigned long number = strtoul(value, &end, 0);
+
+        if (!*value || *end || number > INT_MAX)
+            return -EINVAL;
+        if (options->caller->pidfd < 0)
+            options->caller->pidfd =
+                (int)syscall(SYS_pidfd_open, options->caller->tid, PIDFD_THREAD);
+        options->fd = (int)syscall(SYS_pidfd_getfd, options->caller->pidfd, (int)number, 0);
+        if (options->fd < 0)
+            return -EINVAL;
+        value = (char *)name_fd(&name, options->fd);
+    }
+    n = snprintf(options->out + options->used, sizeof(options->out) - options->used, "%s%s%s%s",
+                 options->used ? "," : "", key, value ? "=" : "", value ? value : "");
+    if (n < 0 || options->used + (size_t)n >= PATH_MAX)
+        return -EINVAL;
+    options->used += (size_t)n;
+    return 0;
+}
+
+/*
+ * A new file system.  Its super block belongs to the user namespace that we share with the
+ * caller; what procfs, sysfs, mqueue and cgroup show is that of the caller's other namespaces.
+ */
+int perform_new(struct session *session, struct caller *caller, const struct mount_args *args,
+                uint64_t flags, uint32_t fs, int target)
+{
+    static const struct {
+        const char *type;
+        const char *const names[2];
+    } shown[] = {
+        {"sysfs", {"ns/net", NULL}},
+        {"mqueue", {"ns/ipc", NULL}},
+        {"cgroup", {"ns/cgroup", NULL}},
+        {"cgroup2", {"ns/cgroup", NULL}},
+    };
+    struct fuse_options fuse = {.caller = caller, .fd = -1};
+    cleanup_fd int pidns = -1;
+    const char *data = args->has_data ? args->data : NULL;
+    struct fd_name to;
+    int r;
+
+    for (unsigned int i = 0; i < sizeof(shown) / sizeof(shown[0]); i++) {
+        if (args->has_type && strcmp(args->type, shown[i].type) == 0) {
+            r = caller_enter_namespaces(caller, shown[i].names);
+            if (r < 0)
+                return r;
+        }
+    }
+    if (args->has_type && strcmp(args->type, "overlay") == 0 && names_from_cwd(args))
+        return overlay_from_cwd(caller, args, flags, target);
+    if (fs == ECI_FS_PROC) {
+        pidns = openat(caller->dir, "ns/pid", O_RDONLY | O_CLOEXEC);
+        if (pidns < 0)
+            return -errno;
+        r = snprintf(fuse.out, sizeof(fuse.out), "%s%spidns=%d", data ? data : "",
+                     data && *data ? "," : "", pidns);
+        if (r >= PATH_MAX)
+            return -EINVAL;
+        data = fuse.out;
+    } else if (args->has_type && args->has_data && strncmp(args->type, "fuse", 4) == 0) {
+        char copy[PATH_MAX];
+
+        memcpy(copy, args->data, sizeof(copy));
+        r = for_each_option(copy, fuse_option, &fuse);
+        if (r < 0) {
+            close_fd(&fuse.fd);
+            return r;
+        }
+        data = fuse.out;
+    }
+    r = 0;
+    if (fchdir(session->worker->self_fds) < 0 ||
+        mount(args->has_source ? args->source : NULL, name_fd(&to, target),
+              args->has_type ? args->type : NULL, flags, data) < 0)
+        r = -errno;
+    close_fd(&fuse.fd);
+    return r;
+}
+
+/* Finds directory and name of a mount that the path did not tell ("..", a magic link). */
+static int find_by_mount_point(uint64_t mnt_id, struct target *target)
+{
+    char point[PATH_MAX];
+    char *slash;
+    struct statx stx;
+    int r = facts_mount_point(mnt_id, point);
+
+    if (r < 0)
+        return r;
+    slash = strrchr(point, '/');
+    if (!slash || !slash[1] || strlen(slash + 1) > NAME_MAX)
+        return -ENOENT;
+    *slash = 0;
+    target->parent = open(*point ? point : "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (target->parent < 0)
+        return -errno;
+    memcpy(target->name, slash + 1, strlen(slash + 1) + 1);
+    if (statx(target->parent, target->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT,
+              STATX_MNT_ID_UNIQUE, &stx) < 0 ||
+        stx.stx_mnt_id != mnt_id) {
+        close_fd(&target->parent);
+        target->parent = -1;
+        return -ENOENT;
+    }
+    return 0;
+}
+
+/*
+ * umount2 by directory and name, because an fd on the mount itself would keep it busy.  What
+ * the name means cannot change between the decision and here: every mount call of the
+ * container waits for its turn, and a mount point cannot be renamed in its own namespace.
+ */
+int perform_umount(struct session *session, struct target *target, uint64_t mnt_id, uint64_t flags)
+{
+    struct fd_name name;
+
+    if (target->parent < 0 && (flags & MNT_DETACH)) {
+        if (fchdir(session->worker->self_fds) < 0 ||
+            umount2(name_fd(&name, target->fd), (int)(flags & ~(uint64_t)UMOUNT_NOFOLLOW)) < 0)
+            return -errno;
+        return 0;
+    }
+    if (target->parent < 0 && find_by_mount_point(mnt_id, target) < 0)
+        return -EBUSY; /* the root of a namespace, or held by the fd it was named with */
+    close_fd(&target->fd);
+    target->fd = -1;
+    if (fchdir(target->parent) < 0)
+        return -errno;
+    return umount2(target->name, (int)(flags | UMOUNT_NOFOLLOW)) < 0 ? -errno : 0;
+}
+
+/* Takes back a mount whose caller was interrupted before it got the answer. */
+void perform_undo(struct session *session, struct caller *caller, const char *path, uint64_t under)
+{
+    struct target target = TARGET_INIT;
+    struct eci_place place;
+    struct fd_name name;
+    uint64_t parent;
+
+    if (resolve(caller, path, true, false, &target) == 0 &&
+        facts_place(session->worker, target.fd, &place) == 0 && place.mnt_id != under &&
+        facts_parent(place.mnt_id, &parent) == 0 && parent == under &&
+        fchdir(session->worker->self_fds) == 0)
+        umount2(name_fd(&name, target.fd), MNT_DETACH);
+    target_close(&target);
+}

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Paths as the caller sees them.
+ *
+ * The thread stands in the caller's mount namespace with the caller's root, so the kernel
+ * resolves symlinks, ".." and permissions as it would for the caller.  Two things differ: the
+ * working directory, which is opened through /proc/TID/cwd, and the links "self" and
+ * "thread-self" of a procfs, which would mean us.  The fast way is one openat2 that refuses
+ * magic links; where one is met, or nothing is found (to us /proc/self leads nowhere), the path
+ * is walked again step by step.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+
+#include "compat.h"
+#include "worker.h"
+
+#define MAX_LINKS 40 /* MAXSYMLINKS, include/linux/namei.h */
+
+static int open_path(int dir, const char *path, uint64_t flags, uint64_t how_resolve)
+{
+    struct open_how how = {.flags = O_PATH | O_CLOEXEC | flags, .resolve = how_resolve};
+    long fd = syscall(SYS_openat2, dir, path, &how, sizeof(how));
+
+    return fd < 0 ? -errno : (int)fd;
+}
+
+static int open_cwd(struct caller *caller)
+{
+    if (caller->cwd < 0)
+        caller->cwd = openat(caller->dir, "cwd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return caller->cwd < 0 ? -errno : caller->cwd;
+}
+
+void target_close(struct target *target)
+{
+    close_fd(&target->fd);
+    close_fd(&target->parent);
+    target->fd = -1;
+    target->parent = -1;
+}
+
+/* The values of a line like "NSpid:\t7\t1" in /proc/TID/status. */
+static const char *status_line(int dir, const char *name, const char *key, char *text, size_t size)
+{
+    char path[64];
+    char *line;
+    char *end;
+    size_t have = 0;
+    ssize_t n;
+
+    snprintf(path, sizeof(path), "%s%sstatus", name, *name ? "/" : "");
+    cleanup_fd int fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return NULL;
+    while (have < size - 1 && (n = read(fd, text + have, size - 1 - have)) > 0)
+        have += (size_t)n;
+    text[have] = 0;
+    line = strstr(text, key);
+    if (!line)
+        return NULL;
+    line += strlen(key);
+    end = strchr(line, '\n');
+    if (!end)
+        return NULL;
+    *end = 0;
+    return line;
+}
+
+/*
+ * The caller's number in the PID namespace that a procfs shows.  The host's procfs lists the
+ * numbers from the host's namespace inwards; a procfs of an inner one prints the tail of the
+ * same list, and its first number is the name to look for.
+ */
+static int number_in(struct caller *caller, int procfs, const char *key, int *number)
+{
+    char ours_text[8192];
+    char theirs_text[8192];
+    const char *ours = status_line(caller->dir, "", key, ours_text, sizeof(ours_text));
+
+    for (; ours; ours = strchr(ours, '\t')) {
+        const char *theirs;
+        char name[16];
+
+        ours++;
+        *number = atoi(ours);
+        snprintf(name, sizeof(name), "%d", *number);
+        theirs = status_line(procfs, name, key, theirs_text, sizeof(theirs_text));
+        if (theirs && *theirs && strcmp(theirs + 1, ours) == 0)
+            return 0;
+    }
+    return -ENOENT;
+}
+
+/* What "self" or "thread-self" stands for; `text` gets a relative path. */
+static int read_self(struct caller *caller, int procfs, const char *name, char *text, size_t size)
+{
+    int tgid;
+    int tid;
+
+    if (number_in(caller, procfs, "\nNStgid:", &tgid) < 0)
+        return -ENOENT;
+    if (strcmp(name, "self") == 0)
+        return snprintf(text, size, "%d", tgid);
+    if (number_in(caller, procfs, "\nNSpid:", &tid) < 0)
+        return -ENOENT;
+    return snprintf(text, size, "%d/task/%d", tgid, tid);
+}
+
+static bool is_procfs(int fd)
+{
+    struct statfs st;
+
+    return fstatfs(fd, &st) == 0 && st.f_type == PROC_SUPER_MAGIC;
+}
+
+/*
+ * The text of the link `name` in `dir`, or 0 when it is a magic link that only the kernel can
+ * follow.
+ */
+static ssize_t read_link(struct caller *caller, int dir, int link, const char *name, char *text,
+                         size_t size)
+{
+    ssize_t n;
+
+    if (is_procfs(link)) {
+        if (strcmp(name, "self") == 0 || strcmp(name, "thread-self") == 0)
+            return read_self(caller, dir, name, text, size);
+        cleanup_fd int probe = open_path(dir, name, 0, RESOLVE_NO_MAGICLINKS);
+        if (probe == -ELOOP)
+            return 0;
+    }
+    n = readlinkat(link, "", text, size);
+    if (n < 0)
+        return -errno;
+    return (size_t)n >= size ? -ENAMETOOLONG : n;
+}
+
+/* Step by step.  Leaves the directory and the name of the last step where there is one. */
+static int walk(struct caller *caller, const char *path, bool follow, struct target *target)
+{
+    char rest[2 * PATH_MAX];
+    char link_text[PATH_MAX];
+    cleanup_fd int at = -1;
+    int links = 0;
+    size_t n = strlen(path);
+
+    if (n >= PATH_MAX)
+        return -ENAMETOOLONG;
+    memcpy(rest, path, n + 1);
+    if (*rest == '/')
+        at = open_path(AT_FDCWD, "/", O_DIRECTORY, 0);
+    else
+        at = open_path(open_cwd(caller), ".", O_DIRECTORY, 0);
+    if (at < 0)
+        return at;
+
+    for (;;) {
+        cleanup_fd int next = -1;
+        struct stat st;
+        char name[NAME_MAX + 1];
+        size_t skip = strspn(rest, "/");
+        size_t len;
+        bool last;
+        bool slash;
+
+        memmove(rest, rest + skip, strlen(rest + skip) + 1);
+        if (!*rest)
+            break;
+        len = strcspn(rest, "/");
+        if (len > NAME_MAX)
+            return -ENAMETOOLONG;
+        memcpy(name, rest, len);
+        name[len] = 0;
+        slash = rest[len] == '/';
+        last = rest[len + strspn(rest + len, "/")] == 0;
+        memmove(rest, rest + len, strlen(rest + len) + 1);
+
+        next = open_path(at, name, O_NOFOLLOW, 0);
+        if (next < 0)
+            return next;
+        if (fstat(next, &st) < 0)
+            return -errno;
+        if (S_ISLNK(st.st_mode) && (!last || follow || slash)) {
+            ssize_t got;
+
+            if (++links > MAX_LINKS)
+                return -ELOOP;
+            got = read_link(caller, at, next, name, link_text, sizeof(link_text));
+            if (got < 0)
+                return (int)got;
+            if (got == 0) {
+                /* A magic link: it leads to an object, not to a name. */
+                int jump = open_path(at, name, 0, 0);
+
+                if (jump < 0)
+                    return jump;
+                close(at);
+                at = jump;
+                close_fd(&target->parent);
+                target->parent = -1;
+                if (!last && (fstat(at, &st) < 0 || !S_ISDIR(st.st_mode)))
+                    return -ENOTDIR;
+                continue;
+            }
+            if ((size_t)got + strlen(rest) + 1 >= sizeof(rest))
+                return -ENAMETOOLONG;
+            memmove(rest + got, rest, strlen(rest) + 1);
+            memcpy(rest, link_text, (size_t)got);
+            if (*rest == '/') {
+                close(at);
+                at = open_path(AT_FDCWD, "/", O_DIRECTORY, 0);
+                if (at < 0)
+                    return at;
+            }
+            continue;
+        }
+        if ((slash || !last) && !S_ISDIR(st.st_mode))
+            return -ENOTDIR;
+        close_fd(&target->parent);
+        target->parent = -1;
+        if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0) {
+            target->parent = take_fd(&at);
+            memcpy(target->name, name, len + 1);
+        } else {
+            close(at);
+        }
+        at = take_fd(&next);
+    }
+    target->fd = take_fd(&at);
+    return 0;
+}
+
+/* The last name of a path, and the length of what stands before it; NULL for "/", "." and "..". */
+static const char *last_name(const char *path, size_t *before, size_t *len)
+{
+    size_t end = strlen(path);
+    size_t start;
+
+    while (end && path[end - 1] == '/')
+        end--;
+    start = end;
+    while (start && path[start - 1] != '/')
+        start--;
+    *before = start;
+    *len = end - start;
+    if (*len == 0 || *len > NAME_MAX || strncmp(path + start, ".", *len) == 0 ||
+        strncmp(path + start, "..", *len) == 0)
+        return NULL;
+    return path + start;
+}
+
+/* One openat2 for the object, or two where the parent is wanted too. */
+static int resolve_fast(struct caller *caller, const char *path, bool follow, struct target *target,
+                        bool want_parent)
+{
+    int base = *path == '/' ? AT_FDCWD : open_cwd(caller);
+    char head[PATH_MAX];
+    struct stat st;
+    size_t before;
+    size_t len;
+    const char *name;
+
+    if (*path != '/' && base < 0)
+        return base;
+    if (!want_parent) {
+        target->fd = open_path(base, path, follow ? 0 : O_NOFOLLOW, RESOLVE_NO_MAGICLINKS);
+        return target->fd < 0 ? target->fd : 0;
+    }
+    name = last_name(path, &before, &len);
+    if (!name || path[before + len])
+        return -ELOOP; /* the step-by-step walk sorts it out */
+    memcpy(head, path, before);
+    memcpy(head + before, ".", 2);
+    memcpy(target->name, name, len);
+    target->name[len] = 0;
+    target->parent = open_path(base, head, O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
+    if (target->parent < 0)
+        return target->parent;
+    target->fd = open_path(target->parent, target->name, O_NOFOLLOW, 0);
+    if (target->fd < 0)
+        return target->fd;
+    if (follow && (fstat(target->fd, &st) < 0 || S_ISLNK(st.st_mode)))
+        return -ELOOP;
+    return 0;
+}
+
+/*
+ * Resolves `path`.  With `want_parent` the directory and the name that lead to the object are
+ * kept too, where there is such a pair ("/", ".." and magic links have none).
+ */
+int resolve(struct caller *caller, const char *path, bool follow, bool want_parent,
+            struct target *target)
+{
+    int r = resolve_fast(caller, path, follow, target, want_parent);
+
+    if (r != -ELOOP && r != -ENOENT)
+        return r;
+    target_close(target);
+    return walk(caller, path, follow, target);
+}

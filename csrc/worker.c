@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * eci-worker CONTROL POLICY RING EVENT PID
+ *
+ * The worker of one container.  The first four words are inherited fds: a SEQPACKET socket to
+ * the supervisor, the policy (a memfd, see struct eci_policy), the event ring (a memfd) and the
+ * ring's eventfd.  PID is the container's first process, in our PID namespace.
+ *
+ * It writes "ready" to CONTROL when it stands in the container's namespaces; each message that
+ * comes then carries one listener.  It ends when CONTROL is closed and no listener is left, so
+ * it outlives a supervisor that died.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "worker.h"
+
+#define NUDGE_MS     20
+#define MAX_SESSIONS 1024
+
+static void *map_fd(int fd, int flags, size_t *size)
+{
+    struct stat st;
+    void *at;
+
+    if (fstat(fd, &st) < 0 || st.st_size <= 0)
+        return NULL;
+    at = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, flags, fd, 0);
+    *size = (size_t)st.st_size;
+    return at == MAP_FAILED ? NULL : at;
+}
+
+static void *serve(void *context)
+{
+    struct session *session = context;
+
+    /* Cannot go where the container is: without a worker every call of it is denied. */
+    if (session_enter(session) < 0)
+        _exit(1);
+    session_serve(session);
+    __atomic_store_n(&session->done, true, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+/* One message from the supervisor: a listener in an SCM_RIGHTS, or the end (0). */
+static int receive_listener(int control)
+{
+    union {
+        char space[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } ancillary;
+    char byte;
+    struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+    struct msghdr msg = {
+        .msg_iov = &iov,
+        .msg_iovlen = 1,
+        .msg_control = ancillary.space,
+        .msg_controllen = sizeof(ancillary.space),
+    };
+    struct cmsghdr *head;
+    ssize_t n = recvmsg(control, &msg, MSG_CMSG_CLOEXEC);
+    int fd;
+
+    if (n < 0)
+        return -errno;
+    if (n == 0)
+        return -EPIPE;
+    head = CMSG_FIRSTHDR(&msg);
+    if (!head || head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS ||
+        head->cmsg_len != CMSG_LEN(sizeof(int)))
+        return -EBADMSG;
+    memcpy(&fd, CMSG_DATA(head), sizeof(fd));
+    return fd;
+}
+
+static int start(struct worker *worker, struct session **slot, int listener)
+{
+    struct session *session = calloc(1, sizeof(*session));
+    pthread_attr_t attr;
+    int r;
+
+    if (!session) {
+        close(listener);
+        return -ENOMEM;
+    }
+    session->worker = worker;
+    session->listener = listener;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, 256 * 1024);
+    r = pthread_create(&session->thread, &attr, serve, session);
+    pthread_attr_destroy(&attr);
+    if (r != 0) {
+        close(listener);
+        free(session);
+        return -r;
+    }
+    *slot = session;
+    return 0;
+}
+
+/* Hands listeners to threads and sees threads off, until nothing is left to do. */
+static int run(struct worker *worker, int control)
+{
+    static struct session *sessions[MAX_SESSIONS];
+    static struct pollfd fds[MAX_SESSIONS + 1];
+    unsigned int n = 0;
+    bool leaving = false;
+
+    while (control >= 0 || n > 0) {
+        fds[0] = (struct pollfd){.fd = control, .events = POLLIN};
+        for (unsigned int i = 0; i < n; i++)
+            fds[i + 1] = (struct pollfd){.fd = sessions[i]->listener};
+        if (poll(fds, n + 1, leaving ? NUDGE_MS : -1) < 0 && errno != EINTR)
+            return -errno;
+
+        leaving = false;
+        for (unsigned int i = n; i-- > 0;) {
+            struct session *session = sessions[i];
+
+            if (!fds[i + 1].revents)
+                continue;
+            if (!__atomic_load_n(&session->done, __ATOMIC_ACQUIRE)) {
+                /* It may wait for a call that never comes (before kernel 6.11). */
+                pthread_kill(session->thread, SIGUSR1);
+                leaving = true;
+                continue;
+            }
+            pthread_join(session->thread, NULL);
+            close(session->listener);
+            free(session);
+            sessions[i] = sessions[--n];
+        }
+        if (control >= 0 && fds[0].revents) {
+            int fd = receive_listener(control);
+
+            if (fd == -EPIPE) {
+                close(control);
+                control = -1;
+            } else if (fd >= 0 && (n >= MAX_SESSIONS || start(worker, &sessions[n], fd) < 0)) {
+                fputs("eci-worker: no room for one more listener\n", stderr);
+            } else if (fd >= 0) {
+                n++;
+            }
+        }
+    }
+    return 0;
+}
+
+static void on_nudge(int signal_number)
+{
+    (void)signal_number;
+}
+
+static int set_up(struct worker *worker, char **argv)
+{
+    struct sigaction nudge = {.sa_handler = on_nudge};
+    struct session self = {.worker = worker};
+    size_t size = 0;
+    int r;
+
+    sigaction(SIGUSR1, &nudge, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    worker->policy = map_fd(atoi(argv[2]), MAP_PRIVATE, &size);
+    if (!worker->policy || eci_policy_check(worker->policy, (uint32_t)size) < 0)
+        return -EINVAL;
+    worker->ring = map_fd(atoi(argv[3]), MAP_SHARED, &size);
+    if (!worker->ring || size != eci_ring_bytes(worker->ring->slots))
+        return -EINVAL;
+    worker->ring_event = atoi(argv[4]);
+    r = worker_enter(worker, atoi(argv[5]));
+    if (r < 0)
+        return r;
+    r = session_enter(&self);
+    return r < 0 ? r : facts_prepare(worker);
+}
+
+int main(int argc, char **argv)
+{
+    static struct worker worker = {.turn = PTHREAD_MUTEX_INITIALIZER};
+    int r;
+
+    if (argc != 6) {
+        fputs("usage: eci-worker CONTROL POLICY RING EVENT PID (the supervisor starts it)\n",
+              stderr);
+        return 2;
+    }
+    r = set_up(&worker, argv);
+    if (r < 0) {
+        fprintf(stderr, "eci-worker: cannot enter the container: %s\n", strerror(-r));
+        return 1;
+    }
+    if (send(atoi(argv[1]), "ready", 5, MSG_NOSIGNAL) != 5)
+        return 1;
+    return run(&worker, atoi(argv[1])) < 0;
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside of the worker: one process per container, one thread per listener.
+ *
+ * Functions return >= 0 or -errno; where they hand out an fd, the caller of the function owns
+ * it.  "Caller" without more words is the container's thread that waits in the kernel.
+ */
+#ifndef ECI_WORKER_H
+#define ECI_WORKER_H
+
+#include <limits.h>
+#include <linux/capability.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "api.h"
+
+static inline void close_fd(const int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+}
+/* Ownership in the declaration: closed when the scope ends, unless taken. */
+#define cleanup_fd __attribute__((cleanup(close_fd)))
+
+static inline int take_fd(int *fd)
+{
+    int taken = *fd;
+
+    *fd = -1;
+    return taken;
+}
+
+struct caps {
+    struct __user_cap_data_struct data[2];
+};
+
+/* What all threads share.  Written before the first thread starts, read only afterwards. */
+struct worker {
+    struct eci_policy *policy;
+    struct eci_ring *ring;
+    int ring_event; /* eventfd, wakes the reader of the ring */
+    int proc;       /* O_PATH, the host's /proc: pids are the host's */
+    int self_fds;   /* /proc/self/fd of the host's procfs: names any of our fds as "N" */
+    int userns;     /* the container's user namespace */
+    int mntns;      /* mount namespace of the container's first process */
+    uint64_t userns_ino;
+    uint64_t mntns_ino;
+    struct caps caps; /* full set of the worker */
+    /*
+     * From looking up to performing, one call at a time: what was decided about a name must
+     * still be what the name means when the kernel looks it up again.
+     */
+    pthread_mutex_t turn;
+};
+
+/* Strings of a call, as read from the caller's memory. */
+struct mount_args {
+    char source[PATH_MAX];
+    char path[PATH_MAX];
+    char type[PATH_MAX];
+    char data[PATH_MAX];
+    bool has_source;
+    bool has_path;
+    bool has_type;
+    bool has_data;
+};
+
+/* One thread: serves one listener. */
+struct session {
+    struct worker *worker;
+    int listener;         /* owned */
+    bool away;            /* root or namespace is not the container's own: go home after the call */
+    uint64_t root_mnt_id; /* where this thread's root is */
+    uint64_t root_ino;
+    struct seccomp_notif notif;
+    struct seccomp_notif_resp resp;
+    struct mount_args args;
+    struct eci_place source;
+    struct eci_place target;
+    pthread_t thread;
+    bool done; /* atomic: the thread has ended */
+};
+
+/* caller.c: who is calling, and being in its place. */
+struct caller {
+    int dir;   /* O_PATH, /proc/TID */
+    int pidfd; /* of the thread; -1 until needed */
+    int cwd;   /* O_PATH; -1 until needed */
+    pid_t tid;
+    struct caps caps;
+    uint32_t fsuid;
+    uint32_t fsgid;
+    bool assumed;
+};
+int worker_enter(struct worker *worker, pid_t pid);
+int session_enter(struct session *session);
+int caller_settle(struct session *session, struct caller *caller, uint32_t *reason);
+int caller_open(struct session *session, struct caller *caller);
+int caller_stand_in(struct session *session, struct caller *caller);
+int caller_assume(struct session *session, struct caller *caller);
+void caller_leave(struct session *session, struct caller *caller);
+int caller_enter_namespaces(struct caller *caller, const char *const names[]);
+void caller_close(struct caller *caller);
+
+/* remote.c: the caller's memory. */
+int remote_path(pid_t tid, uint64_t address, char out[PATH_MAX]);
+int remote_string(pid_t tid, uint64_t address, char out[PATH_MAX], bool *given);
+int remote_page(pid_t tid, uint64_t address, char out[PATH_MAX], bool *given);
+
+/* resolve.c: paths as the caller sees them. */
+struct target {
+    int fd;     /* O_PATH, what the path names; -1 while it must not pin a mount */
+    int parent; /* O_PATH directory that holds `name`; -1 where there is none */
+    char name[NAME_MAX + 1];
+};
+#define TARGET_INIT                                                                                \
+    {                                                                                              \
+        .fd = -1, .parent = -1                                                                     \
+    }
+int resolve(struct caller *caller, const char *path, bool follow, bool want_parent,
+            struct target *target);
+void target_close(struct target *target);
+
+/* facts.c: what an fd stands for. */
+int facts_place(const struct worker *worker, int fd, struct eci_place *place);
+int facts_mount(const struct worker *worker, const struct target *target, struct eci_place *place);
+int facts_parent(uint64_t mnt_id, uint64_t *parent);
+int facts_mount_point(uint64_t mnt_id, char out[PATH_MAX]);
+int facts_prepare(const struct worker *worker);
+
+/* perform.c: carrying out what was decided. */
+int perform_new(struct session *session, struct caller *caller, const struct mount_args *args,
+                uint64_t flags, uint32_t fs, int target);
+int perform_on(struct session *session, int source, int target, uint64_t flags,
+               const struct mount_args *args);
+int perform_umount(struct session *session, struct target *target, uint64_t mnt_id, uint64_t flags);
+void perform_undo(struct session *session, struct caller *caller, const char *path, uint64_t under);
+
+/* notify.c: the protocol. */
+void session_serve(struct session *session);
+
+#endif

@@ -1,0 +1,98 @@
+"""The reader's end of the event ring (csrc/ring.c)."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+
+from eci_supervisor._eci import ffi, lib
+
+SLOTS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One trapped call, as the worker saw it."""
+
+    time_ns: int
+    """When it was received, in nanoseconds since the epoch."""
+    spent_ns: int
+    """From receipt to reply, in nanoseconds."""
+    nr: int
+    arch: int
+    """AUDIT_ARCH_* (linux/audit.h)."""
+    tid: int
+    """The calling thread, in the host's PID namespace."""
+    args: tuple[int, ...]
+    error: int
+    """The errno that the caller got; 0 is success."""
+    reason: int
+    """ECI_REASON_*."""
+    passed: bool
+    """The kernel carried the call out itself; `error` says nothing."""
+    comm: bytes
+    texts: tuple[tuple[bytes | None, int], ...]
+    """The strings of the call: what the event holds of each, and its whole length.
+
+    None with length 0 is a NULL pointer, None with length -1 could not be read.
+    """
+
+
+def _text(raw: object, i: int) -> tuple[bytes | None, int]:
+    length = raw.length[i]  # type: ignore[attr-defined]
+    if length == lib.ECI_STRING_NULL:
+        return None, 0
+    if length == lib.ECI_STRING_FAULT:
+        return None, -1
+    return bytes(ffi.buffer(raw.text[i], min(length, lib.ECI_EVENT_STRING))), length  # type: ignore[attr-defined]
+
+
+class Ring:
+    """A ring in a memfd, with the eventfd that wakes its reader.  Owns both fds."""
+
+    def __init__(self, slots: int = SLOTS) -> None:
+        """Make an empty ring of `slots` (a power of two) events."""
+        size = lib.eci_ring_bytes(slots)
+        self.fd = os.memfd_create("eci-ring", os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, size)
+        self.event_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._map = mmap.mmap(self.fd, size)
+        self._ring = ffi.cast("struct eci_ring *", ffi.from_buffer(self._map))
+        self._event = ffi.new("struct eci_event *")
+        lib.eci_ring_init(self._ring, slots)
+
+    @property
+    def dropped(self) -> int:
+        """How many events a full ring has lost so far."""
+        return int(self._ring.dropped)
+
+    def sleep(self) -> bool:
+        """Ask to be woken through `event_fd`; False when an event is there already."""
+        return bool(lib.eci_ring_sleep(self._ring))
+
+    def drain(self) -> list[Event]:
+        """Take everything out."""
+        try:
+            os.eventfd_read(self.event_fd)
+        except BlockingIOError:
+            pass
+        events = []
+        while lib.eci_ring_get(self._ring, self._event):
+            raw = self._event
+            events.append(
+                Event(
+                    time_ns=raw.time_ns,
+                    spent_ns=raw.spent_ns,
+                    nr=raw.nr,
+                    arch=raw.arch,
+                    tid=raw.tid,
+                    args=tuple(raw.args),
+                    error=raw.error,
+                    reason=raw.reason,
+                    passed=bool(raw.passed),
+                    comm=ffi.string(raw.comm, 16),
+                    texts=tuple(_text(raw, i) for i in range(lib.ECI_EVENT_STRINGS)),
+                )
+            )
+        return events

@@ -1,0 +1,54 @@
+"""Delegation: the container's root may divide its own cgroup, and nothing above it.
+
+cgroups(7), "Cgroups delegation": the directory and the files through which processes are
+moved change hands; the resource knobs do not, so the limits stay.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+DELEGATED_V1 = ("tasks", "cgroup.procs", "cgroup.clone_children")
+DELEGATED_V2 = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
+
+
+def _own_paths(pid: int) -> dict[str, str]:
+    """Return controller list -> path of our own cgroup, to leave out what is not a child."""
+    text = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="surrogateescape")
+    return {
+        controllers: path
+        for _, controllers, path in (line.split(":", 2) for line in text.splitlines())
+    }
+
+
+def _mount_points(controllers: str) -> list[Path]:
+    if not controllers:
+        return [ROOT] if (ROOT / "cgroup.controllers").exists() else [ROOT / "unified"]
+    names = controllers.removeprefix("name=")
+    return [ROOT / names, *(ROOT / name for name in names.split(","))]
+
+
+def delegate(pid: int, uid: int, gid: int) -> list[str]:
+    """Give the cgroups of `pid` (host's number) to `uid` and `gid` (host ids).
+
+    Cgroups that the process shares with us are nobody's to give.  Returns the directories.
+    """
+    ours = _own_paths(os.getpid())
+    given = []
+    for controllers, path in _own_paths(pid).items():
+        if path == "/" or ours.get(controllers) == path or ".." in path.split("/"):
+            continue
+        for mount_point in _mount_points(controllers):
+            directory = mount_point / path.lstrip("/")
+            if not directory.is_dir():
+                continue
+            v2 = (directory / "cgroup.controllers").exists()
+            os.chown(directory, uid, gid, follow_symlinks=False)
+            for name in DELEGATED_V2 if v2 else DELEGATED_V1:
+                if (directory / name).exists():
+                    os.chown(directory / name, uid, gid, follow_symlinks=False)
+            given.append(str(directory))
+            break
+    return given

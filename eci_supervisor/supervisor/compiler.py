@@ -1,0 +1,83 @@
+"""From the facts of one container to the table that its worker decides by."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from eci_supervisor.kernel import table
+from eci_supervisor.policy.grants import Grant, Kind, compile_grants
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from eci_supervisor.kernel.mountinfo import Mount
+    from eci_supervisor.supervisor.charge import Charge
+
+KINDS = {
+    Kind.ROOTFS: table.ROOTFS,
+    Kind.MOUNT: table.MOUNT,
+    Kind.MASK: table.MASK,
+    Kind.READONLY_PATH: table.READONLY_PATH,
+    Kind.PROC: table.PROC,
+    Kind.SYSFS: table.SYSFS,
+}
+FLAGS = {
+    b"ro": table.RDONLY,
+    b"nosuid": table.NOSUID,
+    b"nodev": table.NODEV,
+    b"noexec": table.NOEXEC,
+}
+
+
+def _row(grant: Grant) -> table.GrantRow:
+    return table.GrantRow(
+        point=grant.point,
+        device=grant.device,
+        root=grant.root,
+        flags=sum(FLAGS[word] for word in grant.flags),
+        kind=KINDS[grant.kind],
+        hides=grant.hides,
+    )
+
+
+def protected_rules(paths: Iterable[str]) -> list[table.InodeRule]:
+    """Return what each host-protected path and each directory above it mean, by identity.
+
+    Paths are resolved in this process's mount namespace, symlinks included; one that does not
+    exist protects nothing (there is nothing to reach).
+    """
+    rules = []
+    for path in paths:
+        real = os.path.realpath(path)
+        what = table.PROTECTED
+        while True:
+            try:
+                st = os.stat(real)
+            except OSError:
+                break
+            rules.append(
+                table.InodeRule(os.major(st.st_dev), os.minor(st.st_dev), st.st_ino, what)
+            )
+            if real == "/":
+                break
+            real = os.path.dirname(real)
+            what = table.ABOVE
+    return rules
+
+
+def _masked(grants: Sequence[Grant], fstype: bytes) -> bool:
+    kinds = {Kind.MASK, Kind.READONLY_PATH}
+    return any(grant.kind in kinds and grant.under == fstype for grant in grants)
+
+
+def compile_policy(mounts: Sequence[Mount], charge: Charge) -> bytes:
+    """Return the table for a container whose first process sees `mounts`."""
+    grants = compile_grants(mounts, charge.masked_paths, charge.readonly_paths)
+    return table.build(
+        [_row(grant) for grant in grants],
+        protected_rules(charge.protected_paths),
+        proc_masked=_masked(grants, b"proc"),
+        sysfs_masked=_masked(grants, b"sysfs"),
+        trace=charge.trace is not None,
+    )

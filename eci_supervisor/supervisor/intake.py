@@ -1,0 +1,97 @@
+"""What arrives on the listener socket: one process state and one seccomp listener each.
+
+The message is the OCI runtime specification's ContainerProcessState (config-linux.md,
+"The Container Process State").  It has no frame: runc and crun send it, with the fds in the
+first sendmsg, and close.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from dataclasses import dataclass, field
+
+import msgspec
+
+MAX_BYTES = 1 << 20
+MAX_FDS = 4
+SECCOMP_FD = "seccompFd"
+
+
+class ContainerState(msgspec.Struct):
+    """The part of the OCI state that we look at."""
+
+    id: str
+    pid: int = 0
+
+
+class ProcessState(msgspec.Struct):
+    """ContainerProcessState."""
+
+    state: ContainerState
+    fds: list[str]
+    pid: int
+    metadata: str = ""
+
+
+class IntakeError(Exception):
+    """A connection that is not what it must be; the text says why."""
+
+
+def check_peer(connection: socket.socket) -> None:
+    """Accept root of the host only: SO_PEERCRED, ids as the host sees them (unix(7))."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, _ = struct.unpack("3i", raw)
+    if uid != 0:
+        msg = f"peer {pid} is uid {uid}, not root"
+        raise IntakeError(msg)
+
+
+@dataclass
+class Connection:
+    """One connection being read.  Owns the socket and every fd that came with it."""
+
+    socket: socket.socket
+    data: bytearray = field(default_factory=bytearray)
+    fds: list[int] = field(default_factory=list)
+
+    def feed(self) -> bool:
+        """Read what is there; True when the message is whole."""
+        try:
+            data, fds, flags, _ = socket.recv_fds(
+                self.socket, 65536, MAX_FDS, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+            )
+        except BlockingIOError:
+            return False
+        self.fds += fds
+        self.data += data
+        if flags & socket.MSG_CTRUNC or len(self.fds) > MAX_FDS:
+            msg = f"more than {MAX_FDS} fds"
+            raise IntakeError(msg)
+        if len(self.data) > MAX_BYTES:
+            msg = f"more than {MAX_BYTES} bytes"
+            raise IntakeError(msg)
+        return not data
+
+    def listener(self, container_id: str) -> tuple[int, ProcessState]:
+        """Check the whole message; returns the listener fd, which the caller then owns."""
+        try:
+            state = msgspec.json.decode(bytes(self.data), type=ProcessState)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            msg = f"not a container process state: {error}"
+            raise IntakeError(msg) from error
+        if state.state.id != container_id:
+            msg = f"it speaks of container {state.state.id!r}"
+            raise IntakeError(msg)
+        if len(self.fds) != len(state.fds) or state.fds.count(SECCOMP_FD) != 1:
+            msg = f"it names the fds {state.fds}, {len(self.fds)} came"
+            raise IntakeError(msg)
+        return self.fds.pop(state.fds.index(SECCOMP_FD)), state
+
+    def close(self) -> None:
+        """Close the socket and the fds that nobody took."""
+        self.socket.close()
+        for fd in self.fds:
+            os.close(fd)
+        self.fds.clear()

@@ -1,0 +1,336 @@
+"""The keeper of one container: forked by the wrapper, it outlives the runtime's invocation.
+
+It answers the createRuntime hook, runs the worker of a supervised container, and clears up
+when a create comes to nothing, whoever was killed.  One thread, one event loop; nothing of it
+is in the path of a container's call.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import selectors
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from eci_supervisor.kernel import mountinfo
+from eci_supervisor.kernel.ring import Ring
+from eci_supervisor.supervisor import cgroups, view
+from eci_supervisor.supervisor.compiler import compile_policy
+from eci_supervisor.supervisor.intake import Connection, IntakeError, check_peer
+from eci_supervisor.supervisor.worker import Worker, WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eci_supervisor.kernel.ring import Event
+    from eci_supervisor.supervisor.charge import Charge
+
+HOOK_SOCKET = "hook.sock"
+NOTIFY_SOCKET = "notify.sock"
+LOG = "keeper.log"
+LOCK = "lock"
+LAST_CALLS_SECONDS = 5.0
+"""How long a worker may take to see that its container is gone."""
+
+
+def _listen(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    os.chmod(path, 0o600)
+    listener.listen(64)
+    listener.setblocking(False)
+    return listener
+
+
+def _accept(listener: socket.socket | None) -> socket.socket | None:
+    """Take one connection; None when it is gone again."""
+    try:
+        return listener.accept()[0] if listener is not None else None
+    except OSError:
+        return None
+
+
+def _open_trace(charge: Charge) -> TextIO | None:
+    """Open where the trace goes; fails before anything has been started."""
+    if charge.trace is None:
+        return None
+    if charge.trace == "stderr":
+        return os.fdopen(os.dup(2), "w", buffering=1)
+    path = Path(charge.trace)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    return os.fdopen(fd, "w", buffering=1)
+
+
+class Keeper:
+    """The event loop of one container.  Owns its sockets, pidfds, ring and worker."""
+
+    def __init__(
+        self,
+        charge: Charge,
+        hook: socket.socket,
+        notify: socket.socket | None,
+        runtime_pidfd: int,
+        trace: TextIO | None,
+        clean: Callable[[str], None],
+    ) -> None:
+        """Take over what the wrapper has opened."""
+        self.charge = charge
+        self.trace = trace
+        self.clean = clean
+        self.hook = hook
+        self.notify = notify
+        self.selector = selectors.DefaultSelector()
+        self.runtime_pidfd = runtime_pidfd
+        self.init_pid = 0
+        self.init_pidfd = -1
+        self.worker: Worker | None = None
+        self.ring: Ring | None = None
+        self.done = False
+        self._register(hook, self._accept_hook)
+        if notify is not None:
+            self._register(notify, self._accept_listener)
+        self._register(runtime_pidfd, self._runtime_ended)
+
+    def _register(self, what: int | socket.socket, call: Callable[[], None]) -> None:
+        self.selector.register(what, selectors.EVENT_READ, call)
+
+    def log(self, text: str) -> None:
+        """One line into the container's keeper.log; a full disk must not stop the keeper."""
+        try:
+            with Path(self.charge.state_dir, LOG).open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n")
+        except OSError:
+            pass
+
+    def run(self) -> None:
+        """Serve until there is nothing left to keep."""
+        while not self.done:
+            if self.ring is not None and not self.ring.sleep():
+                self._drain()
+            for key, _ in self.selector.select():
+                key.data()
+                if self.done:
+                    break
+
+    # -- the hook ---------------------------------------------------------------------------
+
+    def _accept_hook(self) -> None:
+        connection = _accept(self.hook)
+        if connection is None:
+            return
+        with connection:
+            connection.setblocking(True)
+            connection.settimeout(5)
+            try:
+                check_peer(connection)
+                self._hook(connection)
+                answer = "ok\n"
+            except (OSError, ValueError, KeyError, IntakeError) as error:
+                answer = f"the supervisor refuses the container: {error}\n"
+                self.log(answer.rstrip())
+            try:
+                connection.sendall(answer.encode())
+            except OSError as error:
+                self.log(f"the hook did not wait for the answer: {error}")
+
+    def _hook(self, connection: socket.socket) -> None:
+        data = bytearray()
+        while chunk := connection.recv(65536):
+            data += chunk
+        state = json.loads(data)
+        if state["id"] != self.charge.container_id:
+            msg = f"the hook speaks of container {state['id']!r}"
+            raise ValueError(msg)
+        pid = int(state["pid"])
+        self.init_pidfd = os.pidfd_open(pid)
+        self.init_pid = pid
+        self._register(self.init_pidfd, self._init_ended)
+        cgroups.delegate(pid, self.charge.base, self.charge.base)
+
+    # -- listeners --------------------------------------------------------------------------
+
+    def _accept_listener(self) -> None:
+        accepted = _accept(self.notify)
+        if accepted is None:
+            return
+        accepted.setblocking(False)
+        connection = Connection(accepted)
+        try:
+            check_peer(accepted)
+        except IntakeError as error:
+            self.log(f"listener refused: {error}")
+            connection.close()
+            return
+        # Never wait for one connection: crun connects early and sends late.
+        self._register(accepted, lambda: self._feed(connection))
+
+    def _feed(self, connection: Connection) -> None:
+        try:
+            if not connection.feed():
+                return
+            self._take(connection)
+        except (OSError, ValueError, IntakeError, WorkerError) as error:
+            # The fd is dropped with the connection: calls of these threads are denied.
+            self.log(f"listener refused: {error}")
+        self.selector.unregister(connection.socket)
+        connection.close()
+
+    def _take(self, connection: Connection) -> None:
+        listener, state = connection.listener(self.charge.container_id)
+        try:
+            if self.worker is None:
+                self._start_worker(self.init_pid or state.pid)
+            if self.worker is not None:
+                self.worker.serve(listener)
+        finally:
+            os.close(listener)
+
+    def _start_worker(self, pid: int) -> None:
+        policy = compile_policy(mountinfo.read(f"/proc/{pid}/mountinfo"), self.charge)
+        self.ring = Ring()
+        log_path = Path(self.charge.state_dir, LOG)
+        errors = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            self.worker = Worker(policy, self.ring, pid, errors)
+        finally:
+            os.close(errors)
+        self._register(self.ring.event_fd, self._drain)
+        self._register(self.worker.pidfd, self._worker_ended)
+
+    # -- events -----------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        if self.ring is None:
+            return
+        for event in self.ring.drain():
+            self._report(event)
+
+    def _report(self, event: Event) -> None:
+        # Imported when there is something to tell: most containers have no events.
+        from eci_supervisor.supervisor import trace  # noqa: PLC0415
+
+        text = trace.line(self.charge.container_id, event)
+        if self.trace is None:
+            self.log(text)
+            return
+        try:
+            self.trace.write(text + "\n")
+        except OSError:
+            self.trace = None
+
+    # -- ends -------------------------------------------------------------------------------
+
+    def _container_exists(self) -> bool:
+        return Path(self.charge.runtime_root, self.charge.container_id).exists()
+
+    def _init_alive(self) -> bool:
+        return self.init_pidfd >= 0 and self.init_pidfd in self.selector.get_map()
+
+    def _runtime_ended(self) -> None:
+        """`create` returned, `run` is over, or somebody killed it."""
+        self.selector.unregister(self.runtime_pidfd)
+        if self.init_pid == 0 or not self._init_alive():
+            self._finish()
+        elif not self._container_exists():
+            # Killed half way: the first process dies with its parent's pipe, shortly.
+            return
+        else:
+            if self.charge.engine_rootfs is not None:
+                self._show_to_engine(self.charge.engine_rootfs)
+            if not self.charge.supervised:
+                self.done = True
+
+    def _show_to_engine(self, engine_rootfs: str) -> None:
+        try:
+            view.start(self.charge, self.init_pid, engine_rootfs)
+        except (OSError, view.ViewError) as error:
+            self.log(f"the engine's view of the files stays read-only: {error}")
+
+    def _init_ended(self) -> None:
+        self.selector.unregister(self.init_pidfd)
+        if self.runtime_pidfd not in self.selector.get_map():
+            self._finish()
+
+    def _worker_ended(self) -> None:
+        if self.worker is None:
+            return
+        self.selector.unregister(self.worker.pidfd)
+        if self._init_alive():
+            self.log("the worker ended before the container: mount calls are denied from here on")
+
+    def _finish(self) -> None:
+        """Nothing runs any more: see the worker off; clear up unless `delete` will."""
+        if self.worker is not None and not self.worker.finish(LAST_CALLS_SECONDS):
+            self.worker.stop()
+        self._drain()
+        if self.trace is not None:
+            self.trace.close()
+        if not self._container_exists():
+            self.clean(self.charge.state_dir)
+        self.done = True
+
+
+def _become_daemon(keep: set[int]) -> None:
+    """Leave the engine's session and let go of everything inherited but `keep`."""
+    os.setsid()
+    os.chdir("/")
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    last = max((int(name) for name in os.listdir("/proc/self/fd")), default=2)
+    keep = keep | {0, 1, 2}
+    for fd in range(3, last + 1):
+        if fd not in keep:
+            try:
+                os.close(fd)
+            except OSError:
+                continue
+
+
+def fork_keeper(charge: Charge, clean: Callable[[str], None]) -> None:
+    """Start the keeper of `charge` as a child; returns in the parent when its sockets listen.
+
+    Must run in the host's mount namespace, before the wrapper makes one of its own.  The child
+    holds the lock of the state directory for as long as it lives.  `clean` removes what the
+    container left, given its state directory, and may be called twice.  OSError when the
+    sockets or the trace file cannot be made.
+    """
+    hook = _listen(os.path.join(charge.state_dir, HOOK_SOCKET))
+    notify = _listen(os.path.join(charge.state_dir, NOTIFY_SOCKET)) if charge.supervised else None
+    lock = os.open(
+        os.path.join(charge.state_dir, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    trace = _open_trace(charge)
+    runtime_pidfd = os.pidfd_open(os.getpid())
+
+    if os.fork() == 0:
+        status = 1
+        try:
+            keep = {hook.fileno(), lock, runtime_pidfd}
+            keep |= {notify.fileno()} if notify is not None else set()
+            keep |= {trace.fileno()} if trace is not None else set()
+            _become_daemon(keep)
+            keeper = Keeper(charge, hook, notify, runtime_pidfd, trace, clean)
+            try:
+                keeper.run()
+            except BaseException as error:
+                keeper.log(f"the keeper stops: {error!r}")
+                raise
+            status = 0
+        finally:
+            os._exit(status)
+    hook.close()
+    if notify is not None:
+        notify.close()
+    if trace is not None:
+        trace.close()
+    os.close(lock)
+    os.close(runtime_pidfd)
+    sys.stderr.flush()
