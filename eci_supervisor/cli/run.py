@@ -137,7 +137,7 @@ def run(
             bundle = os.path.join(directory, "bundle")
             os.mkdir(bundle)
             with open(os.path.join(bundle, "config.json"), "w", encoding="utf-8") as stream:
-                json.dump(configuration(request, _last_capability()), stream)
+                json.dump(configuration(request, last_capability()), stream)
             code = _run_to_the_end(program, bundle, identity, environment)
     except (NoBusyboxError, OSError) as error:
         raise NotRunError(str(error)) from error
@@ -149,7 +149,7 @@ def runtime_program() -> str:
     return os.path.join(os.path.dirname(eci_supervisor.__file__), "bin", "eci-runtime")
 
 
-def _last_capability() -> int:
+def last_capability() -> int:
     """Return the highest capability that the kernel knows."""
     with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as stream:
         return int(stream.read())
