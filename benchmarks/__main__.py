@@ -20,7 +20,7 @@ def main(*, quick: bool) -> None:
     """Measure mounts in a protected container against the bare kernel. Needs root."""
     rounds, count = (10, 100) if quick else (50, 400)
     for busy in (False, True):
-        state = "another processor is busy" if busy else "the machine is idle otherwise"
+        state = "a busy process beside" if busy else "nothing else started"
         title = f"kernel {platform.release()}, medians of {rounds} x {count}, {state}"
         Console().print(_table(title, pairs.run(rounds, count, busy=busy)))
 

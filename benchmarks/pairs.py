@@ -5,8 +5,8 @@ and mount namespace of its own (native), and in a privileged container under eci
 asked in turns, A B A B, so that whatever else the machine does falls on both.
 
 An unmount waits until every processor has passed a point of rest (an expedited RCU grace period).
-Where the others idle that is nothing, about 3 µs in all; where one is busy, 40 µs and more.  A machine
-that runs containers is rarely idle, so both are measured.
+Where the others idle that is nothing, about 3 µs in all; where one is busy, 40 µs and more.  A
+machine that runs containers is rarely idle, so both are measured.
 """
 
 from __future__ import annotations
