@@ -1,0 +1,226 @@
+"""A real dockerd of the tests' own: own data, sockets, containerd and network namespace."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.place import Place
+
+DOCKERD = "/usr/sbin/dockerd"
+DOCKER = "/usr/bin/docker"
+CONTAINERD = "/usr/bin/containerd"
+IMAGE = "box"
+START_SECONDS = 30.0
+
+CONTAINERD_CONFIG = """\
+version = 2
+root = "{top}/cd/root"
+state = "{top}/cd/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "{top}/cd.sock"
+"""
+
+
+class Dockerd:
+    """dockerd and its containerd, from start to removal of all they kept.
+
+    Both run in one network namespace of their own, made when they start, so that bridges and
+    iptables rules neither touch the machine's nor survive.  Both die with the test process.
+    """
+
+    def __init__(self, place: Place, runtimes: dict[str, Path], default: str) -> None:
+        """Prepare below `place`; nothing runs yet.
+
+        `runtimes` maps names to programs.  `default` is one of them, or `runc`.
+        """
+        self.place = place
+        self.top = place.directory("d")
+        self.runtimes = runtimes
+        self.default = default
+        self.socket = self.top / "d.sock"
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def data_root(self) -> Path:
+        """dockerd's --data-root."""
+        return self.top / "data"
+
+    def __enter__(self) -> Self:
+        """Start both daemons and wait until the API answers."""
+        self.place.daemon_dirs.update({self.data_root, self.top / "x"})
+        (self.top / "cd.toml").write_text(CONTAINERD_CONFIG.format(top=self.top))
+        self._write_config()
+        try:
+            namespace = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+            self._start([*namespace, CONTAINERD, "-c", f"{self.top}/cd.toml"], "cd.log")
+            self._wait_for(self.top / "cd.sock")
+            join = ["nsenter", f"--net=/proc/{self._processes[0].pid}/ns/net"]
+            self._start([*join, *self._dockerd()], "d.log")
+            self._wait_for(self.socket)
+            self.docker("version")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove every container and volume, end both daemons by pid; leave what is left to see."""
+        if self.socket.exists():
+            ids = self.docker("ps", "-aq", check=False).stdout.split()
+            if ids:
+                self.docker("rm", "-fv", *ids, check=False)
+        for process in reversed(self._processes):
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.place.daemons.difference_update(process.pid for process in self._processes)
+        self.place.daemon_dirs.difference_update({self.data_root, self.top / "x"})
+
+    # -- the client -----------------------------------------------------------------------
+
+    def environ(self) -> dict[str, str]:
+        """Return the environment of a client of this daemon."""
+        return os.environ | {
+            "DOCKER_HOST": f"unix://{self.socket}",
+            "DOCKER_CONFIG": str(self.top / "client"),
+            "DOCKER_BUILDKIT": "0",
+        }
+
+    def docker(
+        self,
+        *words: str,
+        check: bool = True,
+        stdin: str | None = None,
+        timeout: float = 60,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the client to its end; `check` fails with what it printed."""
+        done = subprocess.run(
+            [DOCKER, *words],
+            env=self.environ(),
+            input=stdin if stdin is not None else "",
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            message = f"docker {words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+            raise AssertionError(message)
+        return done
+
+    def out(self, *words: str, stdin: str | None = None) -> str:
+        """Run the client and return what it printed, without the last newline."""
+        return self.docker(*words, stdin=stdin).stdout.rstrip("\n")
+
+    def tar(self, *words: str) -> bytes:
+        """Run a client command that writes an archive to stdout."""
+        return subprocess.run(
+            [DOCKER, *words], env=self.environ(), capture_output=True, timeout=60, check=True
+        ).stdout
+
+    @contextmanager
+    def container(self, *words: str, image: str = IMAGE, command: str = "") -> Iterator[str]:
+        """Run a container in the background for the length of the block; yield its id.
+
+        Without `command` it sleeps, ending at once on SIGTERM.
+        """
+        args = ["sh", "-c", command] if command else ["sh", "-c", SLEEP]
+        created = self.out("create", *words, image, *args)
+        try:
+            self.docker("start", created)
+            yield created
+        finally:
+            self.docker("rm", "-fv", created)
+
+    def inspect(self, container: str, form: str) -> str:
+        """Return one templated value of `docker inspect`."""
+        return self.out("inspect", "--format", form, container)
+
+    def import_image(self, tree: Path, name: str = IMAGE) -> str:
+        """Import the directory as the image `name`, with /bin on PATH."""
+        with subprocess.Popen(["tar", "-C", str(tree), "-c", "."], stdout=subprocess.PIPE) as tar:
+            subprocess.run(
+                [DOCKER, "import", "-c", "ENV PATH=/bin", "-c", 'CMD ["sh"]', "-", name],
+                env=self.environ(),
+                stdin=tar.stdout,
+                capture_output=True,
+                check=True,
+                timeout=60,
+            )
+        assert tar.returncode == 0
+        return name
+
+    def set_default_runtime(self, name: str) -> None:
+        """Make `name` the default runtime of the running daemon, as its reload allows."""
+        self.default = name
+        self._write_config()
+        self._processes[1].send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + START_SECONDS
+        while self.out("info", "--format", "{{.DefaultRuntime}}") != name:
+            assert time.monotonic() < deadline, "dockerd did not take the new default runtime"
+            time.sleep(0.05)
+
+    # -- starting -------------------------------------------------------------------------
+
+    def _dockerd(self) -> list[str]:
+        top = self.top
+        return [
+            DOCKERD,
+            f"--config-file={top}/daemon.json",
+            f"--containerd={top}/cd.sock",
+            f"--data-root={self.data_root}",
+            f"--exec-root={top}/x",
+            f"--host=unix://{self.socket}",
+            f"--pidfile={top}/d.pid",
+            "--bip=172.31.7.1/24",
+            f"--cgroup-parent=/{self.place.cgroup}",
+            "--storage-driver=overlay2",
+            "--userland-proxy=false",
+        ]
+
+    def _write_config(self) -> None:
+        runtimes = {name: {"path": str(path)} for name, path in self.runtimes.items()}
+        config = {"default-runtime": self.default, "runtimes": runtimes}
+        (self.top / "daemon.json").write_text(json.dumps(config))
+
+    def _start(self, argv: list[str], log: str) -> None:
+        with (self.top / log).open("wb") as out:
+            process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                # A Ctrl-C at the terminal is for pytest, which then ends the daemons in order.
+                start_new_session=True,
+            )
+        self._processes.append(process)
+        self.place.daemons.add(process.pid)
+
+    def _wait_for(self, socket: Path) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not socket.exists():
+            process = self._processes[-1]
+            if process.poll() is not None or time.monotonic() > deadline:
+                logs = "\n".join(log.read_text()[-2000:] for log in self.top.glob("*.log"))
+                message = f"{process.args!r} did not come up\n{logs}"
+                raise AssertionError(message)
+            time.sleep(0.02)
+
+
+# A shell that waits for a child dies of no signal it has no trap for, being PID 1.
+SLEEP = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"

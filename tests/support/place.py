@@ -1,0 +1,159 @@
+"""The directory, cgroup and environment that one test session owns, and what it left behind.
+
+Everything that a test starts is recognisable as the session's: its processes carry
+``ECI_STATE_DIR`` in their environment or live in a cgroup below ``Place.cgroup``, and its mounts
+and files lie below ``Place.root``.  So the search for leftovers needs no snapshot of the machine
+and is not disturbed by what else runs on it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+
+@dataclass(slots=True)
+class Place:
+    """Where one session keeps all it makes.
+
+    The path is short, because the sockets below it have 108 bytes, and open to everybody as far
+    as the root file systems, because the mapped root of a container has to walk to them.
+    """
+
+    root: Path
+    cgroup: str
+    """Name of the session's cgroup in every hierarchy, without slashes."""
+    daemons: set[int] = field(default_factory=set)
+    """Pids that may live on between modules: the engines of the session's fixtures."""
+    daemon_dirs: set[Path] = field(default_factory=set)
+    """Directories below which those engines may keep mounts between modules."""
+
+    @classmethod
+    def create(cls) -> Place:
+        """Make the place of this process; nothing of that name may exist."""
+        root = Path(f"/var/tmp/eci-t{os.getpid()}")  # noqa: S108 - named by pid, made exclusively
+        root.mkdir(mode=0o755)
+        root.chmod(0o755)
+        place = cls(root=root, cgroup=root.name)
+        place.state_dir.mkdir(mode=0o711)
+        place.state_dir.chmod(0o711)
+        return place
+
+    @property
+    def state_dir(self) -> Path:
+        """What ``ECI_STATE_DIR`` names for the session."""
+        return self.root / "s"
+
+    def directory(self, name: str) -> Path:
+        """Return a new directory, mode 0755, whose name begins with `name`."""
+        for number in range(100_000):
+            path = self.root / f"{name}{number}"
+            try:
+                path.mkdir(mode=0o755)
+            except FileExistsError:
+                continue
+            path.chmod(0o755)
+            return path
+        message = f"no free name for {name}"
+        raise AssertionError(message)
+
+    def remove(self) -> None:
+        """Remove the session's cgroups and files.  What is still mounted stays, and is an error."""
+        for parent in _cgroups(self.cgroup):
+            parent.rmdir()
+        shutil.rmtree(self.root)
+
+    # -- what was left behind -------------------------------------------------------------
+
+    def leftovers(self, *, patience: float = 5.0) -> list[str]:
+        """Return one line for each thing that is left, after at most `patience` seconds.
+
+        Some ends are not synchronous: a keeper ends a moment after `delete` returned.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            found = [
+                *self.left_mounts(),
+                *self.left_cgroups(),
+                *self.left_processes(),
+                *self.left_state(),
+            ]
+            if not found or time.monotonic() > deadline:
+                return found
+            time.sleep(0.05)
+
+    def left_mounts(self) -> list[str]:
+        """Mounts of this mount namespace that lie below, or show, what is the session's."""
+        found = []
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            target = _unescape(line.split()[4])
+            if not _below(Path(target), self.root):
+                continue
+            if any(_below(Path(target), kept) for kept in self.daemon_dirs):
+                continue
+            found.append(f"mount: {line}")
+        return found
+
+    def left_cgroups(self) -> list[str]:
+        """Cgroups that were made below the session's."""
+        return [
+            f"cgroup: {child}"
+            for parent in _cgroups(self.cgroup)
+            for child in parent.rglob("*")
+            if child.is_dir()
+        ]
+
+    def left_processes(self) -> list[str]:
+        """Processes that the session started, by environment, by cgroup or by what they run."""
+        mark = f"ECI_STATE_DIR={self.state_dir}".encode()
+        place = os.fsencode(self.root) + b"/"
+        ours = {os.getpid(), *self.daemons}
+        found = []
+        for proc in Path("/proc").iterdir():
+            if not proc.name.isdigit() or int(proc.name) in ours:
+                continue
+            try:
+                # A zombie belongs to whoever does not wait for it, init often among them: it holds
+                # nothing, and no test can remove it.
+                if re.search(r"^State:\s*[ZX]", (proc / "status").read_text(), re.MULTILINE):
+                    continue
+                environ = (proc / "environ").read_bytes().split(b"\0")
+                cmdline = (proc / "cmdline").read_bytes()
+                cgroups = (proc / "cgroup").read_text()
+                parent = int((proc / "stat").read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
+            in_cgroup = f"/{self.cgroup}/" in cgroups + "/"
+            if mark in environ or place in cmdline or in_cgroup:
+                words = cmdline.replace(b"\0", b" ").decode(errors="replace")
+                found.append(f"process: {proc.name} (parent {parent}): {words}")
+        return found
+
+    def left_state(self) -> list[str]:
+        """Containers and taken ranges in the state directory."""
+        found = []
+        for pattern in ("containers/*", "ranges/*/*"):
+            found += [f"state: {path}" for path in self.state_dir.glob(pattern)]
+        return found
+
+
+def _below(path: Path, top: Path) -> bool:
+    return path == top or top in path.parents
+
+
+def _cgroups(name: str) -> list[Path]:
+    """Return the directories of the cgroup `name` in all hierarchies, v1, hybrid or v2."""
+    candidates = [CGROUP_ROOT / name, *CGROUP_ROOT.glob(f"*/{name}")]
+    # A named or joined controller can be reached by a symbolic link as well.
+    return sorted({path.resolve() for path in candidates if path.is_dir()})
+
+
+def _unescape(word: str) -> str:
+    """Decode the octal escapes of mountinfo."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), word)

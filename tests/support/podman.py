@@ -1,0 +1,84 @@
+"""Podman as root, with storage, run directory and configuration of the tests' own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.place import Place
+
+PODMAN = "/usr/bin/podman"
+
+# conmon starts the runtime with these variables and no others.
+CONTAINERS_CONF = """\
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+conmon_env_vars = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                   "ECI_STATE_DIR={state}"]
+[network]
+network_config_dir = "{top}/cni"
+"""
+
+
+class Podman:
+    """A podman that keeps everything below one directory of the session's place."""
+
+    def __init__(self, place: Place) -> None:
+        """Write the configuration; podman has no daemon, so nothing runs between calls."""
+        self.place = place
+        self.top = place.directory("p")
+        (self.top / "cni").mkdir()
+        config = CONTAINERS_CONF.format(top=self.top, state=place.state_dir)
+        (self.top / "containers.conf").write_text(config)
+
+    def podman(
+        self, *words: str, runtime: Path | str, check: bool = True, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run podman to its end; `check` fails with what it printed."""
+        top = self.top
+        done = subprocess.run(
+            [
+                PODMAN,
+                f"--root={top}/root",
+                f"--runroot={top}/run",
+                f"--tmpdir={top}/tmp",
+                "--storage-driver=overlay",
+                f"--runtime={runtime}",
+                *words,
+            ],
+            env=os.environ | {"CONTAINERS_CONF": f"{top}/containers.conf"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            message = f"podman {words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+            raise AssertionError(message)
+        return done
+
+    def run_words(self) -> list[str]:
+        """Return the flags that every `podman run` of the tests needs.
+
+        The cgroup keeps what it starts recognisable.
+        """
+        return [f"--cgroup-parent=/{self.place.cgroup}", "--network=none"]
+
+    def import_image(self, tree: Path, name: str, runtime: Path | str) -> None:
+        """Import the directory as the image `name`."""
+        archive = self.top / "image.tar"
+        subprocess.run(["tar", "-C", str(tree), "-cf", str(archive), "."], check=True)
+        self.podman("import", "--change", "ENV PATH=/bin", str(archive), name, runtime=runtime)
+        archive.unlink()
+
+    def close(self) -> None:
+        """Remove every container and image."""
+        self.podman("rm", "-fa", runtime="runc", check=False)
+        self.podman("rmi", "-fa", runtime="runc", check=False)

@@ -1,0 +1,25 @@
+"""Compiles the small static C programs that tests run inside containers."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+SOURCES = Path(__file__).parent
+GCC = ["gcc", "-std=gnu11", "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
+
+
+def compile_programs(out: Path) -> dict[str, Path]:
+    """Build every program into `out` for x86-64 and, with `32` after its name, for i386.
+
+    Returns name -> file.  A missing multilib is an error of gcc's, never a silent skip.
+    """
+    made = {}
+    for name in ("mnt", "race"):
+        for suffix, flags in (("", []), ("32", ["-m32"])):
+            target = out / f"{name}{suffix}"
+            subprocess.run(
+                [*GCC, *flags, "-o", str(target), str(SOURCES / f"{name}.c")], check=True
+            )
+            made[target.name] = target
+    return made
