@@ -280,13 +280,9 @@ int main(int argc, char **argv)
     const char *name = call.crun ? "crun" : "runc";
     if (find_runtime(name, runtime, sizeof(runtime)) < 0)
         return fail(&call, "no such program on PATH or in /usr/sbin, /usr/bin: install ", name, 0);
-    if (call.crun) {
-        rc = hide_unified();
-        if (rc < 0)
-            return fail(&call, "cannot hide the unified hierarchy from ", name, -rc);
-    }
-
     if (creates(&call)) {
+        /* Nothing is hidden here: the keeper, which the Python half forks, has to live in the
+         * engine's mount namespace.  The Python half hides it later. */
         char **words = calloc((size_t)argc + 7, sizeof(*words));
         if (words == NULL)
             return fail(&call, "cannot start ", name, ENOMEM);
@@ -302,6 +298,11 @@ int main(int argc, char **argv)
         return fail(&call, "cannot execute ", ECI_PYTHON, errno);
     }
 
+    if (call.crun) {
+        rc = hide_unified();
+        if (rc < 0)
+            return fail(&call, "cannot hide the unified hierarchy from ", name, -rc);
+    }
     if (call.subcommand != NULL && strcmp(call.subcommand, "exec") == 0) {
         rc = call.crun ? replace_null() : 0;
         if (rc < 0)

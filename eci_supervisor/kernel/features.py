@@ -28,11 +28,15 @@ class Feature:
 
 REQUIRED = (
     Feature("clone(CLONE_NEWUSER) as root", "3.8", "the container's user namespace"),
-    Feature("open_tree, move_mount, fsopen, fsconfig, fsmount", "5.2", "staging mounts by descriptor"),
+    Feature(
+        "open_tree, move_mount, fsopen, fsconfig, fsmount", "5.2", "staging mounts by descriptor"
+    ),
     Feature("openat2(RESOLVE_IN_ROOT)", "5.6", "making mount points inside a container's root"),
     Feature("mount_setattr(MOUNT_ATTR_IDMAP)", "5.12", "right ownership on disk without chown"),
     Feature("overlay on ID-mapped layers", "5.19", "images"),
-    Feature("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "5.19", "calls that a signal does not repeat"),
+    Feature(
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "5.19", "calls that a signal does not repeat"
+    ),
     Feature("SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP", "6.6", "the supervisor's speed"),
     Feature("overlay lowerdir+", "6.8", "images of many layers"),
     Feature("STATX_MNT_ID_UNIQUE", "6.8", "mounts that are never mistaken for one another"),
@@ -51,7 +55,7 @@ def release(text: str) -> tuple[int, int]:
 def _read(path: str) -> str | None:
     """Return a small file's text without white space around, or None if there is none."""
     try:
-        with open(path, encoding="ascii") as file:  # noqa: PTH123 - pathlib costs start-up time
+        with open(path, encoding="ascii") as file:
             return file.read().strip()
     except FileNotFoundError:
         return None
@@ -72,7 +76,9 @@ def require(proc: str = "/proc") -> None:
         msg = "this kernel has no user namespaces (CONFIG_USER_NS): no container can be isolated; boot one that has"
         raise MissingFeatureError(msg)
     if limit == "0":
-        msg = "user namespaces are switched off: set sysctl user.max_user_namespaces to 15000 or more"
+        msg = (
+            "user namespaces are switched off: set sysctl user.max_user_namespaces to 15000 or more"
+        )
         raise MissingFeatureError(msg)
     actions = _read(f"{proc}/sys/kernel/seccomp/actions_avail")
     if actions is None or "user_notif" not in actions.split():

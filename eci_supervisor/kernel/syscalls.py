@@ -74,7 +74,7 @@ def _word(value: object) -> str:
         return f'"{text}"'
     if value is None:
         return "NULL"
-    if isinstance(value, int) and value > 9:  # noqa: PLR2004 - single digits read the same
+    if isinstance(value, int) and value > 9:
         return hex(value)
     return str(value)
 
@@ -105,7 +105,7 @@ def move_mount(from_dfd: int, from_path: Path, to_dfd: int, to_path: Path, flags
     _check(rc, "move_mount", from_dfd, from_path, to_dfd, to_path, flags)
 
 
-def mount_setattr(  # noqa: PLR0913 - the kernel's own arguments
+def mount_setattr(
     dfd: int,
     path: Path,
     flags: int,
@@ -126,7 +126,9 @@ def fsopen(fsname: str, flags: int = 0) -> int:
     return _check(lib.sys_fsopen(_text(fsname), flags), "fsopen", fsname, flags)
 
 
-def fsconfig(fd: int, cmd: int, key: str | None = None, value: Path | None = None, aux: int = 0) -> None:
+def fsconfig(
+    fd: int, cmd: int, key: str | None = None, value: Path | None = None, aux: int = 0
+) -> None:
     """fsconfig(2).  An error's text ends with what the kernel left in the context's log."""
     rc = lib.sys_fsconfig(fd, cmd, _optional(key), _optional(value), aux)
     if rc < 0:
@@ -157,7 +159,9 @@ def fspick(dfd: int, path: Path, flags: int) -> int:
     return _check(lib.sys_fspick(dfd, _text(path), flags), "fspick", dfd, path, flags)
 
 
-def mount(source: Path | None, target: Path, fstype: str | None, flags: int, data: Path | None = None) -> None:
+def mount(
+    source: Path | None, target: Path, fstype: str | None, flags: int, data: Path | None = None
+) -> None:
     """mount(2); flags are MS_*."""
     rc = lib.sys_mount(_optional(source), _text(target), _optional(fstype), flags, _optional(data))
     _check(rc, "mount", source, target, fstype, flags, data)

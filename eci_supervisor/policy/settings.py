@@ -123,7 +123,9 @@ def locate(text: str, steps: list[str | int]) -> int:
 
 def _steps(path: str) -> list[str | int]:
     """Split msgspec's path (`$.a.b[0]`) into keys and indices."""
-    return [int(index) if index else key for key, index in re.findall(r"\.([^.\[]+)|\[(\d+)\]", path)]
+    return [
+        int(index) if index else key for key, index in re.findall(r"\.([^.\[]+)|\[(\d+)\]", path)
+    ]
 
 
 def _line(text: str, at: int) -> int:
@@ -138,7 +140,10 @@ def _check_values(settings: Settings) -> None:
         key = "$.enhancedContainerIsolation.dockerSocketMount.commandList.type"
         msg = f'expected "deny" or "allow", got "{kind}"'
         raise ValueError(key, msg)
-    for name, paths in (("protectedPaths", settings.vm.protected_paths), ("sharedPaths", settings.vm.shared_paths)):
+    for name, paths in (
+        ("protectedPaths", settings.vm.protected_paths),
+        ("sharedPaths", settings.vm.shared_paths),
+    ):
         for index, path in enumerate(paths):
             if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
                 key = f"$.vm.{name}[{index}]"
@@ -186,7 +191,7 @@ def load(path: str | None = None) -> Settings:
     SettingsError also where the file cannot be read: never silently unprotected.
     """
     try:
-        with open(path or DEFAULT_PATH, "rb") as file:  # noqa: PTH123 - pathlib costs start-up time
+        with open(path or DEFAULT_PATH, "rb") as file:
             data = file.read()
     except FileNotFoundError as error:
         if path is None:

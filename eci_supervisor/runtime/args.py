@@ -109,6 +109,8 @@ _RESTORE = {
     },
 }
 _SUB = {"create": _CREATE, "run": _RUN, "restore": _RESTORE}
+_HELP = {"help", "h", "usage", "?"}
+_VERSION = {"version", "v", "V"}
 _LONG = {"b": "bundle", "f": "config", "d": "detach"}
 _DEFAULT_ROOT = {"runc": "/run/runc", "crun": "/run/crun"}
 
@@ -124,8 +126,7 @@ class Invocation:
     subcommand: str
     words: tuple[str, ...]
     """The words after the sub-command without `--bundle`, `--config`, `--console-socket` and `--pid-file`."""
-    container_id: str | None
-    """None: the call is one that the runtime must answer itself (help, or an error of usage)."""
+    container_id: str
     bundle: str
     """Absolute."""
     config: str
@@ -140,6 +141,8 @@ class Invocation:
     """Absolute."""
     settings: str | None = None
     """Our own global flag: another settings file."""
+    help: tuple[str, ...] | None = None
+    """The words that make the runtime print what was asked for instead, if anything was."""
 
     def with_bundle(self, bundle: str) -> list[str]:
         """Return the runtime's command line, from argv[0], for another bundle."""
@@ -263,9 +266,14 @@ def parse(runtime: str, argv: list[str], cwd: str) -> Invocation:
         ids.append(word)
         kept.append(word)
         at += 1
-    helps = {"help", "h", "usage", "?", "version", "v", "V"}
-    asked = helps & (values.keys() | own.keys())
-    bundle = os.path.normpath(os.path.join(cwd, own.get("bundle") or "."))  # noqa: PTH118 - pure text
+    asked: tuple[str, ...] | None = None
+    if _VERSION & values.keys():
+        asked = ("--version",)
+    elif _HELP & (values.keys() | own.keys()):
+        asked = (subcommand, "--help")
+    elif len(ids) != 1:
+        raise UsageError(f'"{subcommand}" requires exactly 1 argument: the container id')
+    bundle = os.path.normpath(os.path.join(cwd, own.get("bundle") or "."))
     # runc makes the pid file absolute before it enters the bundle, crun afterwards.
     pid_base = cwd if runtime == "runc" else bundle
     return Invocation(
@@ -273,7 +281,7 @@ def parse(runtime: str, argv: list[str], cwd: str) -> Invocation:
         global_words=tuple(global_words),
         subcommand=subcommand,
         words=tuple(kept),
-        container_id=ids[0] if len(ids) == 1 and not asked else None,
+        container_id=ids[0] if ids else "",
         bundle=bundle,
         config=_absolute(bundle, own.get("config")) or f"{bundle}/config.json",
         root=_absolute(cwd, values.get("root")) or _DEFAULT_ROOT[runtime],
@@ -282,6 +290,7 @@ def parse(runtime: str, argv: list[str], cwd: str) -> Invocation:
         console_socket=_absolute(bundle, own.get("console-socket")),
         pid_file=_absolute(pid_base, own.get("pid-file")),
         settings=settings,
+        help=asked,
     )
 
 
@@ -289,7 +298,7 @@ def _absolute(base: str, path: str | None) -> str | None:
     """Return `path` seen from `base`, without following anything; None stays."""
     if not path:
         return None
-    return os.path.normpath(os.path.join(base, path))  # noqa: PTH118 - pure text
+    return os.path.normpath(os.path.join(base, path))
 
 
 def log_flags(argv: list[str]) -> tuple[str | None, str | None]:

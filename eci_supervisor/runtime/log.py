@@ -38,7 +38,11 @@ def report(message: str, *, runtime: str, log: str | None, log_format: str | Non
     message = one_line(message)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     if log and log != "/dev/stderr":
-        line = format_json(message, stamp) if log_format == "json" else format_text(runtime, message, stamp)
+        line = (
+            format_json(message, stamp)
+            if log_format == "json"
+            else format_text(runtime, message, stamp)
+        )
         try:
             fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:

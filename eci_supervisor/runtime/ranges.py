@@ -57,7 +57,7 @@ class RangeStore:
         self.lock_path = f"{state_root}/lock"
         self.first = first
         self.count = count
-        os.makedirs(self.root, mode=0o711, exist_ok=True)  # noqa: PTH103 - pathlib costs start-up time
+        os.makedirs(self.root, mode=0o711, exist_ok=True)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -83,7 +83,7 @@ class RangeStore:
     def holders(self, slot: int) -> list[str]:
         """Return who uses `slot`."""
         try:
-            return os.listdir(f"{self.root}/{slot}")  # noqa: PTH208 - pathlib costs start-up time
+            return os.listdir(f"{self.root}/{slot}")
         except FileNotFoundError:
             return []
 
@@ -108,7 +108,7 @@ class RangeStore:
 
     def _lowest_free(self) -> int | None:
         """Return the lowest slot without a holder, or None."""
-        taken = {int(name) for name in os.listdir(self.root) if name.isdecimal()}  # noqa: PTH208 - as above
+        taken = {int(name) for name in os.listdir(self.root) if name.isdecimal()}
         for slot in range(self.count):
             # A directory without a holder is what a crash between two system calls leaves.
             if slot not in taken or not self.holders(slot):
@@ -117,14 +117,16 @@ class RangeStore:
 
     def join(self, slot: int, key: str) -> None:
         """Add `key` to the holders of `slot`.  The caller holds the lock."""
-        os.makedirs(f"{self.root}/{slot}", mode=0o700, exist_ok=True)  # noqa: PTH103 - as above
-        os.close(os.open(f"{self.root}/{slot}/{key}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.makedirs(f"{self.root}/{slot}", mode=0o700, exist_ok=True)
+        os.close(
+            os.open(f"{self.root}/{slot}/{key}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        )
 
     def release(self, key: str) -> None:
         """Take `key` out of every slot; nothing happens where it holds none.  The caller holds the lock."""
-        for slot in os.listdir(self.root):  # noqa: PTH208 - as above
+        for slot in os.listdir(self.root):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{self.root}/{slot}/{key}")  # noqa: PTH108 - as above
+                os.unlink(f"{self.root}/{slot}/{key}")
                 # ENOTEMPTY: another container still shares the range.
                 with contextlib.suppress(OSError):
-                    os.rmdir(f"{self.root}/{slot}")  # noqa: PTH106 - as above
+                    os.rmdir(f"{self.root}/{slot}")

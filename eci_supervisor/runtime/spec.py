@@ -66,16 +66,22 @@ def dumps(spec: Spec) -> bytes:
     return msgspec.json.encode(spec)
 
 
-def _typed(value: object, kind: type, key: str) -> Any:  # noqa: ANN401 - the tree is untyped
+def _typed(value: object, kind: type, key: str) -> Any:
     """Return `value` if it is a `kind`; a bool is no int."""
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        name = {dict: "an object", list: "an array", str: "a string", int: "an integer", bool: "true or false"}[kind]
+        name = {
+            dict: "an object",
+            list: "an array",
+            str: "a string",
+            int: "an integer",
+            bool: "true or false",
+        }[kind]
         msg = f"config.json: {key}: expected {name}"
         raise SpecError(msg)
     return value
 
 
-def part(spec: Spec, key: str, kind: type) -> Any:  # noqa: ANN401 - the tree is untyped
+def part(spec: Spec, key: str, kind: type) -> Any:
     """Return the value at the dotted `key`, an empty `kind` where it or a parent is missing or null."""
     node: Any = spec
     seen = []
@@ -118,7 +124,10 @@ def mappings(entries: object, key: str) -> tuple[Mapping, ...]:
     for index, entry in enumerate(_typed(entries, list, key)):
         where = f"{key}[{index}]"
         _typed(entry, dict, where)
-        numbers = [_typed(entry.get(name, 0), int, f"{where}.{name}") for name in ("containerID", "hostID", "size")]
+        numbers = [
+            _typed(entry.get(name, 0), int, f"{where}.{name}")
+            for name in ("containerID", "hostID", "size")
+        ]
         if min(numbers) < 0 or numbers[2] == 0 or numbers[1] + numbers[2] > 2**32 - 1:
             msg = f"config.json: {where}: not a range of ids"
             raise SpecError(msg)

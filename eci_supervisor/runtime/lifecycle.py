@@ -1,0 +1,559 @@
+"""create, run and restore: from the engine's bundle to the runtime's, in one process.
+
+The order is that of what can fail.  First everything is read, and refused that must be; then
+the state directory and the ID range are taken, under the lock; then the keeper is forked,
+which from there on clears up whatever happens to us; then the stage is built in a mount
+namespace of its own; and at last this process becomes the runtime, so that its pid, stdio,
+signals and exit code are the runtime's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import re
+import resource
+import secrets
+import signal
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from eci_supervisor.kernel import features, syscalls
+from eci_supervisor.kernel.syscalls import lib
+from eci_supervisor.policy import settings as policy
+from eci_supervisor.runtime import cleanup, engine, joins, overlay, refuse, rewrite, seccomp, state
+from eci_supervisor.runtime import spec as oci
+from eci_supervisor.runtime.errors import EciError, RefusedError, SpecError, StageError, UsageError
+from eci_supervisor.runtime.stage import Stage, closing, root_mount
+from eci_supervisor.supervisor.charge import Charge
+
+if TYPE_CHECKING:
+    from eci_supervisor.runtime.args import Invocation
+    from eci_supervisor.runtime.joins import Joins
+    from eci_supervisor.runtime.overlay import Layers
+    from eci_supervisor.runtime.ranges import RangeStore
+    from eci_supervisor.runtime.rewrite import Staged
+    from eci_supervisor.runtime.spec import Mapping, Spec
+
+TRACE_DIRECTORY = "/var/log/eci/trace"
+_INFINITY = 2**64 - 1
+_ID = re.compile(r"[\w+.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was read and found acceptable, before anything was changed."""
+
+    call: Invocation
+    spec: Spec
+    joins: Joins
+    own_maps: tuple[tuple[Mapping, ...], tuple[Mapping, ...]] | None
+    """The spec's own user namespace (userns-remap): its maps stay, and its files are shifted already."""
+    layers: Layers | None
+    """The overlay behind the root file system; None: an ordinary directory."""
+    root: bytes
+    """The root file system's path, absolute."""
+    root_part: bytes
+    """Where in the overlay the root file system begins."""
+    engine_rootfs: str | None
+    protected_paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The state directory and the ID range of a container that is being made."""
+
+    record: state.Record
+    state_dir: str
+    uid_mappings: tuple[Mapping, ...]
+    gid_mappings: tuple[Mapping, ...]
+    shift: bool
+    """Whether files are to be ID-mapped."""
+    busy: int
+    """The held BUSY lock; closes when this process becomes the runtime."""
+
+
+# -- reading ----------------------------------------------------------------------------------
+
+
+def read_spec(path: str) -> Spec:
+    """Read the bundle's config.json; SpecError with the reason in words."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            data = file.read(oci.LIMIT + 1)
+    except OSError as error:
+        raise SpecError(
+            f"{path}: cannot be read: {error.strerror}; is this an OCI bundle?"
+        ) from error
+    if len(data) > oci.LIMIT:
+        raise SpecError(f"{path}: longer than {oci.LIMIT} bytes")
+    return oci.loads(data, path)
+
+
+def _own_maps(spec: Spec) -> tuple[tuple[Mapping, ...], tuple[Mapping, ...]] | None:
+    """Return the maps of the user namespace that the spec itself asks for, or None.
+
+    RefusedError where they would give the container ids of the host's root.
+    """
+    if oci.namespaces(spec).get("user", "no") != "":
+        return None
+    linux = oci.part(spec, "linux", dict)
+    uids = oci.mappings(linux.get("uidMappings"), "linux.uidMappings")
+    gids = oci.mappings(linux.get("gidMappings"), "linux.gidMappings")
+    if not uids or not gids:
+        return None
+    _refuse_root(uids, gids)
+    return uids, gids
+
+
+def _refuse_root(uids: tuple[Mapping, ...], gids: tuple[Mapping, ...]) -> None:
+    if any(entry.outside == 0 for entry in (*uids, *gids)):
+        raise RefusedError(
+            "error in the container spec: invalid or unsupported container spec: the user namespace "
+            "maps id 0 of the host, which no eci container gets: map to ids above 65535"
+        )
+
+
+def read_request(call: Invocation) -> Request:
+    """Read bundle, settings and surroundings; raises what the user is to be told."""
+    settings = policy.load(call.settings or os.environ.get("ECI_SETTINGS") or None)
+    spec = read_spec(call.config)
+    namespaces = oci.namespaces(spec)
+    if namespaces.get("mount"):
+        raise RefusedError(
+            "error in the container spec: eci containers can't join a mount namespace"
+        )
+    host = refuse.host_identities()
+    joined = refuse.open_joined(namespaces)
+    try:
+        identities = {kind: entry.identity for kind, entry in joined.items()}
+        refuse.refuse_shared(namespaces, identities, host)
+        found = joins.resolve(joined, host["user"])
+    finally:
+        for entry in joined.values():
+            os.close(entry.fd)
+    own_maps = _own_maps(spec) if found.user is None else None
+    if found.user is not None:
+        _refuse_root(found.user.uid_mappings, found.user.gid_mappings)
+
+    root = os.path.join(os.fsencode(call.bundle), os.fsencode(spec["root"]["path"]))
+    try:
+        root = os.path.realpath(root, strict=True)
+        mount = root_mount(root) if own_maps is None else None
+    except OSError as error:
+        raise StageError(f"root file system {os.fsdecode(root)}: {error.strerror}") from error
+    return Request(
+        call=call,
+        spec=spec,
+        joins=found,
+        own_maps=own_maps,
+        layers=None if mount is None else overlay.layers(mount),
+        root=root,
+        root_part=b"/" if mount is None else mount.root,
+        engine_rootfs=None if mount is None else os.fsdecode(mount.target),
+        protected_paths=settings.vm.protected_paths,
+    )
+
+
+# -- taking -----------------------------------------------------------------------------------
+
+
+def _claim(state_dir: str, exists: str, container_id: str, store: RangeStore) -> int:
+    """Make the state directory, clearing up after a dead namesake; returns the held BUSY lock.
+
+    The caller holds the lock of the whole state.
+    """
+    if os.path.lexists(exists):
+        raise EciError(f"container with given ID already exists: {container_id}")
+    if os.path.isdir(state_dir):
+        if not cleanup.is_gone(state_dir):
+            raise EciError(
+                f"container with given ID is still being made or removed: {container_id}"
+            )
+        cleanup.clean_locked(store, state_dir)
+    os.mkdir(state_dir, 0o711)
+    os.chmod(state_dir, 0o711)
+    busy = os.open(f"{state_dir}/{state.BUSY}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(busy, fcntl.LOCK_EX)
+    return busy
+
+
+def _foreign_slots(
+    store: RangeStore, state_root: str, maps: tuple[Mapping, ...]
+) -> tuple[int, ...]:
+    """Return the slots that an engine's own ranges touch; RangeError if one is in other hands."""
+    slots = sorted({slot for entry in maps for slot in store.slots_over(entry.outside, entry.size)})
+    for slot in slots:
+        for holder in store.holders(slot):
+            record = state.read_record(f"{state_root}/containers/{holder}")
+            if record is not None and not record.own_maps:
+                raise EciError(
+                    f"the user namespace of the container overlaps the ID range of container {record.id} "
+                    f"(from {record.base}): give the engine a subordinate range elsewhere, or take ECI_RANGES elsewhere"
+                )
+    return tuple(slots)
+
+
+def take(request: Request, *, supervised: bool) -> Taken:
+    """Take the state directory and an ID range; nothing is left of them if this fails."""
+    call = request.call
+    container_id = call.container_id
+    state_root = state.root()
+    store = state.open_store(state_root)
+    key = state.key_of(container_id, call.root)
+    state_dir = f"{state_root}/containers/{key}"
+    cleanup.wait_until_free(state_dir)
+    with store.locked():
+        busy = _claim(state_dir, f"{call.root}/{container_id}", container_id, store)
+        try:
+            user = request.joins.user
+            maps = request.own_maps
+            shift = maps is None
+            slots: tuple[int, ...]
+            if user is not None:
+                maps = user.uid_mappings, user.gid_mappings
+                slot = _slot_of(store, maps)
+                shift = slot is not None
+                slots = _foreign_slots(store, state_root, maps[0]) if slot is None else (slot,)
+                for slot in slots:
+                    store.join(slot, key)
+            elif maps is not None:
+                slots = _foreign_slots(store, state_root, maps[0])
+                for slot in slots:
+                    store.join(slot, key)
+            else:
+                chosen = store.allocate(key, lambda: cleanup.collect(store, state_root))
+                slots = (chosen.slot,)
+                maps = ((oci.Mapping(0, chosen.base, chosen.size),),) * 2
+            first = min(maps[0], key=lambda entry: entry.inside)
+            record = state.Record(
+                id=container_id,
+                key=key,
+                nonce=secrets.token_hex(8),
+                runtime=call.runtime,
+                runtime_root=call.root,
+                base=first.outside,
+                size=first.size,
+                slots=slots,
+                own_maps=not shift,
+                work=None
+                if request.layers is None or request.layers.work is None
+                else os.fsdecode(request.layers.work),
+                engine_rootfs=request.engine_rootfs,
+                supervised=supervised,
+            )
+            state.write_record(state_dir, record)
+        except BaseException:
+            os.close(busy)
+            cleanup.clean_locked(store, state_dir)
+            raise
+    return Taken(record, state_dir, maps[0], maps[1], shift, busy)
+
+
+def _slot_of(
+    store: RangeStore, maps: tuple[tuple[Mapping, ...], tuple[Mapping, ...]]
+) -> int | None:
+    """Return the slot that these maps are, or None for maps that are not ours."""
+    uids, gids = maps
+    if len(uids) != 1 or uids != gids or uids[0].inside != 0:
+        return None
+    return store.slot_of(uids[0].outside, uids[0].size)
+
+
+# -- preparing --------------------------------------------------------------------------------
+
+
+def _userns(taken: Taken) -> int | None:
+    """Return a descriptor of a user namespace for ID mapping, or None where files are shifted already."""
+    if not taken.shift:
+        return None
+    return syscalls.userns_create(
+        oci.map_text(taken.uid_mappings), oci.map_text(taken.gid_mappings)
+    )
+
+
+def _stage_mounts(stage: Stage, request: Request, taken: Taken) -> dict[int, Staged]:
+    """Stage the binds of mounts[], and a sysfs that the container could not mount."""
+    staged = {}
+    for index, mount in enumerate(oci.items(request.spec, "mounts", dict)):
+        options = oci.options(mount)
+        if oci.is_bind(mount):
+            source = os.path.join(request.call.bundle, str(mount.get("source") or ""))
+            own = _mount_userns(mount, options, taken)
+            try:
+                staged[index] = stage.bind(
+                    index, source, options, own if own is not None else stage.userns
+                )
+            finally:
+                if own is not None:
+                    os.close(own)
+        elif mount.get("type") == "sysfs" and request.joins.network_of_host:
+            # A new sysfs shows a network namespace, and needs rights over it: sysfs(5).  Not
+            # recursive: what is mounted beneath, the cgroup tree above all, is the host's.
+            staged[index] = stage.bind(
+                index, "/sys", [*options, "ro", "nosuid", "nodev", "noexec"], None
+            )
+    return staged
+
+
+def _mount_userns(mount: dict[str, object], options: list[str], taken: Taken) -> int | None:
+    """Return the user namespace of a mount that the engine itself wants mapped, or None.
+
+    Only where the container has the engine's own maps; else ours hold for every mount.
+    """
+    if taken.shift:
+        return None
+    uids = oci.mappings(mount.get("uidMappings"), "mounts[].uidMappings")
+    gids = oci.mappings(mount.get("gidMappings"), "mounts[].gidMappings")
+    if uids and gids:
+        return syscalls.userns_create(oci.map_text(uids), oci.map_text(gids))
+    if {"idmap", "ridmap"} & set(options):
+        return syscalls.userns_create(
+            oci.map_text(taken.uid_mappings), oci.map_text(taken.gid_mappings)
+        )
+    return None
+
+
+def mount_points(spec: Spec, bundle: str) -> list[tuple[str, bool]]:
+    """Return what the runtime would make in a root file system: (path, is a directory).
+
+    Not what lies beneath another mount, which hides it.
+    """
+    found: list[tuple[str, bool]] = []
+    hidden: list[str] = []
+    for mount in oci.items(spec, "mounts", dict):
+        destination = os.path.normpath("/" + str(mount.get("destination") or ""))
+        directory = True
+        if oci.is_bind(mount):
+            directory = os.path.isdir(os.path.join(bundle, str(mount.get("source") or "")))
+        if not any(destination.startswith(above.rstrip("/") + "/") for above in hidden):
+            found.append((destination, directory))
+        hidden.append(destination)
+    cwd = os.path.normpath("/" + str(oci.part(spec, "process", dict).get("cwd") or ""))
+    if not any((cwd + "/").startswith(above.rstrip("/") + "/") for above in hidden):
+        found.append((cwd, True))
+    return found
+
+
+def _hard_limits(spec: Spec) -> dict[str, int]:
+    """Return, for each limit that cannot be raised so far, how far it can.
+
+    One that can is raised for this process, and so inherited: within its user namespace the
+    container has no right to do it.
+    """
+    found: dict[str, int] = {}
+    for entry in oci.items(spec, "process.rlimits", dict):
+        name, wanted = str(entry.get("type")), entry.get("hard")
+        number = getattr(resource, name, None) if name.startswith("RLIMIT_") else None
+        if number is None or not isinstance(wanted, int):
+            continue
+        soft, hard = resource.getrlimit(number)
+        if hard == resource.RLIM_INFINITY or wanted <= hard:
+            continue
+        try:
+            resource.setrlimit(
+                number, (soft, resource.RLIM_INFINITY if wanted == _INFINITY else wanted)
+            )
+        except (OSError, ValueError, OverflowError):
+            found[name] = hard
+    return found
+
+
+def _oom_floor(spec: Spec) -> int | None:
+    """Return our own oom_score_adj if a lower one is wanted that we cannot set; else None.
+
+    One that can be set is set for this process, and so inherited.
+    """
+    wanted = oci.part(spec, "process", dict).get("oomScoreAdj")
+    with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
+        own = int(file.read())
+        if not isinstance(wanted, int) or wanted >= own:
+            return None
+        try:
+            file.seek(0)
+            file.write(str(wanted))
+            file.flush()
+        except OSError:
+            return own
+    return None
+
+
+def _network(request: Request) -> tuple[frozenset[str], bool]:
+    """Set what the container cannot set in a network namespace of the host's.
+
+    Returns the sysctls that were set, and whether this process stays in that namespace:
+    runc 1.1 enters the user namespace first and then may not enter this one.
+    """
+    if not request.joins.network_of_host:
+        return frozenset(), False
+    stay = request.call.runtime == "runc" and request.joins.user is not None
+    path = oci.namespaces(request.spec)["network"]
+    sysctl = oci.part(request.spec, "linux.sysctl", dict)
+    names = frozenset(name for name in sysctl if name.startswith("net."))
+    if not names and not stay:
+        return names, False
+    with (
+        closing(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as home,
+        closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as away,
+    ):
+        syscalls.setns(away, lib.CLONE_NEWNET)
+        try:
+            for name in names:
+                _set_sysctl(name, str(sysctl[name]))
+        finally:
+            if not stay:
+                syscalls.setns(home, lib.CLONE_NEWNET)
+    return names, stay
+
+
+def _set_sysctl(name: str, value: str) -> None:
+    """Write one sysctl; the dots of its name are slashes, and slashes dots: sysctl(8)."""
+    path = name.translate(str.maketrans("./", "/."))
+    if ".." in path.split("/"):
+        raise SpecError(f"config.json: linux.sysctl: {name}: not a name")
+    try:
+        with open(f"/proc/sys/{path}", "w", encoding="utf-8") as file:
+            file.write(value)
+    except OSError as error:
+        raise SpecError(
+            f"config.json: linux.sysctl: {name} cannot be set to {value}: {error.strerror}"
+        ) from error
+
+
+def _root(stage: Stage, request: Request) -> None:
+    """Mount the root file system, read-only in the kernel's eyes if the spec wants it so."""
+    if request.layers is not None:
+        stage.root_overlay(request.layers, request.root_part)
+    else:
+        stage.root_directory(request.root)
+    destinations = mount_points(request.spec, request.call.bundle)
+    # Without a /dev of its own the runtime must make the nodes in the root file system, and
+    # can do so only before it makes that read-only itself.
+    if request.spec["root"].get("readonly") is True and ("/dev", True) in destinations:
+        stage.lock_root(destinations)
+
+
+def prepare(request: Request, taken: Taken, profile: dict[str, object] | None) -> None:
+    """Build the stage and write the new bundle.  Changes this process's mount namespace."""
+    spec, call = request.spec, request.call
+    if request.engine_rootfs is not None and taken.shift:
+        # Two overlays over one upper layer: what the engine wrote through its own would not be
+        # seen, or worse.  The keeper puts a view in front of it that may be written to.
+        hold_engine_rootfs(request.engine_rootfs)
+    named = rewrite.named_devices(spec, engine.named_devices(spec, call.container_id))
+    userns = _userns(taken)
+    stage = Stage(taken.state_dir, userns, taken.record.base)
+    stage.enter()
+    _root(stage, request)
+    staged = _stage_mounts(stage, request, taken)
+    devices = tuple(
+        (
+            device,
+            stage.device(
+                number, device, taken.record.base + device.uid, taken.record.base + device.gid
+            ),
+        )
+        for number, device in enumerate(named)
+    )
+    user = request.joins.user
+    sysctls, network_joined = _network(request)
+    if call.runtime == "crun":
+        stage.hide_unified()
+        stage.replace_null()
+    plan = rewrite.Plan(
+        uid_mappings=taken.uid_mappings,
+        gid_mappings=taken.gid_mappings,
+        rootfs=f"{taken.state_dir}/rootfs",
+        hook=(state.bin_path("eci-hook"), "create", f"{taken.state_dir}/hook.sock"),
+        poststop=(sys.executable, "-I", "-m", "eci_supervisor.runtime.cleanup", taken.state_dir),
+        userns_path="" if user is None else stage.pin_namespace(user.fd),
+        staged=staged,
+        devices=devices,
+        seccomp=profile,
+        hard_limits=_hard_limits(spec),
+        oom_floor=_oom_floor(spec),
+        sysctl_dropped=sysctls,
+        network_joined=network_joined,
+    )
+    os.mkdir(f"{taken.state_dir}/bundle", 0o700)
+    state.write_file(
+        f"{taken.state_dir}/bundle/config.json", oci.dumps(rewrite.rewrite(spec, plan))
+    )
+
+
+def hold_engine_rootfs(path: str) -> None:
+    """Make the engine's own mount of the root file system read-only."""
+    try:
+        syscalls.mount_setattr(lib.AT_FDCWD, path, 0, attr_set=lib.MOUNT_ATTR_RDONLY)
+    except OSError as error:
+        raise StageError(
+            f"the engine's mount {path} cannot be made read-only: {error.strerror}"
+        ) from error
+
+
+# -- all of it --------------------------------------------------------------------------------
+
+
+def _trace(key: str) -> str | None:
+    """Return where the trace goes: what ECI_TRACE says."""
+    value = os.environ.get("ECI_TRACE", "")
+    if value in ("", "0"):
+        return None
+    return f"{TRACE_DIRECTORY}/{key}.log" if value == "1" else value
+
+
+def _charge(request: Request, taken: Taken) -> Charge:
+    record = taken.record
+    return Charge(
+        container_id=record.id,
+        key=record.key,
+        state_dir=taken.state_dir,
+        runtime_root=record.runtime_root,
+        runtime=record.runtime,
+        base=record.base,
+        size=record.size,
+        supervised=record.supervised,
+        masked_paths=tuple(oci.items(request.spec, "linux.maskedPaths", str)),
+        readonly_paths=tuple(oci.items(request.spec, "linux.readonlyPaths", str)),
+        protected_paths=request.protected_paths,
+        trace=_trace(record.key),
+        engine_rootfs=record.engine_rootfs if taken.shift else None,
+    )
+
+
+def become(binary: str, argv: list[str]) -> NoReturn:
+    """Become the runtime, as if the engine had called it."""
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+        # Python ignores these, and an ignored signal would reach the container.
+        signal.signal(ignored, signal.SIG_DFL)
+    os.execv(binary, argv)
+
+
+def create(call: Invocation, binary: str) -> NoReturn:
+    """Make a protected container of `call` and become the runtime; raises what goes wrong."""
+    if _ID.fullmatch(call.container_id) is None or call.container_id in (".", ".."):
+        raise UsageError(f"invalid container ID format: {call.container_id!r}")
+    features.require()
+    request = read_request(call)
+    state_dir = f"{state.root()}/containers/{state.key_of(call.container_id, call.root)}"
+    profile = seccomp.supervise(
+        request.spec, f"{state_dir}/notify.sock", wait_killable=call.runtime == "crun"
+    )
+    taken = take(request, supervised=profile is not None)
+    clean = functools.partial(cleanup.clean, nonce=taken.record.nonce)
+    try:
+        # The keeper is heavy to import, and not wanted before all has been found in order.
+        from eci_supervisor.supervisor.keeper import fork_keeper
+
+        fork_keeper(_charge(request, taken), clean)
+        prepare(request, taken, profile)
+        syscalls.install_guard()
+        become(binary, call.with_bundle(f"{taken.state_dir}/bundle"))
+    except BaseException:
+        # The keeper does the same when we are gone; but the caller shall find nothing when we
+        # return.  Mounts in a namespace of ours go with us.
+        clean(taken.state_dir)
+        raise

@@ -1,0 +1,107 @@
+"""What no protected container gets: namespaces of the host.
+
+Namespaces are compared by identity, the inode of their nsfs file, never by name: a path such
+as /proc/1/ns/net or a bind of it elsewhere is the host's namespace as well.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from eci_supervisor.runtime.errors import RefusedError, SpecError
+
+Identity = tuple[int, int]
+"""Device and inode of a namespace."""
+
+_FILES = {
+    "pid": "pid",
+    "network": "net",
+    "mount": "mnt",
+    "ipc": "ipc",
+    "uts": "uts",
+    "user": "user",
+    "cgroup": "cgroup",
+    "time": "time",
+}
+_PREFIX = "error in the container spec: invalid or unsupported container spec: "
+_REASON = " with the host (because they use the linux user-namespace for isolation)"
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """One namespace that the spec names by a path."""
+
+    kind: str
+    identity: Identity
+    fd: int
+    """O_PATH-free descriptor on the namespace; belongs to who holds this value."""
+
+
+def host_identities(proc: str = "/proc/self") -> dict[str, Identity]:
+    """Return the identities of the caller's own namespaces, which are the engine's and the host's.
+
+    A kind that this kernel does not have is left out.
+    """
+    found = {}
+    for kind, name in _FILES.items():
+        try:
+            info = os.stat(f"{proc}/ns/{name}")
+        except FileNotFoundError:
+            continue
+        found[kind] = (info.st_dev, info.st_ino)
+    return found
+
+
+def open_joined(namespaces: dict[str, str]) -> dict[str, Joined]:
+    """Open every namespace that is named by a path.
+
+    SpecError if one cannot be opened; nothing stays open then.
+    """
+    found: dict[str, Joined] = {}
+    try:
+        for kind, path in namespaces.items():
+            if path:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                info = os.fstat(fd)
+                found[kind] = Joined(kind, (info.st_dev, info.st_ino), fd)
+    except OSError as error:
+        for joined in found.values():
+            os.close(joined.fd)
+        raise SpecError(
+            f"config.json: linux.namespaces: the {kind} namespace {path} cannot be joined: {error.strerror}"
+        ) from error
+    return found
+
+
+def shared_with_host(
+    namespaces: dict[str, str], joined: dict[str, Identity], host: dict[str, Identity]
+) -> list[str]:
+    """Return the kinds that would be the host's own.  Pure.
+
+    `joined`: identities of the namespaces that have a path.  A kind that is not listed is not
+    unshared, so it is the host's.  The user and the cgroup namespace are not looked at: the
+    container gets its own ones whatever the spec says.
+    """
+    return [
+        kind
+        for kind in ("pid", "ipc", "uts", "network", "mount")
+        if kind not in namespaces or (kind in joined and joined[kind] == host.get(kind))
+    ]
+
+
+def message(shared: list[str]) -> str:
+    """Return the text of the refusal, in the wording that users know.  Pure."""
+    others = [kind for kind in shared if kind != "network"]
+    if others:
+        return f"{_PREFIX}eci containers can't share namespaces [{' '.join(others)}]{_REASON}"
+    return f"{_PREFIX}eci containers can't share a network namespace{_REASON}"
+
+
+def refuse_shared(
+    namespaces: dict[str, str], joined: dict[str, Identity], host: dict[str, Identity]
+) -> None:
+    """Raise RefusedError if the container would share a namespace with the host."""
+    shared = shared_with_host(namespaces, joined, host)
+    if shared:
+        raise RefusedError(message(shared))

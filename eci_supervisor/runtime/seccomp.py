@@ -1,0 +1,141 @@
+"""The seccomp profile of a supervised container.  Pure.
+
+mount, umount and umount2 go to the supervisor; the calls of the new mount API answer ENOSYS,
+so that programs fall back to mount(2).  A profile that lets none of them through stays as it
+is, and its container needs no supervisor.
+
+What libseccomp cannot name, open_tree_attr above all, is held by the filter of csrc/guard.h.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from eci_supervisor.runtime.errors import RefusedError, SpecError
+from eci_supervisor.runtime.spec import Spec, items, part
+
+NOTIFY = "SCMP_ACT_NOTIFY"
+ERRNO = "SCMP_ACT_ERRNO"
+ALLOW = "SCMP_ACT_ALLOW"
+
+TRAPPED = ("mount", "umount", "umount2")
+"""`umount` is the i386 spelling of number 22."""
+WITHHELD = (
+    "fsconfig",
+    "fsmount",
+    "fsopen",
+    "fspick",
+    "mount_setattr",
+    "move_mount",
+    "open_tree",
+    "open_tree_attr",
+)
+ARCHITECTURES = ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86")
+"""Never SCMP_ARCH_X32: a call of an architecture that is not listed kills its process."""
+WAIT_KILLABLE = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+
+# TRACE lets the call through once a tracer agrees, and the container can be that tracer.
+_LETS_THROUGH = (ALLOW, "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
+_DENIES = (ERRNO, "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_TRAP")
+
+Profile = dict[str, Any]
+
+
+def _action(node: dict[str, Any], key: str, where: str) -> str:
+    """Return the action at `key`; SpecError if it is none that we know."""
+    action = node.get(key)
+    if action == NOTIFY:
+        raise RefusedError(
+            "the container's seccomp profile uses SCMP_ACT_NOTIFY, and a process can have one "
+            "listener only, which eci-runtime needs: take it out of the profile"
+        )
+    if not isinstance(action, str) or action not in _LETS_THROUGH + _DENIES:
+        raise SpecError(f"config.json: {where}.{key}: unknown action {action!r}")
+    return action
+
+
+def check(profile: Profile) -> None:
+    """Refuse what cannot be supervised; SpecError for a form that is not OCI's."""
+    _action(profile, "defaultAction", "linux.seccomp")
+    if profile.get("listenerPath"):
+        raise RefusedError(
+            "the container's seccomp profile has a listenerPath, and a process can have one "
+            "listener only, which eci-runtime needs: take it out of the profile"
+        )
+    for index, rule in enumerate(
+        items({"linux": {"seccomp": profile}}, "linux.seccomp.syscalls", dict)
+    ):
+        where = f"linux.seccomp.syscalls[{index}]"
+        _action(rule, "action", where)
+        names = rule.get("names")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise SpecError(f"config.json: {where}.names: expected an array of strings")
+
+
+def let_through(profile: Profile) -> set[str]:
+    """Return the names of TRAPPED and WITHHELD that a checked `profile` may let through."""
+    rules = profile.get("syscalls") or []
+    mentioned = {name for rule in rules for name in rule["names"]}
+    # A rule with arguments covers some calls only; the default has the others.
+    whole = {name for rule in rules if not rule.get("args") for name in rule["names"]}
+    found = {name for rule in rules if rule["action"] in _LETS_THROUGH for name in rule["names"]}
+    if profile["defaultAction"] in _LETS_THROUGH:
+        found |= set(TRAPPED + WITHHELD) - mentioned
+        found |= mentioned - whole
+    return found & set(TRAPPED + WITHHELD)
+
+
+def supervise(spec: Spec, listener_path: str, *, wait_killable: bool) -> Profile | None:
+    """Return the profile for a supervised container, or None if the container never mounts.
+
+    `wait_killable`: whether the runtime takes that flag (crun does, runc 1.1 refuses flags).
+    """
+    given: Profile = part(spec, "linux.seccomp", dict)
+    if not given:
+        profile: Profile = {"defaultAction": ALLOW}
+    else:
+        check(given)
+        profile = dict(given)
+    passing = let_through(profile)
+    # Of the calls of the new API alone nothing can come: what they make is attached with
+    # move_mount, and that is one of them.  But then it, too, is one that mounts.
+    if not passing:
+        return None
+    rules: list[dict[str, Any]] = []
+    for rule in profile.get("syscalls") or []:
+        if rule["action"] not in _LETS_THROUGH:
+            rules.append(rule)
+            continue
+        others = [name for name in rule["names"] if name not in TRAPPED + WITHHELD]
+        trapped = [name for name in rule["names"] if name in TRAPPED]
+        if others:
+            rules.append({**rule, "names": others})
+        if trapped:
+            plain = {key: value for key, value in rule.items() if key != "errnoRet"}
+            rules.append({**plain, "names": trapped, "action": NOTIFY})
+    if profile["defaultAction"] in _LETS_THROUGH:
+        rules += _over_default(profile, passing)
+    withheld = sorted(passing & set(WITHHELD))
+    if withheld:
+        rules.append({"names": withheld, "action": ERRNO, "errnoRet": errno.ENOSYS})
+    profile.update(architectures=list(ARCHITECTURES), listenerPath=listener_path, syscalls=rules)
+    profile.pop("listenerMetadata", None)
+    if wait_killable:
+        profile["flags"] = sorted({*(profile.get("flags") or []), WAIT_KILLABLE})
+    return profile
+
+
+def _over_default(profile: Profile, passing: set[str]) -> list[dict[str, Any]]:
+    """Return the rules that take the trapped calls out of a default that allows."""
+    rules = profile.get("syscalls") or []
+    mentioned = {name for rule in rules for name in rule["names"]}
+    whole = {name for rule in rules if not rule.get("args") for name in rule["names"]}
+    mixed = sorted((passing & mentioned) - whole)
+    if mixed:
+        raise RefusedError(
+            "the container's seccomp profile allows by default and has rules on the arguments "
+            f"of {', '.join(mixed)}, which cannot be supervised: take those rules out of it"
+        )
+    trapped = sorted((passing & set(TRAPPED)) - whole)
+    return [{"names": trapped, "action": NOTIFY}] if trapped else []

@@ -1,0 +1,420 @@
+"""The stage: root file system, volumes and devices, made ready before the runtime starts.
+
+Everything is mounted in a mount namespace that the wrapper shares with nobody and the runtime
+inherits, so nothing is left on the host when they are gone.  A mount that exists, with its
+flags, before the runtime clones the container's user namespace is copied into it locked: the
+kernel itself then refuses to clear ro, nosuid, nodev or noexec (mount_namespaces(7)).
+
+On disk every file keeps its owner.  Mounts are ID-mapped: host id 0 on disk is shown as the
+first id of the container's range, which its user namespace calls 0 again.
+
+A path is used once, to get a descriptor.  Mounts of one container lie at
+
+    STATE/rootfs     the root file system
+    STATE/m          a tmpfs of the stage's own, with N for entry N of mounts[]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+from typing import TYPE_CHECKING
+
+from eci_supervisor.kernel import mountinfo, syscalls
+from eci_supervisor.kernel.syscalls import lib
+from eci_supervisor.runtime.errors import StageError
+from eci_supervisor.runtime.rewrite import Staged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from eci_supervisor.kernel.mountinfo import Mount
+    from eci_supervisor.runtime.overlay import Layers
+    from eci_supervisor.runtime.spec import Device
+
+UNIFIED = "/sys/fs/cgroup/unified"
+CGROUP2_SUPER_MAGIC = 0x63677270
+
+ATTRIBUTES = {
+    "ro": lib.MOUNT_ATTR_RDONLY,
+    "nosuid": lib.MOUNT_ATTR_NOSUID,
+    "nodev": lib.MOUNT_ATTR_NODEV,
+    "noexec": lib.MOUNT_ATTR_NOEXEC,
+    "nosymfollow": lib.MOUNT_ATTR_NOSYMFOLLOW,
+    "nodiratime": lib.MOUNT_ATTR_NODIRATIME,
+}
+"""Mount option → the MOUNT_ATTR_* bit that it sets."""
+_CLEARED = {
+    "rw": "ro",
+    "suid": "nosuid",
+    "dev": "nodev",
+    "exec": "noexec",
+    "symfollow": "nosymfollow",
+}
+_ATIME = {
+    "noatime": lib.MOUNT_ATTR_NOATIME,
+    "strictatime": lib.MOUNT_ATTR_STRICTATIME,
+    "relatime": 0,
+}
+# statfs(2) f_flags, whose values differ from MOUNT_ATTR_* and are the same as MS_* for these.
+_SHOWN = {"ro": 0x1, "nosuid": 0x2, "nodev": 0x4, "noexec": 0x8}
+
+
+def attributes(options: Iterable[str]) -> tuple[int, int, int]:
+    """Translate mount options into (set, clear, set recursively) of MOUNT_ATTR_*.  Pure.
+
+    A later option overrides an earlier one, as mount(8) has it; `rro` and its like are for
+    the mounts beneath as well.
+    """
+    flags: dict[str, bool] = {}
+    recursive = 0
+    atime: str | None = None
+    for option in options:
+        if option in ATTRIBUTES:
+            flags[option] = True
+        elif option in _CLEARED:
+            flags[_CLEARED[option]] = False
+        elif option in _ATIME:
+            atime = option
+        elif option.startswith("r") and option[1:] in ATTRIBUTES:
+            recursive |= ATTRIBUTES[option[1:]]
+    # A word such as "rw" only takes back what the list itself set; it never opens the source.
+    to_set = recursive
+    for name, on in flags.items():
+        if on:
+            to_set |= ATTRIBUTES[name]
+    to_clear = 0
+    if atime is not None:
+        to_set |= _ATIME[atime]
+        to_clear |= lib.MOUNT_ATTR__ATIME
+    return to_set, to_clear, recursive
+
+
+@contextlib.contextmanager
+def closing(fd: int) -> Iterator[int]:
+    """Own `fd` for the length of the block."""
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def root_mount(path: bytes) -> Mount | None:
+    """Return the overlay mount whose root is the directory `path`, or None if it is no such."""
+    with closing(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+        mount_id = syscalls.statx_mnt_id(fd, b"", lib.AT_EMPTY_PATH)
+        found = mountinfo.find(mount_id)
+        # mountinfo gives the path from our root; a bind of a part of an overlay has another root.
+        real = os.readlink(b"/proc/self/fd/%d" % fd)
+    if found is None or found.fstype != b"overlay" or found.target != real:
+        return None
+    return found
+
+
+class Stage:
+    """What is prepared for one container.  `enter` first; then the rest in any order."""
+
+    def __init__(self, state_dir: str, userns: int | None, owner: int) -> None:
+        """`userns`: descriptor of a user namespace with the container's maps, or None where the
+        engine has shifted the files already; `owner`: the host id of the container's root.
+        """
+        self.state_dir = state_dir
+        self.userns = userns
+        self.owner = owner
+        self.tmpfs = -1
+
+    def enter(self) -> None:
+        """Leave the host's mount namespace for one that only receives from it."""
+        for name in ("rootfs", "m"):
+            os.mkdir(f"{self.state_dir}/{name}", 0o711)
+        syscalls.unshare(lib.CLONE_NEWNS)
+        syscalls.mount(None, "/", None, lib.MS_REC | lib.MS_SLAVE)
+        # Without nodev, for the nodes of named devices.
+        self.tmpfs = syscalls.detached("tmpfs", {"mode": "0711"})
+        self._attach(self.tmpfs, lib.AT_FDCWD, f"{self.state_dir}/m")
+
+    @staticmethod
+    def _attach(tree: int, dfd: int, path: str) -> None:
+        syscalls.move_mount(tree, "", dfd, path, lib.MOVE_MOUNT_F_EMPTY_PATH)
+
+    def path(self, name: str) -> str:
+        """Return the path of `name` in the stage's tmpfs."""
+        return f"{self.state_dir}/m/{name}"
+
+    def _mount_point(self, name: str, *, directory: bool) -> None:
+        """Make an empty directory or file in the tmpfs."""
+        if directory:
+            os.mkdir(name, 0o711, dir_fd=self.tmpfs)
+        else:
+            os.close(
+                os.open(
+                    name,
+                    os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC,
+                    0o600,
+                    dir_fd=self.tmpfs,
+                )
+            )
+
+    # -- ID mapping -------------------------------------------------------------------------
+
+    def _map(self, tree: int, userns: int, path: bytes = b"", flags: int = 0) -> bool:
+        """ID-map a detached mount; False where its file system cannot be mapped.
+
+        EINVAL: proc, sysfs, cgroup, overlay, devtmpfs, nsfs.  EPERM: it is mapped already, or
+        was mounted in another user namespace.  Its files then belong to nobody in the
+        container, which gives it less, never more.
+        """
+        try:
+            syscalls.mount_setattr(
+                tree,
+                path,
+                flags | (0 if path else lib.AT_EMPTY_PATH),
+                attr_set=lib.MOUNT_ATTR_IDMAP,
+                userns_fd=userns,
+            )
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.EPERM):
+                return False
+            raise
+        return True
+
+    def _map_tree(self, tree: int, userns: int, source: bytes) -> None:
+        """ID-map a recursive clone of `source`, mount by mount where it is not all mappable."""
+        if self._map(tree, userns, flags=lib.AT_RECURSIVE):
+            return
+        self._map(tree, userns)
+        prefix = source.rstrip(b"/") + b"/"
+        for mount in mountinfo.read():
+            if mount.target.startswith(prefix):
+                # Shadowed by another mount or not in the clone (unbindable): nothing to map.
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    self._map(tree, userns, mount.target[len(prefix) :])
+
+    def _required(self, tree: int, what: str) -> int:
+        """ID-map what has to be; StageError where it cannot be.  Returns `tree`."""
+        if self.userns is not None and not self._map(tree, self.userns):
+            os.close(tree)
+            raise StageError(
+                f"{what} lies on a file system that cannot be ID-mapped: move it to ext4, xfs, btrfs or tmpfs"
+            )
+        return tree
+
+    # -- binds ------------------------------------------------------------------------------
+
+    def bind(self, index: int, source: str, options: list[str], userns: int | None) -> Staged:
+        """Prepare the source of entry `index` of mounts[].
+
+        `userns`: the ID mapping, or None for none.  StageError if the source is not there.
+        """
+        recursive = lib.AT_RECURSIVE if "rbind" in options else 0
+        try:
+            tree = syscalls.open_tree(lib.AT_FDCWD, source, lib.OPEN_TREE_CLONE | recursive)
+        except OSError as error:
+            raise StageError(
+                f"mounts[{index}]: bind source {source}: {os.strerror(error.errno or 0)}"
+            ) from error
+        with closing(tree):
+            to_set, to_clear, beneath = attributes(options)
+            if userns is not None:
+                if recursive:
+                    self._map_tree(tree, userns, os.path.realpath(os.fsencode(source)))
+                else:
+                    self._map(tree, userns)
+            syscalls.mount_setattr(
+                tree,
+                b"",
+                lib.AT_EMPTY_PATH,
+                attr_set=to_set,
+                attr_clr=to_clear,
+                propagation=lib.MS_SLAVE,
+            )
+            if beneath:
+                syscalls.mount_setattr(
+                    tree, b"", lib.AT_EMPTY_PATH | lib.AT_RECURSIVE, attr_set=beneath
+                )
+            name = str(index)
+            self._mount_point(name, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
+            self._attach(tree, self.tmpfs, name)
+            shown = syscalls.fstatfs_flags(tree)
+        return Staged(self.path(name), tuple(flag for flag, bit in _SHOWN.items() if shown & bit))
+
+    # -- devices ----------------------------------------------------------------------------
+
+    def device(self, number: int, device: Device, owner: int, group: int) -> str:
+        """Make the node of a named device, for host ids `owner` and `group`; returns its path."""
+        kinds = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+        name = f"device-{number}"
+        syscalls.mknodat(
+            self.tmpfs, name, kinds[device.kind] | 0o600, os.makedev(device.major, device.minor)
+        )
+        syscalls.fchownat(self.tmpfs, name, owner, group, 0)
+        syscalls.fchmodat(self.tmpfs, name, device.mode)
+        return self.path(name)
+
+    def replace_null(self) -> None:
+        """Replace stdio that is the host's /dev/null by a node of our own.
+
+        crun gives its stdio to the container's root with fchown, the host's node included.
+        """
+        for stdio in (0, 1, 2):
+            try:
+                info = os.fstat(stdio)
+            except OSError:
+                continue  # closed
+            if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(1, 3):
+                continue
+            name = f"null-{stdio}"
+            syscalls.mknodat(self.tmpfs, name, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+            syscalls.fchmodat(self.tmpfs, name, 0o666)
+            with closing(os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=self.tmpfs)) as fd:
+                os.dup2(fd, stdio, inheritable=True)
+
+    def hide_unified(self) -> None:
+        """Detach the v2 hierarchy of a hybrid layout, where crun 1.8 refuses to work."""
+        try:
+            with closing(os.open(UNIFIED, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+                hybrid = syscalls.fstatfs_type(fd) == CGROUP2_SUPER_MAGIC
+        except FileNotFoundError:
+            return
+        if hybrid:
+            syscalls.umount2(UNIFIED, lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
+
+    def pin_namespace(self, fd: int) -> str:
+        """Bind a namespace into the stage, so that it has a path that no pid reuse can change."""
+        self._mount_point("user-namespace", directory=False)
+        path = self.path("user-namespace")
+        syscalls.mount(f"/proc/self/fd/{fd}", path, None, lib.MS_BIND)
+        return path
+
+    # -- the root file system ---------------------------------------------------------------
+
+    def root_directory(self, path: bytes) -> None:
+        """Mount an ordinary directory as the root file system."""
+        tree = syscalls.open_tree(lib.AT_FDCWD, path, lib.OPEN_TREE_CLONE | lib.AT_RECURSIVE)
+        self._required(tree, f"the root file system {path.decode('utf-8', 'backslashreplace')}")
+        with closing(tree):
+            syscalls.mount_setattr(tree, b"", lib.AT_EMPTY_PATH, propagation=lib.MS_PRIVATE)
+            self._attach(tree, lib.AT_FDCWD, f"{self.state_dir}/rootfs")
+
+    def root_overlay(self, layers: Layers, part: bytes) -> None:
+        """Mount the same layers once more, ID-mapped; `part` is the root's path inside them.
+
+        Nothing else may write to the work directory `layers.work`; it is made here.
+        """
+        if layers.work is not None:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(layers.work)
+            os.mkdir(layers.work, 0o700)
+        os.mkdir("layers", 0o711, dir_fd=self.tmpfs)
+        # overlayfs takes private clones, so the layers need no place once it is mounted.
+        with closing(syscalls.detached("tmpfs", {"mode": "0700"})) as place:
+            self._attach(place, self.tmpfs, "layers")
+            try:
+                with closing(self._overlay(layers, place)) as tree:
+                    if part != b"/":
+                        with closing(
+                            syscalls.open_tree(tree, part.lstrip(b"/"), lib.OPEN_TREE_CLONE)
+                        ) as inner:
+                            self._attach(inner, lib.AT_FDCWD, f"{self.state_dir}/rootfs")
+                    else:
+                        self._attach(tree, lib.AT_FDCWD, f"{self.state_dir}/rootfs")
+            finally:
+                syscalls.umount2(self.path("layers"), lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
+
+    def _layer(self, source: bytes, place: int, name: str) -> str:
+        """Attach an ID-mapped clone of a layer's directory; returns its path."""
+        try:
+            tree = syscalls.open_tree(lib.AT_FDCWD, source, lib.OPEN_TREE_CLONE)
+        except OSError as error:
+            raise StageError(
+                f"layer {os.fsdecode(source)!r}: {os.strerror(error.errno or 0)}"
+            ) from error
+        with closing(self._required(tree, f"the layer {os.fsdecode(source)!r}")):
+            os.mkdir(name, 0o711, dir_fd=place)
+            self._attach(tree, place, name)
+        return self.path(f"layers/{name}")
+
+    def _overlay(self, layers: Layers, place: int) -> int:
+        """Return a descriptor of the detached second overlay."""
+        lower = [
+            self._layer(source, place, f"l{index}") for index, source in enumerate(layers.lower)
+        ]
+        data = [
+            self._layer(source, place, f"d{index}") for index, source in enumerate(layers.data_only)
+        ]
+        with closing(self._as_owner(syscalls.fsopen, "overlay")) as context:
+            syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "source", "overlay")
+            for path in lower:
+                syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "lowerdir+", path)
+            for path in data:
+                syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "datadir+", path)
+            if layers.upper is not None and layers.work is not None:
+                # Upper and work directory have to lie on one and the same mount.
+                parent, name = os.path.split(layers.upper)
+                top = os.fsencode(self._layer(parent, place, "upper"))
+                syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "upperdir", top + b"/" + name)
+                work = top + b"/" + os.path.basename(layers.work)
+                syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "workdir", work)
+            for key, value in (*layers.options, (b"index", b"off")):
+                syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, key.decode("ascii"), value)
+            if layers.volatile:
+                syscalls.fsconfig(context, lib.FSCONFIG_SET_FLAG, "volatile")
+            self._as_owner(syscalls.fsconfig, context, lib.FSCONFIG_CMD_CREATE)
+            return syscalls.fsmount(context)
+
+    def _as_owner(self, call: object, *args: object) -> int:
+        """Call with the container's root as fsuid and fsgid, and all our capabilities.
+
+        overlayfs works on its layers with the credentials of who mounts it.  Host id 0 is not
+        mapped in the layers, and could make nothing there (EOVERFLOW).
+        """
+        owner = self.owner if self.userns is not None else 0
+        syscalls.setfsids(owner, owner)
+        try:
+            return call(*args)  # type: ignore[operator, no-any-return]
+        finally:
+            syscalls.setfsids(0, 0)
+
+    def lock_root(self, destinations: list[tuple[str, bool]]) -> None:
+        """Make the root file system read-only itself, so that the kernel holds it.
+
+        First the mount points are made that the runtime would make: (path, is a directory).
+        """
+        rootfs = f"{self.state_dir}/rootfs"
+        with closing(os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+            for path, directory in destinations:
+                self._as_owner(_make_in_root, root, path, directory)
+            syscalls.mount_setattr(root, b"", lib.AT_EMPTY_PATH, attr_set=lib.MOUNT_ATTR_RDONLY)
+
+
+def _open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
+    return syscalls.openat2(
+        root, path, flags, mode=mode, resolve=lib.RESOLVE_IN_ROOT | lib.RESOLVE_NO_MAGICLINKS
+    )
+
+
+def _make_in_root(root: int, path: str, directory: bool) -> int:
+    """Make the directory or file `path` beneath `root`, with its parents; links stay inside.
+
+    What is there already stays.  Returns 0; OSError where a parent is no directory.
+    """
+    steps = [step for step in path.split("/") if step]
+    for depth, step in enumerate(steps, 1):
+        here = "/".join(steps[:depth])
+        last = depth == len(steps)
+        try:
+            os.close(_open_in_root(root, here, os.O_PATH))
+        except FileNotFoundError:
+            parent = _open_in_root(
+                root, "/".join(steps[: depth - 1]) or "/", os.O_PATH | os.O_DIRECTORY
+            )
+            with closing(parent):
+                if last and not directory:
+                    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                    os.close(os.open(step, flags, 0o755, dir_fd=parent))
+                else:
+                    os.mkdir(step, 0o755, dir_fd=parent)
+    return 0

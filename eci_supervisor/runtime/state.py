@@ -1,0 +1,107 @@
+"""The state on disk: one directory per container, under the state root.
+
+    /run/eci/lock                 flock: ranges and directories are made and removed under it
+    /run/eci/ranges/SLOT/KEY      who uses which ID range (ranges.py)
+    /run/eci/containers/KEY/      container.json, bundle/, lock, sockets, mount points
+
+The directories are 0711: root of a container's user namespace must be able to pass through
+them to its root file system, and to list none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+
+import msgspec
+
+from eci_supervisor.runtime.errors import EciError
+from eci_supervisor.runtime.ranges import RangeStore, limits
+
+DEFAULT_ROOT = "/run/eci"
+RECORD = "container.json"
+BUSY = "create.lock"
+"""Held (flock) by the wrapper until it becomes the runtime."""
+MOUNT_POINTS = ("rootfs", "m")
+"""Directories that the stage mounts on.  They are removed with rmdir(2) and nothing else."""
+KEPT = "lock"
+"""Held (flock) by the keeper for as long as it lives."""
+
+
+class Record(msgspec.Struct, frozen=True):
+    """container.json: what clearing up has to know."""
+
+    id: str
+    key: str
+    nonce: str
+    """Tells two containers of one key apart, so that nobody clears up after the next one."""
+    runtime: str
+    runtime_root: str
+    base: int
+    size: int
+    slots: tuple[int, ...] = ()
+    own_maps: bool = False
+    """The range is the engine's (userns-remap); several of its containers may share it."""
+    work: str | None = None
+    """Our overlay work directory beside the engine's."""
+    engine_rootfs: str | None = None
+    supervised: bool = False
+
+
+def root() -> str:
+    """Return the state root: ECI_STATE_DIR, or the default."""
+    return os.environ.get("ECI_STATE_DIR") or DEFAULT_ROOT
+
+
+def key_of(container_id: str, runtime_root: str) -> str:
+    """Return the name of a container's state directory: readable, and unique."""
+    readable = re.sub(r"[^A-Za-z0-9_.-]", "_", container_id)[:32].lstrip(".") or "_"
+    digest = hashlib.sha256(f"{runtime_root}\0{container_id}".encode("utf-8", "surrogateescape"))
+    return f"{readable}-{digest.hexdigest()[:8]}"
+
+
+def open_store(state_root: str) -> RangeStore:
+    """Make the state root if need be and return its range store; EciError if it cannot be made."""
+    try:
+        os.makedirs(f"{state_root}/containers", mode=0o711, exist_ok=True)
+        # makedirs applies the umask, and gives parents the default mode.
+        for path in (state_root, f"{state_root}/containers"):
+            if os.stat(path).st_mode & 0o777 != 0o711:
+                os.chmod(path, 0o711)
+        return RangeStore(state_root, *limits(os.environ.get("ECI_RANGES")))
+    except OSError as error:
+        raise EciError(
+            f"the state directory {state_root} cannot be used: {error.strerror}: {error.filename or ''}; "
+            "eci-runtime must be started by root and needs it writable (ECI_STATE_DIR names another)"
+        ) from error
+
+
+def write_record(state_dir: str, record: Record) -> None:
+    """Write container.json; readers see the old or the new one."""
+    write_file(f"{state_dir}/{RECORD}", msgspec.json.encode(record))
+
+
+def read_record(state_dir: str) -> Record | None:
+    """Return container.json, or None where there is none or a create was cut short."""
+    try:
+        with open(f"{state_dir}/{RECORD}", "rb") as file:
+            return msgspec.json.decode(file.read(), type=Record)
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        return None
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Replace the file `path`, mode 0600."""
+    temporary = f"{path}.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+    os.rename(temporary, path)
+
+
+def bin_path(name: str) -> str:
+    """Return the path of one of our own programs."""
+    import eci_supervisor
+
+    return f"{eci_supervisor.__path__[0]}/bin/{name}"
