@@ -22,8 +22,9 @@ def declarations(header: Path) -> str:
 
 ffibuilder = FFI()
 for name in HEADERS:
-    # `#define NAME …` becomes a constant whose value the compiler supplies.
-    ffibuilder.cdef(re.sub(r"(?m)^#define\s+(\w+)\s.*$", r"#define \1 ...", declarations(CSRC / name)))
+    # Without comments; a `#define` that is no plain number gets its value from the compiler.
+    text = re.sub(r"(?s)/\*.*?\*/", "", declarations(CSRC / name))
+    ffibuilder.cdef(re.sub(r"(?m)^#define\s+(\w+)[ \t]+(?![ \t]|0x|\d).*$", r"#define \1 ...", text))
 ffibuilder.set_source(
     "eci_supervisor._eci",
     "\n".join(f'#include "{name}"' for name in HEADERS),

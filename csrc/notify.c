@@ -198,9 +198,21 @@ static void put_text(struct eci_event *event, unsigned int i, bool given, const 
         memcpy(event->text[i], text, copied);
 }
 
+/* The caller's command name, read while it waits: after the reply it may be gone. */
+static void read_comm(struct session *session, const struct caller *caller)
+{
+    cleanup_fd int fd = openat(caller->dir, "comm", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? 0 : read(fd, session->comm, sizeof(session->comm));
+
+    if (n > 0 && session->comm[n - 1] == '\n')
+        n--;
+    if (n >= 0 && (size_t)n < sizeof(session->comm))
+        session->comm[n] = 0;
+}
+
 /* Tells the ring: every call when tracing, otherwise what a rule refused. */
-static void record(struct session *session, const struct caller *caller, enum family family,
-                   const struct eci_verdict *verdict, bool pass, bool known, uint64_t began)
+static void record(struct session *session, enum family family, const struct eci_verdict *verdict,
+                   bool pass, bool known, uint64_t began)
 {
     const struct seccomp_notif *notif = &session->notif;
     const struct mount_args *args = &session->args;
@@ -219,13 +231,7 @@ static void record(struct session *session, const struct caller *caller, enum fa
     event.error = verdict->error;
     event.reason = verdict->reason;
     event.passed = pass;
-    if (caller->dir >= 0) {
-        cleanup_fd int comm = openat(caller->dir, "comm", O_RDONLY | O_CLOEXEC);
-        ssize_t n = comm < 0 ? 0 : read(comm, event.comm, sizeof(event.comm));
-
-        if (n > 0 && event.comm[n - 1] == '\n')
-            event.comm[n - 1] = 0;
-    }
+    memcpy(event.comm, session->comm, sizeof(event.comm));
     for (unsigned int i = 0; i < ECI_EVENT_STRINGS; i++)
         event.length[i] = ECI_STRING_FAULT;
     if (known && family == FAMILY_MOUNT) {
@@ -270,6 +276,8 @@ static int handle_in_place(struct session *session, struct caller *caller, enum 
             verdict->reason = ECI_REASON_KERNEL;
     }
     verdict->error = -r;
+    if (verdict->reason >= ECI_REASON_LOOSEN && !session->comm[0])
+        read_comm(session, caller);
     if (reply(session, r, false) == -ENOENT) {
         if (r == 0 && family == FAMILY_MOUNT && has_added(session->notif.data.args[3]))
             perform_undo(session, caller, session->args.path, session->target.mnt_id);
@@ -298,13 +306,16 @@ static void handle(struct session *session)
     if (family == FAMILY_OLDUMOUNT)
         session->notif.data.args[1] = 0; /* umount(2) of i386 has no flags */
 
+    session->comm[0] = 0;
     r = caller_open(session, &caller);
+    if (r == 0 && session->worker->policy->trace)
+        read_comm(session, &caller);
     if (r == 0)
         r = caller_settle(session, &caller, &verdict.reason);
     if (r == 1) {
         verdict.error = 0;
         reply(session, 0, true);
-        record(session, &caller, family, &verdict, true, false, began);
+        record(session, family, &verdict, true, false, began);
         goto out_quiet;
     }
     if (r < 0) {
@@ -323,7 +334,7 @@ static void handle(struct session *session)
     handle_in_place(session, &caller, family, &verdict);
     pthread_mutex_unlock(&session->worker->turn);
 out:
-    record(session, &caller, family, &verdict, false, known, began);
+    record(session, family, &verdict, false, known, began);
 out_quiet:
     caller_close(&caller);
 }

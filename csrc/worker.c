@@ -113,25 +113,28 @@ static int run(struct worker *worker, int control)
     static struct session *sessions[MAX_SESSIONS];
     static struct pollfd fds[MAX_SESSIONS + 1];
     unsigned int n = 0;
-    bool leaving = false;
 
     while (control >= 0 || n > 0) {
+        bool leaving = false;
+
         fds[0] = (struct pollfd){.fd = control, .events = POLLIN};
-        for (unsigned int i = 0; i < n; i++)
-            fds[i + 1] = (struct pollfd){.fd = sessions[i]->listener};
+        for (unsigned int i = 0; i < n; i++) {
+            /* poll(2) skips a negative fd: a listener that hung up would keep it awake. */
+            fds[i + 1] = (struct pollfd){.fd = sessions[i]->hung_up ? -1 : sessions[i]->listener};
+            leaving = leaving || sessions[i]->hung_up;
+        }
         if (poll(fds, n + 1, leaving ? NUDGE_MS : -1) < 0 && errno != EINTR)
             return -errno;
 
-        leaving = false;
         for (unsigned int i = n; i-- > 0;) {
             struct session *session = sessions[i];
 
-            if (!fds[i + 1].revents)
+            session->hung_up = session->hung_up || fds[i + 1].revents;
+            if (!session->hung_up)
                 continue;
             if (!__atomic_load_n(&session->done, __ATOMIC_ACQUIRE)) {
                 /* It may wait for a call that never comes (before kernel 6.11). */
                 pthread_kill(session->thread, SIGUSR1);
-                leaving = true;
                 continue;
             }
             pthread_join(session->thread, NULL);

@@ -83,7 +83,9 @@ struct session {
     struct eci_place source;
     struct eci_place target;
     pthread_t thread;
-    bool done; /* atomic: the thread has ended */
+    char comm[16]; /* the caller's command name, where an event will want it */
+    bool done;     /* atomic: the thread has ended */
+    bool hung_up;  /* the main thread's: nobody has the filter any more */
 };
 
 /* caller.c: who is calling, and being in its place. */

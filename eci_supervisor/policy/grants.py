@@ -88,9 +88,7 @@ def _buries(mount: Mount, mounts: Sequence[Mount], lines: dict[int, set[int]]) -
         and mount.mount_id not in lines[other.mount_id]
         and _is_below(other.target, mount.target)
         for other in mounts
-    ) or any(
-        other.mount_id == mount.parent_id and other.target == mount.target for other in mounts
-    )
+    ) or any(other.mount_id == mount.parent_id and other.target == mount.target for other in mounts)
 
 
 def compile_grants(

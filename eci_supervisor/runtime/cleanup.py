@@ -16,8 +16,13 @@ import shutil
 import sys
 import time
 
+from typing import TYPE_CHECKING
+
 from eci_supervisor.runtime import overlay, state
 from eci_supervisor.runtime.ranges import RangeStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PATIENCE = 10.0
 """Seconds that a new container of the same id waits for the old one's keeper."""
@@ -61,12 +66,16 @@ def _remove_work(path: str) -> None:
 
 def _let_go(engine_rootfs: str) -> None:
     """Give the engine's own mount back as it was; where it is gone already nothing is to do."""
-    from eci_supervisor.kernel import syscalls
+    from eci_supervisor.kernel import mountinfo, syscalls  # noqa: PLC0415 - not always needed
 
+    target = os.fsencode(engine_rootfs)
+    lib = syscalls.lib
+    for mount in mountinfo.read():
+        if mount.target == target and mount.fstype == b"fuse.eci-view":
+            with contextlib.suppress(OSError):
+                syscalls.umount2(engine_rootfs, lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
     with contextlib.suppress(OSError):
-        syscalls.mount_setattr(
-            syscalls.lib.AT_FDCWD, engine_rootfs, 0, attr_clr=syscalls.lib.MOUNT_ATTR_RDONLY
-        )
+        syscalls.mount_setattr(lib.AT_FDCWD, engine_rootfs, 0, attr_clr=lib.MOUNT_ATTR_RDONLY)
 
 
 def _remove_mount_point(path: str) -> None:
@@ -167,11 +176,15 @@ def wait_until_free(state_dir: str) -> bool:
     A keeper needs a moment to end after its container has; an engine may start the next one
     of the same id meanwhile.
     """
+    return _wait_while(lambda: _in_use(state_dir))
+
+
+def _wait_while(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + _PATIENCE
-    while _in_use(state_dir):
+    while condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.01)
+        time.sleep(0.002)
     return True
 
 
@@ -181,6 +194,8 @@ def main(argv: list[str]) -> int:
         sys.stderr.write("usage: cleanup STATE_DIR\n")
         return 2
     try:
+        # The keeper has the last trace lines to write; then nothing of ours is left running.
+        _wait_while(lambda: _held(f"{argv[0]}/{state.KEPT}"))
         clean(argv[0])
     except OSError as error:
         sys.stderr.write(f"eci-runtime: cannot clear up {argv[0]}: {error}\n")

@@ -56,9 +56,7 @@ def protected_rules(paths: Iterable[str]) -> list[table.InodeRule]:
                 st = os.stat(real)
             except OSError:
                 break
-            rules.append(
-                table.InodeRule(os.major(st.st_dev), os.minor(st.st_dev), st.st_ino, what)
-            )
+            rules.append(table.InodeRule(os.major(st.st_dev), os.minor(st.st_dev), st.st_ino, what))
             if real == "/":
                 break
             real = os.path.dirname(real)

@@ -1,8 +1,9 @@
 """What arrives on the listener socket: one process state and one seccomp listener each.
 
 The message is the OCI runtime specification's ContainerProcessState (config-linux.md,
-"The Container Process State").  It has no frame: runc and crun send it, with the fds in the
-first sendmsg, and close.
+"The Container Process State").  It has no frame, and the sender may keep the connection open
+(runc does, until it ends): a message is whole when it is a whole JSON text.  The fds come
+with the first sendmsg.
 """
 
 from __future__ import annotations
@@ -56,14 +57,14 @@ class Connection:
     data: bytearray = field(default_factory=bytearray)
     fds: list[int] = field(default_factory=list)
 
-    def feed(self) -> bool:
-        """Read what is there; True when the message is whole."""
+    def feed(self) -> ProcessState | None:
+        """Read what is there; returns the message once it is whole."""
         try:
             data, fds, flags, _ = socket.recv_fds(
                 self.socket, 65536, MAX_FDS, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
             )
         except BlockingIOError:
-            return False
+            return None
         self.fds += fds
         self.data += data
         if flags & socket.MSG_CTRUNC or len(self.fds) > MAX_FDS:
@@ -72,22 +73,23 @@ class Connection:
         if len(self.data) > MAX_BYTES:
             msg = f"more than {MAX_BYTES} bytes"
             raise IntakeError(msg)
-        return not data
-
-    def listener(self, container_id: str) -> tuple[int, ProcessState]:
-        """Check the whole message; returns the listener fd, which the caller then owns."""
         try:
-            state = msgspec.json.decode(bytes(self.data), type=ProcessState)
+            return msgspec.json.decode(bytes(self.data), type=ProcessState)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            if data and not isinstance(error, msgspec.ValidationError):
+                return None
             msg = f"not a container process state: {error}"
             raise IntakeError(msg) from error
+
+    def listener(self, state: ProcessState, container_id: str) -> int:
+        """Check the message; returns the listener fd, which the caller then owns."""
         if state.state.id != container_id:
             msg = f"it speaks of container {state.state.id!r}"
             raise IntakeError(msg)
         if len(self.fds) != len(state.fds) or state.fds.count(SECCOMP_FD) != 1:
             msg = f"it names the fds {state.fds}, {len(self.fds)} came"
             raise IntakeError(msg)
-        return self.fds.pop(state.fds.index(SECCOMP_FD)), state
+        return self.fds.pop(state.fds.index(SECCOMP_FD))
 
     def close(self) -> None:
         """Close the socket and the fds that nobody took."""

@@ -21,7 +21,7 @@ from eci_supervisor.kernel import mountinfo
 from eci_supervisor.kernel.ring import Ring
 from eci_supervisor.supervisor import cgroups, view
 from eci_supervisor.supervisor.compiler import compile_policy
-from eci_supervisor.supervisor.intake import Connection, IntakeError, check_peer
+from eci_supervisor.supervisor.intake import Connection, IntakeError, ProcessState, check_peer
 from eci_supervisor.supervisor.worker import Worker, WorkerError
 
 if TYPE_CHECKING:
@@ -76,11 +76,13 @@ class Keeper:
         hook: socket.socket,
         notify: socket.socket | None,
         runtime_pidfd: int,
+        lock: int,
         trace: TextIO | None,
         clean: Callable[[str], None],
     ) -> None:
         """Take over what the wrapper has opened."""
         self.charge = charge
+        self.lock = lock
         self.trace = trace
         self.clean = clean
         self.hook = hook
@@ -107,6 +109,10 @@ class Keeper:
                 file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n")
         except OSError:
             pass
+
+    def _open_log(self) -> int:
+        path = os.path.join(self.charge.state_dir, LOG)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def run(self) -> None:
         """Serve until there is nothing left to keep."""
@@ -172,17 +178,18 @@ class Keeper:
 
     def _feed(self, connection: Connection) -> None:
         try:
-            if not connection.feed():
+            state = connection.feed()
+            if state is None:
                 return
-            self._take(connection)
+            self._take(connection, state)
         except (OSError, ValueError, IntakeError, WorkerError) as error:
             # The fd is dropped with the connection: calls of these threads are denied.
             self.log(f"listener refused: {error}")
         self.selector.unregister(connection.socket)
         connection.close()
 
-    def _take(self, connection: Connection) -> None:
-        listener, state = connection.listener(self.charge.container_id)
+    def _take(self, connection: Connection, state: ProcessState) -> None:
+        listener = connection.listener(state, self.charge.container_id)
         try:
             if self.worker is None:
                 self._start_worker(self.init_pid or state.pid)
@@ -194,8 +201,7 @@ class Keeper:
     def _start_worker(self, pid: int) -> None:
         policy = compile_policy(mountinfo.read(f"/proc/{pid}/mountinfo"), self.charge)
         self.ring = Ring()
-        log_path = Path(self.charge.state_dir, LOG)
-        errors = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        errors = self._open_log()
         try:
             self.worker = Worker(policy, self.ring, pid, errors)
         finally:
@@ -247,15 +253,23 @@ class Keeper:
                 self.done = True
 
     def _show_to_engine(self, engine_rootfs: str) -> None:
+        errors = self._open_log()
         try:
-            view.start(self.charge, self.init_pid, engine_rootfs)
+            view.start(self.charge, self.init_pid, engine_rootfs, errors)
         except (OSError, view.ViewError) as error:
             self.log(f"the engine's view of the files stays read-only: {error}")
+        finally:
+            os.close(errors)
 
     def _init_ended(self) -> None:
+        """Nothing of the container runs any more; `run` has still to delete it."""
         self.selector.unregister(self.init_pidfd)
+        self._see_off()
         if self.runtime_pidfd not in self.selector.get_map():
             self._finish()
+        else:
+            # Whoever clears up may go ahead: `delete` waits for this lock.
+            fcntl.flock(self.lock, fcntl.LOCK_UN)
 
     def _worker_ended(self) -> None:
         if self.worker is None:
@@ -264,13 +278,22 @@ class Keeper:
         if self._init_alive():
             self.log("the worker ended before the container: mount calls are denied from here on")
 
-    def _finish(self) -> None:
-        """Nothing runs any more: see the worker off; clear up unless `delete` will."""
-        if self.worker is not None and not self.worker.finish(LAST_CALLS_SECONDS):
-            self.worker.stop()
+    def _see_off(self) -> None:
+        """Take the last events and let the worker end."""
+        if self.worker is not None:
+            if not self.worker.finish(LAST_CALLS_SECONDS):
+                self.worker.stop()
+            if self.worker.pidfd in self.selector.get_map():
+                self.selector.unregister(self.worker.pidfd)
+            self.worker = None
         self._drain()
         if self.trace is not None:
             self.trace.close()
+            self.trace = None
+
+    def _finish(self) -> None:
+        """The last step; clear up unless `delete` will."""
+        self._see_off()
         if not self._container_exists():
             self.clean(self.charge.state_dir)
         self.done = True
@@ -317,7 +340,7 @@ def fork_keeper(charge: Charge, clean: Callable[[str], None]) -> None:
             keep |= {notify.fileno()} if notify is not None else set()
             keep |= {trace.fileno()} if trace is not None else set()
             _become_daemon(keep)
-            keeper = Keeper(charge, hook, notify, runtime_pidfd, trace, clean)
+            keeper = Keeper(charge, hook, notify, runtime_pidfd, lock, trace, clean)
             try:
                 keeper.run()
             except BaseException as error:

@@ -34,7 +34,7 @@ class Worker:
             with os.fdopen(os.dup(table), "wb") as file:
                 file.write(policy)
             fds = (theirs.fileno(), table, ring.fd, ring.event_fd)
-            self._process = subprocess.Popen(  # noqa: S603 - our own program
+            self._process = subprocess.Popen(
                 [PROGRAM, *map(str, fds), str(pid)],
                 pass_fds=fds,
                 stdin=subprocess.DEVNULL,
