@@ -119,6 +119,7 @@ static void close_fd(int *fd)
 
     if (*fd >= 0)
         (void)close(*fd);
+    *fd = -1;
     errno = saved;
 }
 #define cleanup_fd __attribute__((cleanup(close_fd)))
@@ -804,9 +805,6 @@ static int serve(int device, int root, int keeper)
     int result;
 
     close_all_but(keep, sizeof(keep) / sizeof(*keep));
-    for (int i = 0; i < 4; i++)
-        (void)signal((const int[]){SIGTERM, SIGINT, SIGHUP, SIGPIPE}[i],
-                     SIG_IGN); /* the unmount ends us */
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &limit);
@@ -898,8 +896,9 @@ static int write_map(pid_t pid, const char *which, const struct options *options
 {
     cleanup_fd int file = -1;
     char text[64];
-    int length = snprintf(text, sizeof(text), "/proc/%d/%s", pid, which);
+    int length;
 
+    (void)snprintf(text, sizeof(text), "/proc/%d/%s", pid, which);
     if ((file = sys(open(text, O_WRONLY | O_CLOEXEC))) < 0)
         return file;
     length = snprintf(text, sizeof(text), "0 %lu %lu\n", options->base, options->size);
@@ -922,6 +921,18 @@ static int bring_up(pid_t child, int server, const struct options *options)
     return 0;
 }
 
+/* The signals that ask the keeper to unmount. */
+static const sigset_t *ending_signals(void)
+{
+    static sigset_t set;
+
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGTERM);
+    (void)sigaddset(&set, SIGINT);
+    (void)sigaddset(&set, SIGHUP);
+    return &set;
+}
+
 /*
  * Stay until the server has ended.  The working directory is the parent of the mount point, which
  * `name` names there: an fd on the mount itself would make an unmount by the engine fail with
@@ -931,15 +942,10 @@ static int keep(pid_t child, int server, const char *name, uint64_t mount_id, st
 {
     cleanup_fd int process = sys(pidfd_open(child, 0));
     cleanup_fd int signals = -1;
-    unsigned long made = 0, left = 0;
-    sigset_t set;
+    unsigned long made = 0;
     int status = 0, patience = -1;
 
-    (void)sigemptyset(&set);
-    (void)sigaddset(&set, SIGTERM);
-    (void)sigaddset(&set, SIGINT);
-    (void)sigaddset(&set, SIGHUP);
-    signals = sys(signalfd(-1, &set, SFD_CLOEXEC));
+    signals = sys(signalfd(-1, ending_signals(), SFD_CLOEXEC));
     if (process < 0 || signals < 0)
         return process < 0 ? process : signals;
     for (;;) {
@@ -948,33 +954,39 @@ static int keep(pid_t child, int server, const char *name, uint64_t mount_id, st
                                {.fd = server, .events = POLLIN}};
         char bytes[64];
         int events = poll(fds, 3, patience);
-        bool shrink;
+        bool idle = events == 0;
 
         if (events < 0 && errno != EINTR)
             return -errno;
         if (fds[0].revents)
             break;
         if (events > 0 && fds[1].revents) {
-            /* MNT_FORCE aborts what hangs: at the end of a container nothing waits for the view. */
+            /* MNT_FORCE aborts what hangs: at a container's end nothing waits for the view. */
             if (mount_on(AT_FDCWD, name, 0) == mount_id)
                 (void)umount2(name, MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW);
             if (poll(fds, 1, END_MS) == 0)
                 (void)kill(child, SIGKILL);
-            break;
+            /* The container can hold a lock that the server waits for; then nobody reaps it here.
+             */
+            if (poll(fds, 1, END_MS) > 0)
+                (void)waitpid(child, NULL, 0);
+            return 0;
         }
-        shrink = atomic_load(&shared->nodes) >= NODES_HIGH;
         if (events > 0 && fds[2].revents)
             (void)recv(server, bytes, sizeof(bytes), MSG_DONTWAIT);
-        else if (atomic_load(&shared->made) ==
-                 made) /* idle; what the last time left over is in use */
-            shrink = atomic_load(&shared->nodes) != left;
+        idle = idle && atomic_load(&shared->made) == made;
         made = atomic_load(&shared->made);
         /* A remount that changes nothing has the kernel drop all names that nobody uses. */
-        if (shrink && mount_on(AT_FDCWD, name, 0) == mount_id) {
+        if ((idle || atomic_load(&shared->nodes) >= NODES_HIGH) &&
+            mount_on(AT_FDCWD, name, 0) == mount_id)
             (void)mount(NULL, name, NULL, MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
-            left = atomic_load(&shared->nodes);
-        }
-        patience = atomic_load(&shared->nodes) ? IDLE_MS : -1;
+        /* What is left over is in use: ask again, ever more seldom. */
+        if (atomic_load(&shared->nodes) == 0)
+            patience = -1;
+        else if (!idle)
+            patience = IDLE_MS;
+        else if (patience < 64 * IDLE_MS)
+            patience *= 2;
     }
     (void)waitpid(child, &status, 0);
     /* A server that died leaves no dead mount behind. */
@@ -992,7 +1004,6 @@ static int run(const struct options *options, const char **step)
     const char *name;
     uint64_t mount_id;
     int sockets[2], result;
-    sigset_t set;
     pid_t child;
 
     *step =
@@ -1028,12 +1039,9 @@ static int run(const struct options *options, const char **step)
         return -errno;
     if ((result = sys(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))) < 0)
         return result;
-    /* Blocked before the server is there, so that no signal leaves a mount behind. */
-    (void)sigemptyset(&set);
-    (void)sigaddset(&set, SIGTERM);
-    (void)sigaddset(&set, SIGINT);
-    (void)sigaddset(&set, SIGHUP);
-    (void)sigprocmask(SIG_BLOCK, &set, NULL);
+    /* Blocked before the server is there, so that no signal leaves a mount behind.  They stay
+     * blocked in the server: it ends with the mount. */
+    (void)sigprocmask(SIG_BLOCK, ending_signals(), NULL);
     server = sockets[0];
     if ((child = sys(fork())) < 0) {
         (void)close(sockets[1]);
