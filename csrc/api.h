@@ -36,11 +36,16 @@
  * another mount namespace, a bind or a move is still recognised.  Offsets are into the blob.
  */
 struct eci_grant {
-    uint64_t mnt_id;    /* unique id of the initial mount; filled by the worker */
-    uint64_t cov_ino;   /* what the mount hides: inode ...                       */
-    uint32_t cov_major; /* ... and device of it, as statx reports; filled by the worker */
+    /* Filled by the worker, as statx reports: */
+    uint64_t mnt_id;  /* unique id of the initial mount */
+    uint64_t own_ino; /* inode and device of the root of the mount */
+    uint32_t own_major;
+    uint32_t own_minor;
+    uint64_t cov_ino; /* inode and device of what it hides */
+    uint32_t cov_major;
     uint32_t cov_minor;
-    uint32_t sb_major; /* as in mountinfo */
+    /* From the mount table: */
+    uint32_t sb_major;
     uint32_t sb_minor;
     uint32_t root_off;  /* root inside the super block */
     uint32_t point_off; /* mount point, from the container's root */
@@ -70,6 +75,8 @@ struct eci_policy {
     uint32_t proc_masked;  /* not 0: the container's procfs has masks or read-only paths */
     uint32_t sysfs_masked; /* the same for sysfs */
     uint32_t trace;        /* not 0: every call becomes an event, not refusals alone */
+    uint32_t id_base;      /* host id of the container's id 0 */
+    uint32_t id_size;
 };
 
 #define ECI_OP_NEW          1
@@ -99,13 +106,13 @@ struct eci_place {
     uint32_t minor;
     uint32_t cov_major;
     uint32_t cov_minor;
-    uint32_t sb_major; /* of the mount's super block */
+    uint32_t sb_major; /* of the mount's super block; for a remount only */
     uint32_t sb_minor;
     uint32_t is_root;   /* the object is the root of its mount */
     uint32_t self_hits; /* ECI_INODE_* of the object */
     uint32_t up_hits;   /* ECI_INODE_* of its ancestors inside the mount */
     uint32_t cov_known; /* not 0: cov_* are valid */
-    char root[4096];    /* root of the mount inside its super block */
+    char root[4096];    /* root of the mount inside its super block; for a remount only */
 };
 
 #define ECI_REASON_PERFORMED      0
@@ -152,9 +159,9 @@ uint32_t eci_policy_knows_device(const struct eci_policy *policy, uint32_t major
 /* Flags that a mount of this storage has to keep: those that every grant covering it holds. */
 uint32_t eci_policy_held(const struct eci_policy *policy, uint32_t major, uint32_t minor,
                          const char *root);
-/* Not 0 when a grant with this very storage hides something. */
+/* Not 0 when an initial mount with this root inode hides something. */
 uint32_t eci_policy_hides(const struct eci_policy *policy, uint32_t major, uint32_t minor,
-                          const char *root);
+                          uint64_t ino);
 
 #define ECI_EVENT_STRINGS 4
 #define ECI_EVENT_STRING  256

@@ -144,6 +144,30 @@ int session_enter(struct session *session)
     return go_home(session);
 }
 
+void caller_close(struct caller *caller)
+{
+    close_fd(&caller->dir);
+    close_fd(&caller->pidfd);
+    close_fd(&caller->cwd);
+    caller->dir = caller->pidfd = caller->cwd = -1;
+    caller->tid = 0;
+}
+
+static int caller_open(struct session *session, struct caller *caller, pid_t tid)
+{
+    char name[16];
+
+    caller_close(caller);
+    snprintf(name, sizeof(name), "%d", tid);
+    caller->dir = openat(session->worker->proc, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (caller->dir < 0)
+        return -errno;
+    /* Without one, fsuid and fsgid are read as text. */
+    caller->pidfd = (int)syscall(SYS_pidfd_open, tid, PIDFD_THREAD);
+    caller->tid = tid;
+    return 0;
+}
+
 /*
  * Settles what needs no argument of the call.  Returns 1 when the kernel may carry the call out
  * itself (SECCOMP_USER_NOTIF_FLAG_CONTINUE), 0 when it has to be decided, -errno when the caller
@@ -159,9 +183,23 @@ int session_enter(struct session *session)
  */
 int caller_settle(struct session *session, struct caller *caller, uint32_t *reason)
 {
+    pid_t tid = (pid_t)session->notif.pid;
     uint64_t userns;
-    int r;
+    int r = -ESRCH;
 
+    /*
+     * A directory of procfs stands for one thread and never for the next one with the same
+     * number: once the thread is gone, whatever is looked up in it is ESRCH.
+     */
+    if (caller->tid == tid)
+        r = ns_ino(caller->dir, "ns/user", &userns);
+    if (r < 0) {
+        r = caller_open(session, caller, tid);
+        if (r == 0)
+            r = ns_ino(caller->dir, "ns/user", &userns);
+        if (r < 0)
+            return r;
+    }
     r = get_caps(caller->tid, &caller->caps);
     if (r < 0)
         return r;
@@ -169,9 +207,6 @@ int caller_settle(struct session *session, struct caller *caller, uint32_t *reas
         *reason = ECI_REASON_NO_CAPABILITY;
         return 1;
     }
-    r = ns_ino(caller->dir, "ns/user", &userns);
-    if (r < 0)
-        return r;
     if (userns != session->worker->userns_ino) {
         *reason = ECI_REASON_OTHER_USERNS;
         return 1;
@@ -179,16 +214,14 @@ int caller_settle(struct session *session, struct caller *caller, uint32_t *reas
     return 0;
 }
 
-int caller_open(struct session *session, struct caller *caller)
-{
-    char name[16];
-
-    snprintf(name, sizeof(name), "%d", caller->tid);
-    caller->dir = openat(session->worker->proc, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    return caller->dir < 0 ? -errno : 0;
-}
-
-/* Takes the caller's mount namespace and root.  The worker's capabilities are still full. */
+/*
+ * Takes the caller's mount namespace and root.  The worker's capabilities are still full.
+ *
+ * A mount id is unique for good and belongs to one mount namespace, so a root on the same mount
+ * and inode as this thread's is the same place in the same namespace.  (A thread can hold a root
+ * in one namespace and be a member of another, by fchdir and chroot to a directory it was sent.
+ * The kernel would tell it EINVAL; here it acts where its root is, which it could have entered.)
+ */
 int caller_stand_in(struct session *session, struct caller *caller)
 {
     cleanup_fd int root = -1;
@@ -196,34 +229,24 @@ int caller_stand_in(struct session *session, struct caller *caller)
     uint64_t mntns;
     int r;
 
+    if (statx(caller->dir, "root", 0, STATX_INO | STATX_MNT_ID_UNIQUE, &stx) < 0)
+        return -errno;
+    if (stx.stx_mnt_id == session->root_mnt_id && stx.stx_ino == session->root_ino)
+        return 0;
+
+    session->away = true;
     r = ns_ino(caller->dir, "ns/mnt", &mntns);
     if (r < 0)
         return r;
     if (mntns != session->worker->mntns_ino) {
         cleanup_fd int ns = openat(caller->dir, "ns/mnt", O_RDONLY | O_CLOEXEC);
 
-        if (ns < 0)
+        if (ns < 0 || setns(ns, CLONE_NEWNS) < 0)
             return -errno;
-        session->away = true;
-        if (setns(ns, CLONE_NEWNS) < 0)
-            return -errno;
-        r = note_root(session, AT_FDCWD);
-        if (r < 0)
-            return r;
     }
     root = openat(caller->dir, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (root < 0)
+    if (root < 0 || fchdir(root) < 0 || chroot(".") < 0)
         return -errno;
-    if (statx(root, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID_UNIQUE, &stx) < 0)
-        return -errno;
-    /* A mount id is unique for good, so the same pair is the same place. */
-    if (stx.stx_mnt_id != session->root_mnt_id || stx.stx_ino != session->root_ino) {
-        session->away = true;
-        if (fchdir(root) < 0 || chroot(".") < 0)
-            return -errno;
-        session->root_mnt_id = stx.stx_mnt_id;
-        session->root_ino = stx.stx_ino;
-    }
     return 0;
 }
 
@@ -273,7 +296,6 @@ static int read_fsids(struct caller *caller)
     struct pidfd_info info = {.mask = PIDFD_INFO_CREDS};
 
     /* One ioctl where the kernel has it (6.13); otherwise the text, ten times the price. */
-    caller->pidfd = (int)syscall(SYS_pidfd_open, caller->tid, PIDFD_THREAD);
     if (caller->pidfd >= 0 && ioctl(caller->pidfd, PIDFD_GET_INFO, &info) == 0 &&
         (info.mask & PIDFD_INFO_CREDS)) {
         caller->fsuid = info.fsuid;
@@ -352,17 +374,12 @@ void caller_leave(struct session *session, struct caller *caller)
             abort();
         caller->assumed = false;
     }
+    close_fd(&caller->cwd);
+    caller->cwd = -1;
     if (session->away) {
         if (go_home(session) < 0)
             abort();
     } else if (fchdir(session->worker->self_fds) < 0) {
         abort();
     }
-}
-
-void caller_close(struct caller *caller)
-{
-    close_fd(&caller->dir);
-    close_fd(&caller->pidfd);
-    close_fd(&caller->cwd);
 }

@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <stdbool.h>
-#include <string.h>
 #include <sys/mount.h>
 
 #include "api.h"
@@ -58,13 +57,11 @@ static uint32_t wanted_flags(uint64_t flags)
     return held;
 }
 
-static bool same_storage(const struct eci_policy *policy, const struct eci_grant *grant,
-                         const struct eci_place *place)
+/* The root of the place's mount is that of the initial one: the same mount, a copy or a bind. */
+static bool same_root(const struct eci_grant *grant, const struct eci_place *place)
 {
-    const char *root = (const char *)policy + grant->root_off;
-
-    return grant->sb_major == place->sb_major && grant->sb_minor == place->sb_minor &&
-           strcmp(root, place->root) == 0;
+    return grant->own_ino == place->ino && grant->own_major == place->major &&
+           grant->own_minor == place->minor;
 }
 
 /*
@@ -79,7 +76,7 @@ static bool leaves_uncovered(const struct eci_policy *policy, const struct eci_p
     for (uint32_t i = 0; i < policy->n_grants; i++) {
         const struct eci_grant *grant = &grants[i];
 
-        if (!grant->hides || !same_storage(policy, grant, place))
+        if (!grant->hides || !same_root(grant, place))
             continue;
         /* What lies beneath could not be found out: believe the worst. */
         if (!place->cov_known)
@@ -111,7 +108,7 @@ static bool is_kernel_fs_root(const struct eci_policy *policy, const struct eci_
             masked = policy->sysfs_masked;
         else
             continue;
-        if (!same_storage(policy, grant, place))
+        if (!same_root(grant, place))
             continue;
         if (grant->mnt_id == place->mnt_id)
             return true;

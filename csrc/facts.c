@@ -37,15 +37,6 @@ static int stat_mount(uint64_t mnt_id, uint64_t mask, struct mount_buffer *buffe
     return (buffer->mount.mask & mask) == mask ? 0 : -ENODATA;
 }
 
-static int stat_fd(int fd, const char *name, struct statx *stx)
-{
-    int flags = *name ? AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT : AT_EMPTY_PATH;
-
-    if (statx(fd, name, flags, STATX_TYPE | STATX_INO | STATX_MNT_ID_UNIQUE, stx) < 0)
-        return -errno;
-    return (stx->stx_mask & STATX_MNT_ID_UNIQUE) ? 0 : -ENOSYS;
-}
-
 static bool same_inode(const struct statx *a, const struct statx *b)
 {
     return a->stx_ino == b->stx_ino && a->stx_dev_major == b->stx_dev_major &&
@@ -72,7 +63,7 @@ static int open_directory_of(const struct worker *worker, int fd, const struct s
     dir = open(*path ? path : "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0)
         return -errno;
-    if (stat_fd(dir, slash + 1, &seen) < 0 || !same_inode(&seen, file)) {
+    if (stat_at(dir, slash + 1, &seen) < 0 || !same_inode(&seen, file)) {
         close(dir);
         return -ENOENT;
     }
@@ -81,30 +72,41 @@ static int open_directory_of(const struct worker *worker, int fd, const struct s
 
 /*
  * ECI_INODE_* of all ancestors inside the same mount.  By identity, not by name: a rename
- * changes nothing.  Whatever cannot be found out counts as protected.
+ * changes nothing.  Whatever cannot be found out counts as protected.  `top` gets the marks of
+ * the root of the mount.
  */
-static uint32_t hits_above(const struct worker *worker, int fd, const struct statx *object)
+static uint32_t hits_above(const struct worker *worker, int fd, const struct statx *object,
+                           uint32_t *top)
 {
     struct statx here = *object;
     cleanup_fd int at = -1;
     uint32_t hits = 0;
+    int next;
 
-    if (S_ISDIR(object->stx_mode)) {
-        at = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    } else if (object->stx_attributes & STATX_ATTR_MOUNT_ROOT) {
-        return 0; /* a file bound alone: nothing above it can be reached */
-    } else {
-        at = open_directory_of(worker, fd, object);
+    *top = ECI_INODE_PROTECTED;
+    if (object->stx_attributes & STATX_ATTR_MOUNT_ROOT) {
+        *top =
+            eci_policy_inode(worker->policy, here.stx_dev_major, here.stx_dev_minor, here.stx_ino);
+        return 0;
     }
+    if (S_ISDIR(object->stx_mode))
+        at = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    else
+        at = open_directory_of(worker, fd, object);
     for (unsigned int depth = 0; depth < MAX_DEPTH; depth++) {
         struct statx up;
-        int next;
+        uint32_t what;
 
-        if (at < 0 || stat_fd(at, "", &up) < 0)
-            return hits | ECI_INODE_PROTECTED;
-        if (up.stx_mnt_id != object->stx_mnt_id || same_inode(&up, &here))
+        /* A step out of the mount, or none: the object was moved meanwhile. */
+        if (at < 0 || stat_at(at, "", &up) < 0 || up.stx_mnt_id != object->stx_mnt_id ||
+            same_inode(&up, &here))
+            break;
+        what = eci_policy_inode(worker->policy, up.stx_dev_major, up.stx_dev_minor, up.stx_ino);
+        hits |= what;
+        if (up.stx_attributes & STATX_ATTR_MOUNT_ROOT) {
+            *top = what;
             return hits;
-        hits |= eci_policy_inode(worker->policy, up.stx_dev_major, up.stx_dev_minor, up.stx_ino);
+        }
         here = up;
         next = openat(at, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
         close(at);
@@ -113,30 +115,59 @@ static uint32_t hits_above(const struct worker *worker, int fd, const struct sta
     return hits | ECI_INODE_PROTECTED;
 }
 
+/*
+ * Marks above an object, without looking where none can be.
+ *
+ * A mount whose root is neither in nor above a protected path shows none, and a container cannot
+ * bring one into it: rename(2) does not leave a mount.  Mount ids are unique for good, so what was
+ * found out once stays true.
+ */
+static uint32_t hits_inside(struct worker *worker, int fd, const struct statx *object)
+{
+    uint64_t *known = &worker->harmless[object->stx_mnt_id % HARMLESS];
+    uint32_t hits;
+    uint32_t top;
+
+    if (*known == object->stx_mnt_id)
+        return 0;
+    hits = hits_above(worker, fd, object, &top);
+    if (!(top & (ECI_INODE_PROTECTED | ECI_INODE_ABOVE)) && !(hits & ECI_INODE_PROTECTED))
+        *known = object->stx_mnt_id;
+    return hits;
+}
+
 /* The object itself, and what the policy knows of it. */
-int facts_place(const struct worker *worker, int fd, struct eci_place *place)
+int facts_place(struct worker *worker, const struct target *target, struct eci_place *place)
 {
     const struct eci_policy *policy = worker->policy;
-    struct statx stx;
+    const struct statx *stx = &target->stx;
     uint32_t known;
-    int r = stat_fd(fd, "", &stx);
 
-    if (r < 0)
-        return r;
     memset(place, 0, offsetof(struct eci_place, root));
     place->root[0] = 0;
-    place->mnt_id = stx.stx_mnt_id;
-    place->ino = stx.stx_ino;
-    place->major = stx.stx_dev_major;
-    place->minor = stx.stx_dev_minor;
-    place->is_root = (stx.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+    place->mnt_id = stx->stx_mnt_id;
+    place->ino = stx->stx_ino;
+    place->major = stx->stx_dev_major;
+    place->minor = stx->stx_dev_minor;
+    place->is_root = (stx->stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
 
     known = eci_policy_knows_device(policy, place->major, place->minor);
     if (!known)
         return 0;
     place->self_hits = eci_policy_inode(policy, place->major, place->minor, place->ino);
-    if (known & ECI_INODE_PROTECTED)
-        place->up_hits = hits_above(worker, fd, &stx);
+    if (!(known & ECI_INODE_PROTECTED))
+        return 0;
+    if (target->fd >= 0) {
+        place->up_hits = hits_inside(worker, target->fd, stx);
+    } else {
+        cleanup_fd int fd = openat(target->parent, target->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        struct statx again;
+
+        if (fd < 0 || stat_at(fd, "", &again) < 0 || !same_inode(&again, stx) ||
+            again.stx_mnt_id != stx->stx_mnt_id)
+            return -ENOENT; /* it was renamed just now */
+        place->up_hits = hits_inside(worker, fd, stx);
+    }
     return 0;
 }
 
@@ -146,32 +177,37 @@ static int stat_under(int parent, const char *name, struct statx *stx)
     cleanup_fd int bare = (int)syscall(SYS_open_tree, parent, "",
                                        AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 
-    return bare < 0 ? -errno : stat_fd(bare, name, stx);
+    return bare < 0 ? -errno : stat_at(bare, name, stx);
 }
 
-/* For calls on a mount: its storage and, if the policy cares, what it hides. */
-int facts_mount(const struct worker *worker, const struct target *target, struct eci_place *place)
+/* For a remount: which storage the mount shows. */
+int facts_storage(struct eci_place *place)
 {
     struct mount_buffer buffer;
-    struct statx stx;
     int r = stat_mount(place->mnt_id, STATMOUNT_SB_BASIC | STATMOUNT_MNT_ROOT, &buffer);
 
     if (r < 0)
         return r;
     place->sb_major = buffer.mount.sb_dev_major;
     place->sb_minor = buffer.mount.sb_dev_minor;
-    if (snprintf(place->root, sizeof(place->root), "%s",
-                 buffer.mount.str + buffer.mount.mnt_root) >= (int)sizeof(place->root))
-        return -ENAMETOOLONG;
-    if (place->is_root && target->parent >= 0 &&
-        eci_policy_hides(worker->policy, place->sb_major, place->sb_minor, place->root) &&
-        stat_under(target->parent, target->name, &stx) == 0) {
-        place->cov_major = stx.stx_dev_major;
-        place->cov_minor = stx.stx_dev_minor;
-        place->cov_ino = stx.stx_ino;
-        place->cov_known = 1;
-    }
-    return 0;
+    r = snprintf(place->root, sizeof(place->root), "%s", buffer.mount.str + buffer.mount.mnt_root);
+    return r >= (int)sizeof(place->root) ? -ENAMETOOLONG : 0;
+}
+
+/* For a mount that is to go: what it hides, if it may be one that the policy cares for. */
+void facts_covered(const struct worker *worker, const struct target *target,
+                   struct eci_place *place)
+{
+    struct statx stx;
+
+    if (!place->is_root || target->parent < 0 ||
+        !eci_policy_hides(worker->policy, place->major, place->minor, place->ino) ||
+        stat_under(target->parent, target->name, &stx) < 0)
+        return;
+    place->cov_major = stx.stx_dev_major;
+    place->cov_minor = stx.stx_dev_minor;
+    place->cov_ino = stx.stx_ino;
+    place->cov_known = 1;
 }
 
 int facts_parent(uint64_t mnt_id, uint64_t *parent)
@@ -209,7 +245,7 @@ static int mark_above(struct eci_policy *policy, int parent)
     /* Elsewhere a directory can be renamed away from above its mounts; see ARCHITECTURE.md. */
     if (fs.f_type != PROC_SUPER_MAGIC && fs.f_type != SYSFS_MAGIC)
         return 0;
-    int r = stat_fd(at, "", &first);
+    int r = stat_at(at, "", &first);
     if (r < 0)
         return r;
     here = first;
@@ -226,7 +262,7 @@ static int mark_above(struct eci_policy *policy, int parent)
             return -errno;
         close(at);
         at = next;
-        r = stat_fd(at, "", &up);
+        r = stat_at(at, "", &up);
         if (r < 0)
             return r;
         if (up.stx_mnt_id != first.stx_mnt_id || same_inode(&up, &here))
@@ -267,12 +303,15 @@ int facts_prepare(const struct worker *worker)
         struct statx stx;
         int r;
 
-        if (grant->kind == ECI_KIND_PROC || grant->kind == ECI_KIND_SYSFS) {
-            r = stat_fd(AT_FDCWD, point, &stx);
-            if (r < 0)
-                return r;
-            grant->mnt_id = stx.stx_mnt_id;
-        }
+        if (!grant->hides && grant->kind != ECI_KIND_PROC && grant->kind != ECI_KIND_SYSFS)
+            continue;
+        r = stat_at(AT_FDCWD, point, &stx);
+        if (r < 0)
+            return r;
+        grant->mnt_id = stx.stx_mnt_id;
+        grant->own_major = stx.stx_dev_major;
+        grant->own_minor = stx.stx_dev_minor;
+        grant->own_ino = stx.stx_ino;
         if (!grant->hides)
             continue;
         if (snprintf(copy, sizeof(copy), "%s", point) >= (int)sizeof(copy))

@@ -65,8 +65,20 @@ static int read_args(struct session *session, enum family family)
     pid_t tid = (pid_t)session->notif.pid;
     int r;
 
-    out->has_source = out->has_type = out->has_data = false;
+    out->has_source = out->has_type = out->has_data = out->has_path = false;
     if (family == FAMILY_MOUNT) {
+        const uint64_t wanted[3] = {args[2], args[0], args[1]};
+        char *const into[3] = {out->type, out->source, out->path};
+
+        if (args[1] && remote_strings(tid, wanted, into)) {
+            out->has_type = args[2] != 0;
+            out->has_source = args[0] != 0;
+            r = remote_page(tid, args[4], out->data, &out->has_data);
+            if (r < 0)
+                return r;
+            out->has_path = true;
+            return *out->path ? 0 : -ENOENT;
+        }
         r = remote_string(tid, args[2], out->type, &out->has_type);
         if (r < 0)
             return r;
@@ -91,12 +103,11 @@ static int do_umount(struct session *session, struct caller *caller, struct eci_
     int r;
 
     call.flags &= 0xffffffff; /* an int in the kernel */
-    r = resolve(caller, session->args.path, !(call.flags & UMOUNT_NOFOLLOW), true, &target);
+    r = resolve(caller, session->args.path, !(call.flags & UMOUNT_NOFOLLOW), WANT_NAME, &target);
     if (r == 0)
-        r = facts_place(session->worker, target.fd, &session->target);
-    if (r == 0)
-        r = facts_mount(session->worker, &target, &session->target);
+        r = facts_place(session->worker, &target, &session->target);
     if (r == 0) {
+        facts_covered(session->worker, &target, &session->target);
         eci_decide(session->worker->policy, &call, NULL, &session->target, verdict);
         r = verdict->error ? -verdict->error
                            : perform_umount(session, &target, session->target.mnt_id, call.flags);
@@ -105,7 +116,7 @@ static int do_umount(struct session *session, struct caller *caller, struct eci_
     return r;
 }
 
-static bool is_mount_call(uint32_t op)
+static bool is_remount(uint32_t op)
 {
     return op == ECI_OP_REMOUNT || op == ECI_OP_REMOUNT_BIND;
 }
@@ -129,12 +140,12 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
     }
     has_source = call.op == ECI_OP_BIND || call.op == ECI_OP_MOVE;
 
-    r = resolve(caller, args->path, true, false, &target);
+    r = resolve(caller, args->path, true, WANT_OBJECT, &target);
     if (r < 0)
         goto out;
-    r = facts_place(worker, target.fd, &session->target);
-    if (r == 0 && is_mount_call(call.op))
-        r = facts_mount(worker, &target, &session->target);
+    r = facts_place(worker, &target, &session->target);
+    if (r == 0 && is_remount(call.op))
+        r = facts_storage(&session->target);
     if (r < 0)
         goto out;
     if (has_source) {
@@ -142,14 +153,15 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
         if (!args->has_source || !*args->source)
             r = -EINVAL;
         else
-            r = resolve(caller, args->source, true, call.op == ECI_OP_MOVE, &source);
+            r = resolve(caller, args->source, true,
+                        call.op == ECI_OP_MOVE ? WANT_OBJECT | WANT_NAME : WANT_OBJECT, &source);
         if (r < 0)
             goto out;
-        r = facts_place(worker, source.fd, &session->source);
-        if (r == 0 && call.op == ECI_OP_MOVE)
-            r = facts_mount(worker, &source, &session->source);
+        r = facts_place(worker, &source, &session->source);
         if (r < 0)
             goto out;
+        if (call.op == ECI_OP_MOVE)
+            facts_covered(worker, &source, &session->source);
     }
     eci_decide(worker->policy, &call, has_source ? &session->source : NULL, &session->target,
                verdict);
@@ -157,8 +169,11 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
         r = -verdict->error;
     else if (call.op == ECI_OP_NEW)
         r = perform_new(session, caller, args, session->notif.data.args[3], call.fs, target.fd);
+    else if (call.op == ECI_OP_REMOUNT)
+        r = perform_remount(session, target.fd, session->notif.data.args[3], args);
     else
-        r = perform_on(session, source.fd, target.fd, session->notif.data.args[3], args);
+        r = perform_on(session, source.fd, target.fd, session->notif.data.args[3], args->data,
+                       args->has_data);
 out:
     target_close(&source);
     target_close(&target);
@@ -289,14 +304,13 @@ static int handle_in_place(struct session *session, struct caller *caller, enum 
 
 static void handle(struct session *session)
 {
-    struct caller caller = {.dir = -1, .pidfd = -1, .cwd = -1};
+    struct caller *caller = &session->caller;
     struct eci_verdict verdict = {.error = EPERM, .reason = ECI_REASON_INTERNAL};
     enum family family = family_of(&session->notif.data);
     uint64_t began = now_ns(CLOCK_MONOTONIC);
     bool known = false;
     int r;
 
-    caller.tid = (pid_t)session->notif.pid;
     if (family == FAMILY_NONE) {
         verdict.error = ENOSYS;
         verdict.reason = ECI_REASON_UNKNOWN_CALL;
@@ -307,16 +321,14 @@ static void handle(struct session *session)
         session->notif.data.args[1] = 0; /* umount(2) of i386 has no flags */
 
     session->comm[0] = 0;
-    r = caller_open(session, &caller);
-    if (r == 0 && session->worker->policy->trace)
-        read_comm(session, &caller);
-    if (r == 0)
-        r = caller_settle(session, &caller, &verdict.reason);
+    r = caller_settle(session, caller, &verdict.reason);
+    if (r >= 0 && session->worker->policy->trace)
+        read_comm(session, caller);
     if (r == 1) {
         verdict.error = 0;
         reply(session, 0, true);
         record(session, family, &verdict, true, false, began);
-        goto out_quiet;
+        return;
     }
     if (r < 0) {
         reply(session, -EPERM, false);
@@ -331,12 +343,10 @@ static void handle(struct session *session)
         goto out;
     }
     pthread_mutex_lock(&session->worker->turn);
-    handle_in_place(session, &caller, family, &verdict);
+    handle_in_place(session, caller, family, &verdict);
     pthread_mutex_unlock(&session->worker->turn);
 out:
     record(session, family, &verdict, false, known, began);
-out_quiet:
-    caller_close(&caller);
 }
 
 static bool has_hung_up(const struct session *session)
@@ -353,6 +363,7 @@ void session_serve(struct session *session)
 
     /* Only a matter of speed: the caller is woken on this processor, where its data is. */
     (void)ioctl(session->listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags);
+    session->caller = (struct caller){.dir = -1, .pidfd = -1, .cwd = -1};
     for (;;) {
         memset(&session->notif, 0, sizeof(session->notif));
         if (ioctl(session->listener, SECCOMP_IOCTL_NOTIF_RECV, &session->notif) == 0) {
@@ -361,6 +372,7 @@ void session_serve(struct session *session)
         }
         /* EINTR: the main thread wants a look.  ENOENT: the caller died, or all did. */
         if ((errno != EINTR && errno != ENOENT) || has_hung_up(session))
-            return;
+            break;
     }
+    caller_close(&session->caller);
 }

@@ -9,11 +9,13 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 
 #include "compat.h"
 #include "worker.h"
@@ -29,8 +31,8 @@ static const char *name_fd(struct fd_name *name, int fd)
 }
 
 /* Every form but the new mount: source and target are fds, data goes through. */
-int perform_on(struct session *session, int source, int target, uint64_t flags,
-               const struct mount_args *args)
+int perform_on(struct session *session, int source, int target, uint64_t flags, const char *data,
+               bool has_data)
 {
     struct fd_name from;
     struct fd_name to;
@@ -38,7 +40,7 @@ int perform_on(struct session *session, int source, int target, uint64_t flags,
     if (fchdir(session->worker->self_fds) < 0)
         return -errno;
     if (mount(source >= 0 ? name_fd(&from, source) : NULL, name_fd(&to, target), NULL, flags,
-              args->has_data ? args->data : NULL) < 0)
+              has_data ? data : NULL) < 0)
         return -errno;
     return 0;
 }
@@ -225,9 +227,6 @@ static int fuse_option(void *context, char *key, char *value)
 
         if (!*value || *end || number > INT_MAX)
             return -EINVAL;
-        if (options->caller->pidfd < 0)
-            options->caller->pidfd =
-                (int)syscall(SYS_pidfd_open, options->caller->tid, PIDFD_THREAD);
         options->fd = (int)syscall(SYS_pidfd_getfd, options->caller->pidfd, (int)number, 0);
         if (options->fd < 0)
             return -EINVAL;
@@ -239,6 +238,58 @@ static int fuse_option(void *context, char *key, char *value)
         return -EINVAL;
     options->used += (size_t)n;
     return 0;
+}
+
+struct tmpfs_options {
+    const struct eci_policy *policy;
+    char out[PATH_MAX + 16];
+    size_t used;
+};
+
+/*
+ * Copies the option.  /proc/mounts shows uid= and gid= of a tmpfs as host ids, and mount(8) hands
+ * back what it has read there.  A number in the container's range cannot be meant otherwise: as an
+ * id of the container it does not exist.
+ */
+static int tmpfs_option(void *context, char *key, char *value)
+{
+    struct tmpfs_options *options = context;
+    const struct eci_policy *policy = options->policy;
+    char number[16];
+    int n;
+
+    if (value && (strcmp(key, "uid") == 0 || strcmp(key, "gid") == 0)) {
+        char *end;
+        unsigned long id = strtoul(value, &end, 10);
+
+        if (*value && !*end && id >= policy->id_size && id >= policy->id_base &&
+            id - policy->id_base < policy->id_size) {
+            snprintf(number, sizeof(number), "%lu", id - policy->id_base);
+            value = number;
+        }
+    }
+    n = snprintf(options->out + options->used, sizeof(options->out) - options->used, "%s%s%s%s",
+                 options->used ? "," : "", key, value ? "=" : "", value ? value : "");
+    if (n < 0 || options->used + (size_t)n >= PATH_MAX)
+        return -EINVAL;
+    options->used += (size_t)n;
+    return 0;
+}
+
+/* MS_REMOUNT without MS_BIND: the options are the file system's own. */
+int perform_remount(struct session *session, int target, uint64_t flags,
+                    const struct mount_args *args)
+{
+    struct tmpfs_options options = {.policy = session->worker->policy};
+    char copy[PATH_MAX];
+    struct statfs fs;
+    int r;
+
+    if (!args->has_data || fstatfs(target, &fs) < 0 || fs.f_type != TMPFS_MAGIC)
+        return perform_on(session, -1, target, flags, args->data, args->has_data);
+    memcpy(copy, args->data, sizeof(copy));
+    r = for_each_option(copy, tmpfs_option, &options);
+    return r < 0 ? r : perform_on(session, -1, target, flags, options.out, true);
 }
 
 /*
@@ -319,9 +370,7 @@ static int find_by_mount_point(uint64_t mnt_id, struct target *target)
     if (target->parent < 0)
         return -errno;
     memcpy(target->name, slash + 1, strlen(slash + 1) + 1);
-    if (statx(target->parent, target->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT,
-              STATX_MNT_ID_UNIQUE, &stx) < 0 ||
-        stx.stx_mnt_id != mnt_id) {
+    if (stat_at(target->parent, target->name, &stx) < 0 || stx.stx_mnt_id != mnt_id) {
         close_fd(&target->parent);
         target->parent = -1;
         return -ENOENT;
@@ -357,13 +406,11 @@ int perform_umount(struct session *session, struct target *target, uint64_t mnt_
 void perform_undo(struct session *session, struct caller *caller, const char *path, uint64_t under)
 {
     struct target target = TARGET_INIT;
-    struct eci_place place;
     struct fd_name name;
     uint64_t parent;
 
-    if (resolve(caller, path, true, false, &target) == 0 &&
-        facts_place(session->worker, target.fd, &place) == 0 && place.mnt_id != under &&
-        facts_parent(place.mnt_id, &parent) == 0 && parent == under &&
+    if (resolve(caller, path, true, WANT_OBJECT, &target) == 0 && target.stx.stx_mnt_id != under &&
+        facts_parent(target.stx.stx_mnt_id, &parent) == 0 && parent == under &&
         fchdir(session->worker->self_fds) == 0)
         umount2(name_fd(&name, target.fd), MNT_DETACH);
     target_close(&target);

@@ -135,13 +135,13 @@ uint32_t eci_policy_held(const struct eci_policy *policy, uint32_t major, uint32
 }
 
 uint32_t eci_policy_hides(const struct eci_policy *policy, uint32_t major, uint32_t minor,
-                          const char *root)
+                          uint64_t ino)
 {
     const struct eci_grant *grants = eci_policy_grants(policy);
 
     for (uint32_t i = 0; i < policy->n_grants; i++)
-        if (grants[i].hides && grants[i].sb_major == major && grants[i].sb_minor == minor &&
-            strcmp(root, (const char *)policy + grants[i].root_off) == 0)
+        if (grants[i].hides && grants[i].own_ino == ino && grants[i].own_major == major &&
+            grants[i].own_minor == minor)
             return 1;
     return 0;
 }

@@ -10,7 +10,8 @@
 
 #include "worker.h"
 
-#define PAGE 4096u
+#define PAGE  4096u
+#define SHORT 256u
 
 /* Reads up to `size` bytes; stops before the first page that cannot be read. */
 static ssize_t read_some(pid_t tid, uint64_t address, char *out, size_t size)
@@ -44,7 +45,7 @@ static int read_string(pid_t tid, uint64_t address, char out[PATH_MAX], int too_
 
     while (have < PATH_MAX) {
         /* Nearly all strings are short, and pinning one page is cheaper than two. */
-        size_t want = have ? PATH_MAX - have : 256;
+        size_t want = have ? PATH_MAX - have : SHORT;
         size_t left = PAGE - ((address + have) & (PAGE - 1));
         const char *end;
         ssize_t got;
@@ -60,6 +61,37 @@ static int read_string(pid_t tid, uint64_t address, char out[PATH_MAX], int too_
         have += (size_t)got;
     }
     return -too_long;
+}
+
+/*
+ * Three strings in one system call, as nearly every call has them: short, and none of them
+ * across the end of a page.  False: read them one by one.  An address 0 is left out.
+ */
+bool remote_strings(pid_t tid, const uint64_t address[3], char *const out[3])
+{
+    struct iovec local[3];
+    struct iovec remote[3];
+    unsigned long n = 0;
+    size_t sum = 0;
+
+    for (unsigned int i = 0; i < 3; i++) {
+        size_t left = PAGE - (address[i] & (PAGE - 1));
+
+        out[i][0] = 0;
+        if (!address[i])
+            continue;
+        local[n].iov_base = out[i];
+        remote[n].iov_base = (void *)(uintptr_t)address[i];
+        local[n].iov_len = remote[n].iov_len = left < SHORT ? left : SHORT;
+        sum += local[n].iov_len;
+        n++;
+    }
+    if (n == 0 || process_vm_readv(tid, local, n, remote, n, 0) != (ssize_t)sum)
+        return false;
+    while (n--)
+        if (!memchr(local[n].iov_base, 0, local[n].iov_len))
+            return false;
+    return true;
 }
 
 /* A path as getname() in fs/namei.c takes it: ENAMETOOLONG, ENOENT when empty, EFAULT. */

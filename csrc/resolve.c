@@ -40,6 +40,16 @@ static int open_cwd(struct caller *caller)
     return caller->cwd < 0 ? -errno : caller->cwd;
 }
 
+/* Type, inode and unique mount id of `name` in `fd`, or of `fd` itself for "". */
+int stat_at(int fd, const char *name, struct statx *stx)
+{
+    int flags = *name ? AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT : AT_EMPTY_PATH;
+
+    if (statx(fd, name, flags, STATX_TYPE | STATX_INO | STATX_MNT_ID_UNIQUE, stx) < 0)
+        return -errno;
+    return (stx->stx_mask & STATX_MNT_ID_UNIQUE) ? 0 : -ENOSYS;
+}
+
 void target_close(struct target *target)
 {
     close_fd(&target->fd);
@@ -236,7 +246,7 @@ static int walk(struct caller *caller, const char *path, bool follow, struct tar
         at = take_fd(&next);
     }
     target->fd = take_fd(&at);
-    return 0;
+    return stat_at(target->fd, "", &target->stx);
 }
 
 /* The last name of a path, and the length of what stands before it; NULL for "/", "." and "..". */
@@ -258,22 +268,22 @@ static const char *last_name(const char *path, size_t *before, size_t *len)
     return path + start;
 }
 
-/* One openat2 for the object, or two where the parent is wanted too. */
-static int resolve_fast(struct caller *caller, const char *path, bool follow, struct target *target,
-                        bool want_parent)
+/* One openat2 for the object; for a name, one for its directory and a look at it from there. */
+static int resolve_fast(struct caller *caller, const char *path, bool follow, unsigned int want,
+                        struct target *target)
 {
     int base = *path == '/' ? AT_FDCWD : open_cwd(caller);
     char head[PATH_MAX];
-    struct stat st;
     size_t before;
     size_t len;
     const char *name;
+    int r;
 
     if (*path != '/' && base < 0)
         return base;
-    if (!want_parent) {
+    if (!(want & WANT_NAME)) {
         target->fd = open_path(base, path, follow ? 0 : O_NOFOLLOW, RESOLVE_NO_MAGICLINKS);
-        return target->fd < 0 ? target->fd : 0;
+        return target->fd < 0 ? target->fd : stat_at(target->fd, "", &target->stx);
     }
     name = last_name(path, &before, &len);
     if (!name || path[before + len])
@@ -285,25 +295,42 @@ static int resolve_fast(struct caller *caller, const char *path, bool follow, st
     target->parent = open_path(base, head, O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
     if (target->parent < 0)
         return target->parent;
-    target->fd = open_path(target->parent, target->name, O_NOFOLLOW, 0);
-    if (target->fd < 0)
-        return target->fd;
-    if (follow && (fstat(target->fd, &st) < 0 || S_ISLNK(st.st_mode)))
-        return -ELOOP;
-    return 0;
+    if (want & WANT_OBJECT) {
+        target->fd = open_path(target->parent, target->name, O_NOFOLLOW, 0);
+        if (target->fd < 0)
+            return target->fd;
+        r = stat_at(target->fd, "", &target->stx);
+    } else {
+        r = stat_at(target->parent, target->name, &target->stx);
+    }
+    if (r < 0)
+        return r;
+    return follow && S_ISLNK(target->stx.stx_mode) ? -ELOOP : 0;
+}
+
+/* Nothing is there, and no link of any kind was met on the way: the same for everybody. */
+static bool is_missing_for_all(struct caller *caller, const char *path)
+{
+    int base = *path == '/' ? AT_FDCWD : open_cwd(caller);
+    cleanup_fd int fd = open_path(base, path, 0, RESOLVE_NO_SYMLINKS);
+
+    return fd == -ENOENT;
 }
 
 /*
- * Resolves `path`.  With `want_parent` the directory and the name that lead to the object are
- * kept too, where there is such a pair ("/", ".." and magic links have none).
+ * Resolves `path`.  With WANT_NAME the directory and the name that lead to the object are kept,
+ * where there is such a pair ("/", ".." and magic links have none); the object itself is opened
+ * only if it is wanted too, or if there is no name.
  */
-int resolve(struct caller *caller, const char *path, bool follow, bool want_parent,
+int resolve(struct caller *caller, const char *path, bool follow, unsigned int want,
             struct target *target)
 {
-    int r = resolve_fast(caller, path, follow, target, want_parent);
+    int r = resolve_fast(caller, path, follow, want, target);
 
     if (r != -ELOOP && r != -ENOENT)
         return r;
     target_close(target);
+    if (r == -ENOENT && is_missing_for_all(caller, path))
+        return -ENOENT;
     return walk(caller, path, follow, target);
 }

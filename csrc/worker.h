@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -34,6 +35,8 @@ static inline int take_fd(int *fd)
     *fd = -1;
     return taken;
 }
+
+enum { HARMLESS = 256 };
 
 struct caps {
     struct __user_cap_data_struct data[2];
@@ -56,6 +59,19 @@ struct worker {
      * still be what the name means when the kernel looks it up again.
      */
     pthread_mutex_t turn;
+    uint64_t harmless[HARMLESS]; /* unique ids of mounts without protected paths; under `turn` */
+};
+
+/* Who is calling. */
+struct caller {
+    pid_t tid; /* 0: nobody yet */
+    int dir;   /* O_PATH, /proc/TID */
+    int pidfd; /* of the thread; -1 where the kernel has none */
+    int cwd;   /* O_PATH; -1 until needed, closed after each call */
+    struct caps caps;
+    uint32_t fsuid;
+    uint32_t fsgid;
+    bool assumed;
 };
 
 /* Strings of a call, as read from the caller's memory. */
@@ -75,6 +91,7 @@ struct session {
     struct worker *worker;
     int listener;         /* owned */
     bool away;            /* root or namespace is not the container's own: go home after the call */
+    struct caller caller; /* the last one: mostly the next as well */
     uint64_t root_mnt_id; /* where this thread's root is */
     uint64_t root_ino;
     struct seccomp_notif notif;
@@ -88,21 +105,11 @@ struct session {
     bool hung_up;  /* the main thread's: nobody has the filter any more */
 };
 
-/* caller.c: who is calling, and being in its place. */
-struct caller {
-    int dir;   /* O_PATH, /proc/TID */
-    int pidfd; /* of the thread; -1 until needed */
-    int cwd;   /* O_PATH; -1 until needed */
-    pid_t tid;
-    struct caps caps;
-    uint32_t fsuid;
-    uint32_t fsgid;
-    bool assumed;
-};
+/* caller.c */
 int worker_enter(struct worker *worker, pid_t pid);
 int session_enter(struct session *session);
 int caller_settle(struct session *session, struct caller *caller, uint32_t *reason);
-int caller_open(struct session *session, struct caller *caller);
+
 int caller_stand_in(struct session *session, struct caller *caller);
 int caller_assume(struct session *session, struct caller *caller);
 void caller_leave(struct session *session, struct caller *caller);
@@ -110,27 +117,36 @@ int caller_enter_namespaces(struct caller *caller, const char *const names[]);
 void caller_close(struct caller *caller);
 
 /* remote.c: the caller's memory. */
+bool remote_strings(pid_t tid, const uint64_t address[3], char *const out[3]);
 int remote_path(pid_t tid, uint64_t address, char out[PATH_MAX]);
 int remote_string(pid_t tid, uint64_t address, char out[PATH_MAX], bool *given);
 int remote_page(pid_t tid, uint64_t address, char out[PATH_MAX], bool *given);
 
 /* resolve.c: paths as the caller sees them. */
+enum want {
+    WANT_OBJECT = 1, /* target.fd */
+    WANT_NAME = 2,   /* target.parent and target.name, where there is such a pair */
+};
 struct target {
-    int fd;     /* O_PATH, what the path names; -1 while it must not pin a mount */
+    int fd;     /* O_PATH, what the path names; -1 where only the name was wanted */
     int parent; /* O_PATH directory that holds `name`; -1 where there is none */
     char name[NAME_MAX + 1];
+    struct statx stx; /* of the object: type, inode, unique mount id */
 };
 #define TARGET_INIT                                                                                \
     {                                                                                              \
         .fd = -1, .parent = -1                                                                     \
     }
-int resolve(struct caller *caller, const char *path, bool follow, bool want_parent,
+int resolve(struct caller *caller, const char *path, bool follow, unsigned int want,
             struct target *target);
+int stat_at(int fd, const char *name, struct statx *stx);
 void target_close(struct target *target);
 
 /* facts.c: what an fd stands for. */
-int facts_place(const struct worker *worker, int fd, struct eci_place *place);
-int facts_mount(const struct worker *worker, const struct target *target, struct eci_place *place);
+int facts_place(struct worker *worker, const struct target *target, struct eci_place *place);
+int facts_storage(struct eci_place *place);
+void facts_covered(const struct worker *worker, const struct target *target,
+                   struct eci_place *place);
 int facts_parent(uint64_t mnt_id, uint64_t *parent);
 int facts_mount_point(uint64_t mnt_id, char out[PATH_MAX]);
 int facts_prepare(const struct worker *worker);
@@ -138,8 +154,10 @@ int facts_prepare(const struct worker *worker);
 /* perform.c: carrying out what was decided. */
 int perform_new(struct session *session, struct caller *caller, const struct mount_args *args,
                 uint64_t flags, uint32_t fs, int target);
-int perform_on(struct session *session, int source, int target, uint64_t flags,
-               const struct mount_args *args);
+int perform_on(struct session *session, int source, int target, uint64_t flags, const char *data,
+               bool has_data);
+int perform_remount(struct session *session, int target, uint64_t flags,
+                    const struct mount_args *args);
 int perform_umount(struct session *session, struct target *target, uint64_t mnt_id, uint64_t flags);
 void perform_undo(struct session *session, struct caller *caller, const char *path, uint64_t under);
 

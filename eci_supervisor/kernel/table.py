@@ -65,12 +65,14 @@ def build(
     *,
     proc_masked: bool,
     sysfs_masked: bool,
+    ids: tuple[int, int],
     trace: bool,
 ) -> bytes:
     """Return the blob; ValueError when it cannot hold what it was given.
 
     `proc_masked` and `sysfs_masked` say that masks or read-only paths lie on the container's
-    own procfs and sysfs; with `trace` every call becomes an event, not refusals alone.
+    own procfs and sysfs; `ids` is the host id of the container's id 0 and how many there are; with
+    `trace` every call becomes an event, not refusals alone.
     """
     strings = bytearray()
     offsets: dict[bytes, int] = {}
@@ -98,6 +100,7 @@ def build(
     policy.proc_masked = proc_masked
     policy.sysfs_masked = sysfs_masked
     policy.trace = trace
+    policy.id_base, policy.id_size = ids
     table = ffi.cast("struct eci_grant *", blob + head)
     for i, grant in enumerate(grants):
         entry = table[i]

@@ -77,5 +77,6 @@ def compile_policy(mounts: Sequence[Mount], charge: Charge) -> bytes:
         protected_rules(charge.protected_paths),
         proc_masked=_masked(grants, b"proc"),
         sysfs_masked=_masked(grants, b"sysfs"),
+        ids=(charge.base, charge.size),
         trace=charge.trace is not None,
     )
