@@ -24,7 +24,8 @@ ffibuilder = FFI()
 for name in HEADERS:
     # Without comments; a `#define` that is no plain number gets its value from the compiler.
     text = re.sub(r"(?s)/\*.*?\*/", "", declarations(CSRC / name))
-    ffibuilder.cdef(re.sub(r"(?m)^#define\s+(\w+)[ \t]+(?![ \t]|0x|\d).*$", r"#define \1 ...", text))
+    unknown = r"(?m)^#define\s+(\w+)[ \t]+(?![ \t]|0x|\d).*$"
+    ffibuilder.cdef(re.sub(unknown, r"#define \1 ...", text))
 ffibuilder.set_source(
     "eci_supervisor._eci",
     "\n".join(f'#include "{name}"' for name in HEADERS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from dataclasses import dataclass
@@ -58,27 +59,31 @@ class Ring:
         os.ftruncate(self.fd, size)
         self.event_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._map = mmap.mmap(self.fd, size)
-        self._ring = ffi.cast("struct eci_ring *", ffi.from_buffer(self._map))
+        # `struct eci_ring *`: where the writers' functions find it.
+        self.address = ffi.cast("struct eci_ring *", ffi.from_buffer(self._map))
         self._event = ffi.new("struct eci_event *")
-        lib.eci_ring_init(self._ring, slots)
+        lib.eci_ring_init(self.address, slots)
+
+    def close(self) -> None:
+        """Close both fds; the memory goes with its last mapping."""
+        os.close(self.fd)
+        os.close(self.event_fd)
 
     @property
     def dropped(self) -> int:
         """How many events a full ring has lost so far."""
-        return int(self._ring.dropped)
+        return int(self.address.dropped)
 
     def sleep(self) -> bool:
         """Ask to be woken through `event_fd`; False when an event is there already."""
-        return bool(lib.eci_ring_sleep(self._ring))
+        return bool(lib.eci_ring_sleep(self.address))
 
     def drain(self) -> list[Event]:
         """Take everything out."""
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.event_fd)
-        except BlockingIOError:
-            pass
         events = []
-        while lib.eci_ring_get(self._ring, self._event):
+        while lib.eci_ring_get(self.address, self._event):
             raw = self._event
             events.append(
                 Event(

@@ -81,7 +81,7 @@ def _lines(mounts: Sequence[Mount]) -> dict[int, set[int]]:
 
 
 def _buries(mount: Mount, mounts: Sequence[Mount], lines: dict[int, set[int]]) -> bool:
-    """Does `mount` lie over another initial mount, which nobody can see any more?"""
+    """Say whether `mount` lies over another initial mount, which nobody can see any more."""
     return any(
         other.mount_id != mount.mount_id
         and other.mount_id not in lines[mount.mount_id] - {mount.parent_id}

@@ -17,6 +17,7 @@ import msgspec
 
 MAX_BYTES = 1 << 20
 MAX_FDS = 4
+FD = struct.Struct("i")
 SECCOMP_FD = "seccompFd"
 
 
@@ -59,13 +60,19 @@ class Connection:
 
     def feed(self) -> ProcessState | None:
         """Read what is there; returns the message once it is whole."""
+        # Not socket.recv_fds: it drops the flags (CPython 3.11).
         try:
-            data, fds, flags, _ = socket.recv_fds(
-                self.socket, 65536, MAX_FDS, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+            data, ancillary, flags, _ = self.socket.recvmsg(
+                65536,
+                socket.CMSG_LEN(MAX_FDS * FD.size),
+                socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT,
             )
         except BlockingIOError:
             return None
-        self.fds += fds
+        for level, kind, raw in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                whole = raw[: len(raw) - len(raw) % FD.size]
+                self.fds += [fd for (fd,) in FD.iter_unpack(whole)]
         self.data += data
         if flags & socket.MSG_CTRUNC or len(self.fds) > MAX_FDS:
             msg = f"more than {MAX_FDS} fds"

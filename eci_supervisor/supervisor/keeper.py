@@ -12,8 +12,8 @@ import json
 import os
 import selectors
 import socket
-import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -34,6 +34,8 @@ HOOK_SOCKET = "hook.sock"
 NOTIFY_SOCKET = "notify.sock"
 LOG = "keeper.log"
 LOCK = "lock"
+HOOK_SECONDS = 5.0
+"""How long the hook may take to say what it has to say."""
 LAST_CALLS_SECONDS = 5.0
 """How long a worker may take to see that its container is gone."""
 
@@ -43,7 +45,7 @@ def _listen(path: str) -> socket.socket:
     listener.bind(path)
     os.chmod(path, 0o600)
     listener.listen(64)
-    listener.setblocking(False)
+    listener.settimeout(0)
     return listener
 
 
@@ -67,37 +69,52 @@ def _open_trace(charge: Charge) -> TextIO | None:
     return os.fdopen(fd, "w", buffering=1)
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the wrapper opened for the keeper, which owns it after the fork."""
+
+    hook: socket.socket
+    notify: socket.socket | None
+    runtime_pidfd: int
+    """Of the wrapper, which becomes the runtime."""
+    lock: int
+    """The flock on the state directory: held while the keeper lives."""
+    trace: TextIO | None
+
+    def fds(self) -> set[int]:
+        """Return every fd of it."""
+        files = (self.hook, self.notify, self.trace)
+        opened = {file.fileno() for file in files if file is not None}
+        return opened | {self.runtime_pidfd, self.lock}
+
+    def close(self) -> None:
+        """Close it all, in the process that keeps nothing."""
+        for file in (self.hook, self.notify, self.trace):
+            if file is not None:
+                file.close()
+        os.close(self.runtime_pidfd)
+        os.close(self.lock)
+
+
 class Keeper:
     """The event loop of one container.  Owns its sockets, pidfds, ring and worker."""
 
-    def __init__(
-        self,
-        charge: Charge,
-        hook: socket.socket,
-        notify: socket.socket | None,
-        runtime_pidfd: int,
-        lock: int,
-        trace: TextIO | None,
-        clean: Callable[[str], None],
-    ) -> None:
+    def __init__(self, charge: Charge, held: Held, clean: Callable[[str], None]) -> None:
         """Take over what the wrapper has opened."""
         self.charge = charge
-        self.lock = lock
-        self.trace = trace
+        self.held = held
+        self.trace = held.trace
         self.clean = clean
-        self.hook = hook
-        self.notify = notify
         self.selector = selectors.DefaultSelector()
-        self.runtime_pidfd = runtime_pidfd
         self.init_pid = 0
         self.init_pidfd = -1
         self.worker: Worker | None = None
         self.ring: Ring | None = None
         self.done = False
-        self._register(hook, self._accept_hook)
-        if notify is not None:
-            self._register(notify, self._accept_listener)
-        self._register(runtime_pidfd, self._runtime_ended)
+        self._register(held.hook, self._accept_hook)
+        if held.notify is not None:
+            self._register(held.notify, self._accept_listener)
+        self._register(held.runtime_pidfd, self._runtime_ended)
 
     def _register(self, what: int | socket.socket, call: Callable[[], None]) -> None:
         self.selector.register(what, selectors.EVENT_READ, call)
@@ -119,20 +136,18 @@ class Keeper:
         while not self.done:
             if self.ring is not None and not self.ring.sleep():
                 self._drain()
-            for key, _ in self.selector.select():
-                key.data()
-                if self.done:
-                    break
+            # One at a time: what it does can make the others void.
+            key, _ = self.selector.select()[0]
+            key.data()
 
     # -- the hook ---------------------------------------------------------------------------
 
     def _accept_hook(self) -> None:
-        connection = _accept(self.hook)
+        connection = _accept(self.held.hook)
         if connection is None:
             return
         with connection:
-            connection.setblocking(True)
-            connection.settimeout(5)
+            connection.settimeout(HOOK_SECONDS)
             try:
                 check_peer(connection)
                 self._hook(connection)
@@ -162,10 +177,10 @@ class Keeper:
     # -- listeners --------------------------------------------------------------------------
 
     def _accept_listener(self) -> None:
-        accepted = _accept(self.notify)
+        accepted = _accept(self.held.notify)
         if accepted is None:
             return
-        accepted.setblocking(False)
+        accepted.settimeout(0)
         connection = Connection(accepted)
         try:
             check_peer(accepted)
@@ -240,7 +255,7 @@ class Keeper:
 
     def _runtime_ended(self) -> None:
         """`create` returned, `run` is over, or somebody killed it."""
-        self.selector.unregister(self.runtime_pidfd)
+        self.selector.unregister(self.held.runtime_pidfd)
         if self.init_pid == 0 or not self._init_alive():
             self._finish()
         elif not self._container_exists():
@@ -265,11 +280,11 @@ class Keeper:
         """Nothing of the container runs any more; `run` has still to delete it."""
         self.selector.unregister(self.init_pidfd)
         self._see_off()
-        if self.runtime_pidfd not in self.selector.get_map():
+        if self.held.runtime_pidfd not in self.selector.get_map():
             self._finish()
         else:
             # Whoever clears up may go ahead: `delete` waits for this lock.
-            fcntl.flock(self.lock, fcntl.LOCK_UN)
+            fcntl.flock(self.held.lock, fcntl.LOCK_UN)
 
     def _worker_ended(self) -> None:
         if self.worker is None:
@@ -324,23 +339,21 @@ def fork_keeper(charge: Charge, clean: Callable[[str], None]) -> None:
     container left, given its state directory, and may be called twice.  OSError when the
     sockets or the trace file cannot be made.
     """
-    hook = _listen(os.path.join(charge.state_dir, HOOK_SOCKET))
-    notify = _listen(os.path.join(charge.state_dir, NOTIFY_SOCKET)) if charge.supervised else None
-    lock = os.open(
-        os.path.join(charge.state_dir, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
+    path = charge.state_dir
+    lock = os.open(f"{path}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    trace = _open_trace(charge)
-    runtime_pidfd = os.pidfd_open(os.getpid())
-
+    held = Held(
+        hook=_listen(f"{path}/{HOOK_SOCKET}"),
+        notify=_listen(f"{path}/{NOTIFY_SOCKET}") if charge.supervised else None,
+        runtime_pidfd=os.pidfd_open(os.getpid()),
+        lock=lock,
+        trace=_open_trace(charge),
+    )
     if os.fork() == 0:
         status = 1
         try:
-            keep = {hook.fileno(), lock, runtime_pidfd}
-            keep |= {notify.fileno()} if notify is not None else set()
-            keep |= {trace.fileno()} if trace is not None else set()
-            _become_daemon(keep)
-            keeper = Keeper(charge, hook, notify, runtime_pidfd, lock, trace, clean)
+            _become_daemon(held.fds())
+            keeper = Keeper(charge, held, clean)
             try:
                 keeper.run()
             except BaseException as error:
@@ -349,11 +362,4 @@ def fork_keeper(charge: Charge, clean: Callable[[str], None]) -> None:
             status = 0
         finally:
             os._exit(status)
-    hook.close()
-    if notify is not None:
-        notify.close()
-    if trace is not None:
-        trace.close()
-    os.close(lock)
-    os.close(runtime_pidfd)
-    sys.stderr.flush()
+    held.close()

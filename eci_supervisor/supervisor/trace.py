@@ -1,6 +1,6 @@
 """Trace lines in strace's form: one per trapped call.
 
-    12:00:00.123456 web[4242] sh: mount("none", "/mnt", "tmpfs", MS_NOSUID, NULL) = 0 <performed> 24us
+    12:00:00.123456 web[4242] sh: mount("none", "/mnt", "tmpfs", 0, NULL) = 0 <performed> 24us
 
 Names and prototypes of the calls come from python-ptrace.  What came out of the container is
 bytes; here, and only here, it becomes text, escaped.
@@ -105,7 +105,8 @@ def call_name(event: Event) -> tuple[str, str]:
     name = TABLES.get(event.arch, {}).get(event.nr)
     if name is None:
         return f"syscall_{event.nr:#x}", ""
-    if event.arch == AUDIT_ARCH_I386 and name in {"umount", "oldumount"}:
+    # The kernel's source and python-ptrace name them so; users know them as umount and umount2.
+    if name == "oldumount":
         return "umount", "oldumount"
     if name in {"umount", "umount2"}:
         return "umount2", "umount"
@@ -146,7 +147,6 @@ def line(container: str, event: Event) -> str:
     name, _ = call_name(event)
     abi = "32:" if event.arch == AUDIT_ARCH_I386 else ""
     reason = NAMES.get(event.reason, f"reason-{event.reason}")
-    return (
-        f"{when:%H:%M:%S}.{micro:06d} {container[:12]}[{event.tid}] {quote(event.comm)}: "
-        f"{abi}{name}({arguments(event)}) = {result(event)} <{reason}> {event.spent_ns / 1000:.0f}us"
-    )
+    who = f"{container[:12]}[{event.tid}] {quote(event.comm)}"
+    call = f"{abi}{name}({arguments(event)}) = {result(event)}"
+    return f"{when:%H:%M:%S}.{micro:06d} {who}: {call} <{reason}> {event.spent_ns / 1000:.0f}us"

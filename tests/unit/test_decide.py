@@ -1,0 +1,354 @@
+"""The rules, one by one: facts in, verdict out (csrc/decide.c through cffi)."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+from eci_supervisor._eci import ffi, lib
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eci_supervisor.kernel import reasons, table
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC = 32, 4096, 8192, 16384
+MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
+MS_MGC_VAL = 0xC0ED0000
+MNT_FORCE, MNT_DETACH, MNT_EXPIRE, UMOUNT_NOFOLLOW = 1, 2, 4, 8
+
+ROOT_SB = (0, 50)
+VOLUME_SB = (8, 1)
+PROC_SB = (0, 51)
+SYS_SB = (0, 52)
+NULL_SB = (0, 6)
+
+ROOTFS = table.GrantRow(b"/", ROOT_SB, b"/", 0, table.ROOTFS, hides=False)
+RO_VOLUME = table.GrantRow(b"/ro", VOLUME_SB, b"/volumes/a", table.RDONLY, table.MOUNT, hides=True)
+RW_VOLUME = table.GrantRow(b"/rw", VOLUME_SB, b"/volumes/b", 0, table.MOUNT, hides=False)
+PROC = table.GrantRow(b"/proc", PROC_SB, b"/", table.NOSUID, table.PROC, hides=False)
+SYS = table.GrantRow(b"/sys", SYS_SB, b"/", table.RDONLY, table.SYSFS, hides=True)
+MASK = table.GrantRow(b"/proc/kcore", NULL_SB, b"/null", 0, table.MASK, hides=True)
+GRANTS = [ROOTFS, RO_VOLUME, RW_VOLUME, PROC, SYS, MASK]
+
+# What the worker would have filled in: root inode of the mount, inode under it, mount id.
+FILLED = {
+    b"/ro": ((8, 1, 1000), (0, 50, 7), 101),
+    b"/proc": ((0, 51, 1), (0, 50, 8), 102),
+    b"/sys": ((0, 52, 1), (0, 50, 9), 103),
+    b"/proc/kcore": ((0, 6, 4), (0, 51, 77), 104),
+}
+
+
+class Policy:
+    """A policy table in memory, completed as the worker does it."""
+
+    def __init__(
+        self,
+        grants: list[table.GrantRow],
+        rules: list[table.InodeRule] | None = None,
+        *,
+        masked: bool = True,
+    ) -> None:
+        self.blob = ffi.from_buffer(
+            "char[]",
+            bytearray(
+                table.build(
+                    grants,
+                    rules or [],
+                    proc_masked=masked,
+                    sysfs_masked=masked,
+                    ids=(100000, 65536),
+                    trace=False,
+                )
+            ),
+        )
+        self.policy = ffi.cast("struct eci_policy *", self.blob)
+        rows = ffi.cast("struct eci_grant *", lib.eci_policy_grants(self.policy))
+        for i, grant in enumerate(grants):
+            if grant.point in FILLED:
+                own, covered, mnt_id = FILLED[grant.point]
+                rows[i].own_major, rows[i].own_minor, rows[i].own_ino = own
+                rows[i].cov_major, rows[i].cov_minor, rows[i].cov_ino = covered
+                rows[i].mnt_id = mnt_id
+
+    def decide(
+        self,
+        op: int,
+        flags: int = 0,
+        *,
+        fs: int = 0,
+        src: dict[str, Any] | None = None,
+        dst: dict[str, Any] | None = None,
+    ) -> tuple[int, str]:
+        """Return the errno and the name of the reason."""
+        call = ffi.new("struct eci_call *", {"op": op, "flags": flags, "fs": fs})
+        source = ffi.NULL if src is None else ffi.new("struct eci_place *", src)
+        target = ffi.new("struct eci_place *", dst or {})
+        verdict = ffi.new("struct eci_verdict *")
+        lib.eci_decide(self.policy, call, source, target, verdict)
+        return verdict.error, reasons.NAMES[verdict.reason]
+
+
+ALLOWED = (0, "performed")
+LOOSENING = (errno.EPERM, "refused:no-loosening")
+UNCOVERING = (errno.EPERM, "refused:no-uncovering")
+BUSY = (errno.EBUSY, "refused:kernel-fs-busy")
+PROTECTED = (errno.EPERM, "refused:host-protected-path")
+NEW_KERNEL_FS = (errno.EPERM, "refused:new-kernel-fs")
+
+
+@pytest.fixture
+def policy() -> Policy:
+    return Policy(GRANTS)
+
+
+def storage(sb: tuple[int, int], root: bytes) -> dict[str, Any]:
+    """Facts of the root of a mount that shows this storage."""
+    return {"sb_major": sb[0], "sb_minor": sb[1], "root": root, "is_root": 1}
+
+
+def at(point: bytes, *, mnt_id: int | None = None, covered: object = ()) -> dict[str, Any]:
+    """Facts of an initial mount, or of a copy of it; `covered` says what it lies on now."""
+    own, initially, initial_id = FILLED[point]
+    under = initially if covered == () else covered
+    facts: dict[str, Any] = {
+        "major": own[0],
+        "minor": own[1],
+        "ino": own[2],
+        "is_root": 1,
+        "mnt_id": initial_id if mnt_id is None else mnt_id,
+    }
+    if isinstance(under, tuple):
+        facts |= {"cov_known": 1}
+        facts |= dict(zip(("cov_major", "cov_minor", "cov_ino"), under, strict=True))
+    return facts
+
+
+@pytest.mark.parametrize(
+    ("flags", "op"),
+    [
+        (0, lib.ECI_OP_NEW),
+        (MS_RDONLY | MS_REC, lib.ECI_OP_NEW),
+        (MS_BIND, lib.ECI_OP_BIND),
+        (MS_BIND | MS_REC | MS_RDONLY, lib.ECI_OP_BIND),
+        (MS_REMOUNT, lib.ECI_OP_REMOUNT),
+        (MS_REMOUNT | MS_MOVE | MS_PRIVATE, lib.ECI_OP_REMOUNT),
+        (MS_REMOUNT | MS_BIND, lib.ECI_OP_REMOUNT_BIND),
+        (MS_REMOUNT | MS_BIND | MS_MOVE, lib.ECI_OP_REMOUNT_BIND),
+        (MS_REMOUNT | MS_BIND | MS_PRIVATE, lib.ECI_OP_REMOUNT_BIND),
+        (MS_BIND | MS_MOVE, lib.ECI_OP_BIND),
+        (MS_SHARED | MS_MOVE, lib.ECI_OP_PROPAGATION),
+        (MS_UNBINDABLE, lib.ECI_OP_PROPAGATION),
+        (MS_SLAVE | MS_REC, lib.ECI_OP_PROPAGATION),
+        (MS_MOVE, lib.ECI_OP_MOVE),
+        (MS_MGC_VAL | MS_BIND, lib.ECI_OP_BIND),
+        (MS_MGC_VAL | MS_REMOUNT | MS_BIND, lib.ECI_OP_REMOUNT_BIND),
+    ],
+)
+def test_forms_of_mount_are_told_apart_in_the_kernels_order(flags: int, op: int) -> None:
+    call = ffi.new("struct eci_call *")
+    lib.eci_decode_mount(flags, call)
+    assert call.op == op
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_every_flag_word_has_one_form_and_the_magic_never_changes_it(flags: int) -> None:
+    call = ffi.new("struct eci_call *")
+    lib.eci_decode_mount(flags, call)
+    assert lib.ECI_OP_NEW <= call.op <= lib.ECI_OP_MOVE
+    plain = call.op
+    lower = flags & 0xFFFF
+    lib.eci_decode_mount(lower, call)
+    without = call.op
+    lib.eci_decode_mount(lower | MS_MGC_VAL, call)
+    assert call.op == without
+    assert plain
+
+
+@pytest.mark.parametrize("op", [lib.ECI_OP_REMOUNT, lib.ECI_OP_REMOUNT_BIND])
+@pytest.mark.parametrize("root", [b"/volumes/a", b"/volumes/a/sub", b"/volumes/a/sub/deep"])
+def test_read_only_storage_stays_read_only_at_any_depth(
+    policy: Policy, op: int, root: bytes
+) -> None:
+    place = storage(VOLUME_SB, root)
+    assert policy.decide(op, 0, dst=place) == LOOSENING
+    assert policy.decide(op, MS_NOSUID, dst=place) == LOOSENING
+    assert policy.decide(op, MS_RDONLY, dst=place) == ALLOWED
+
+
+def test_a_name_that_only_begins_alike_is_another_directory(policy: Policy) -> None:
+    assert policy.decide(lib.ECI_OP_REMOUNT, 0, dst=storage(VOLUME_SB, b"/volumes/ab")) == ALLOWED
+
+
+def test_writable_storage_may_go_to_read_only_and_back(policy: Policy) -> None:
+    place = storage(VOLUME_SB, b"/volumes/b")
+    assert policy.decide(lib.ECI_OP_REMOUNT_BIND, MS_RDONLY, dst=place) == ALLOWED
+    assert policy.decide(lib.ECI_OP_REMOUNT_BIND, 0, dst=place) == ALLOWED
+
+
+def test_a_super_block_of_the_containers_own_is_free(policy: Policy) -> None:
+    assert policy.decide(lib.ECI_OP_REMOUNT, 0, dst=storage((0, 99), b"/")) == ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("held", "flag"),
+    [
+        (table.RDONLY, MS_RDONLY),
+        (table.NOSUID, MS_NOSUID),
+        (table.NODEV, MS_NODEV),
+        (table.NOEXEC, MS_NOEXEC),
+    ],
+)
+def test_each_flag_is_held_by_itself(held: int, flag: int) -> None:
+    every = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+    policy = Policy([RO_VOLUME._replace(flags=held)])
+    place = storage(VOLUME_SB, b"/volumes/a")
+    assert policy.decide(lib.ECI_OP_REMOUNT, every & ~flag, dst=place) == LOOSENING
+    assert policy.decide(lib.ECI_OP_REMOUNT, flag, dst=place) == ALLOWED
+
+
+def test_what_one_grant_leaves_open_is_open() -> None:
+    again = RO_VOLUME._replace(point=b"/again", flags=0)
+    both = Policy([RO_VOLUME, again])
+    assert both.decide(lib.ECI_OP_REMOUNT, 0, dst=storage(VOLUME_SB, b"/volumes/a")) == ALLOWED
+
+
+@pytest.mark.parametrize("flags", [0, MNT_DETACH, MNT_FORCE, MNT_EXPIRE, UMOUNT_NOFOLLOW])
+@pytest.mark.parametrize("point", [b"/proc/kcore", b"/ro"])
+def test_what_hides_something_stays(policy: Policy, point: bytes, flags: int) -> None:
+    assert policy.decide(lib.ECI_OP_UMOUNT, flags, dst=at(point)) == UNCOVERING
+    # A copy in another mount namespace has another id and the same inodes.
+    assert policy.decide(lib.ECI_OP_UMOUNT, flags, dst=at(point, mnt_id=9999)) == UNCOVERING
+    assert policy.decide(lib.ECI_OP_MOVE, MS_MOVE, src=at(point), dst={}) == UNCOVERING
+
+
+def test_a_bind_of_the_same_storage_elsewhere_may_go(policy: Policy) -> None:
+    bind = at(b"/ro", mnt_id=9999, covered=(0, 50, 12345))
+    assert policy.decide(lib.ECI_OP_UMOUNT, dst=bind) == ALLOWED
+    assert policy.decide(lib.ECI_OP_MOVE, MS_MOVE, src=bind, dst={}) == ALLOWED
+
+
+def test_not_knowing_what_is_beneath_is_a_refusal(policy: Policy) -> None:
+    assert policy.decide(lib.ECI_OP_UMOUNT, dst=at(b"/ro", covered=None)) == UNCOVERING
+
+
+def test_the_kernel_answers_for_what_is_no_mount(policy: Policy) -> None:
+    inside = at(b"/ro") | {"is_root": 0}
+    assert policy.decide(lib.ECI_OP_UMOUNT, dst=inside) == ALLOWED
+
+
+@pytest.mark.parametrize("point", [b"/proc", b"/sys"])
+def test_proc_and_sys_themselves_are_busy(policy: Policy, point: bytes) -> None:
+    for flags in (0, MNT_DETACH):
+        assert policy.decide(lib.ECI_OP_UMOUNT, flags, dst=at(point)) == BUSY
+    assert policy.decide(lib.ECI_OP_MOVE, MS_MOVE, src=at(point), dst={}) == BUSY
+
+
+def test_a_copy_of_proc_with_masks_may_not_be_detached_lazily(policy: Policy) -> None:
+    copy = at(b"/proc", mnt_id=9999, covered=(0, 50, 4711))
+    assert policy.decide(lib.ECI_OP_UMOUNT, MNT_DETACH, dst=copy) == BUSY
+    assert policy.decide(lib.ECI_OP_UMOUNT, 0, dst=copy) == ALLOWED
+    assert Policy(GRANTS, masked=False).decide(lib.ECI_OP_UMOUNT, MNT_DETACH, dst=copy) == ALLOWED
+
+
+@pytest.mark.parametrize("fs", [lib.ECI_FS_PROC, lib.ECI_FS_SYSFS])
+def test_no_new_proc_or_sysfs_where_the_own_one_has_masks(policy: Policy, fs: int) -> None:
+    assert policy.decide(lib.ECI_OP_NEW, fs=fs) == NEW_KERNEL_FS
+    assert Policy(GRANTS, masked=False).decide(lib.ECI_OP_NEW, fs=fs) == ALLOWED
+    assert policy.decide(lib.ECI_OP_NEW, fs=lib.ECI_FS_OTHER) == ALLOWED
+
+
+def test_what_lies_above_a_mask_is_bound_with_its_mounts_or_not(policy: Policy) -> None:
+    above = {"self_hits": lib.ECI_INODE_RECURSE}
+    assert policy.decide(lib.ECI_OP_BIND, MS_BIND, src=above, dst={}) == UNCOVERING
+    assert policy.decide(lib.ECI_OP_BIND, MS_BIND | MS_REC, src=above, dst={}) == ALLOWED
+    # Mounting on it, or under it, uncovers nothing.
+    assert policy.decide(lib.ECI_OP_NEW, dst=above) == ALLOWED
+
+
+PLACES_PROTECTED = [
+    {"self_hits": lib.ECI_INODE_PROTECTED},
+    {"self_hits": lib.ECI_INODE_ABOVE},
+    {"up_hits": lib.ECI_INODE_PROTECTED},
+    {"up_hits": lib.ECI_INODE_PROTECTED | lib.ECI_INODE_ABOVE},
+]
+
+
+@pytest.mark.parametrize("where", PLACES_PROTECTED)
+@pytest.mark.parametrize("op", range(lib.ECI_OP_NEW, lib.ECI_OP_UMOUNT + 1))
+def test_protected_paths_are_no_target_of_anything(
+    policy: Policy, op: int, where: dict[str, Any]
+) -> None:
+    assert policy.decide(op, src={}, dst=where) == PROTECTED
+
+
+@pytest.mark.parametrize("where", PLACES_PROTECTED)
+@pytest.mark.parametrize("op", [lib.ECI_OP_BIND, lib.ECI_OP_MOVE])
+def test_protected_paths_are_no_source_of_anything(
+    policy: Policy, op: int, where: dict[str, Any]
+) -> None:
+    assert policy.decide(op, MS_REC, src=where, dst={}) == PROTECTED
+
+
+def test_what_lies_beside_a_protected_path_is_free(policy: Policy) -> None:
+    beside = {"up_hits": lib.ECI_INODE_ABOVE}
+    assert policy.decide(lib.ECI_OP_BIND, MS_BIND, src=beside, dst=beside) == ALLOWED
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), st.integers(0, 7))
+def test_an_unknown_operation_is_denied(op: int, flags: int, fs: int) -> None:
+    error, _ = Policy(GRANTS).decide(op, flags, fs=fs)
+    if op not in range(lib.ECI_OP_NEW, lib.ECI_OP_UMOUNT + 1):
+        assert error == errno.EPERM
+    # Without a source that it needs, a call is denied as well.
+    if op in {lib.ECI_OP_BIND, lib.ECI_OP_MOVE}:
+        assert error == errno.EPERM
+
+
+def test_inode_rules_are_found_and_nothing_else() -> None:
+    rules = [
+        table.InodeRule(8, 1, ino, table.PROTECTED if ino % 2 else table.ABOVE)
+        for ino in range(1, 3000)
+    ]
+    policy = Policy([ROOTFS], rules)
+    for rule in rules:
+        assert lib.eci_policy_inode(policy.policy, 8, 1, rule.ino) == rule.what
+        assert lib.eci_policy_inode(policy.policy, 8, 2, rule.ino) == 0
+    assert lib.eci_policy_inode(policy.policy, 8, 1, 3000) == 0
+    assert lib.eci_policy_knows_device(policy.policy, 8, 1) == table.PROTECTED | table.ABOVE
+    assert lib.eci_policy_knows_device(policy.policy, 8, 2) == 0
+
+
+def test_marks_of_one_inode_add_up() -> None:
+    policy = Policy(
+        [ROOTFS],
+        [table.InodeRule(8, 1, 2, table.PROTECTED), table.InodeRule(8, 1, 2, table.ABOVE)],
+    )
+    assert lib.eci_policy_inode(policy.policy, 8, 1, 2) == table.PROTECTED | table.ABOVE
+
+
+@given(st.binary(max_size=400))
+def test_a_table_that_is_not_ours_is_refused(blob: bytes) -> None:
+    raw = ffi.new("char[]", max(len(blob), ffi.sizeof("struct eci_policy")))
+    ffi.memmove(raw, blob, len(blob))
+    assert lib.eci_policy_check(ffi.cast("struct eci_policy *", raw), len(blob)) == -errno.EINVAL
+
+
+@given(st.integers(0, 47), st.integers(0, 255))
+def test_a_damaged_head_is_refused_or_stays_inside(offset: int, byte: int) -> None:
+    blob = bytearray(
+        table.build(
+            GRANTS, [], proc_masked=True, sysfs_masked=True, ids=(100000, 65536), trace=False
+        )
+    )
+    blob[offset] = byte
+    raw = ffi.from_buffer("char[]", blob)
+    policy = ffi.cast("struct eci_policy *", raw)
+    if lib.eci_policy_check(policy, len(blob)) == 0:
+        place = ffi.new("struct eci_place *", storage(VOLUME_SB, b"/volumes/a"))
+        call = ffi.new("struct eci_call *", {"op": lib.ECI_OP_REMOUNT})
+        verdict = ffi.new("struct eci_verdict *")
+        lib.eci_decide(policy, call, ffi.NULL, place, verdict)
+        assert verdict.error in {0, errno.EPERM}
