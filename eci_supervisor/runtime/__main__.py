@@ -9,8 +9,21 @@ import os
 import signal
 import sys
 
+from eci_supervisor.kernel.features import MissingFeatureError
+from eci_supervisor.policy.settings import SettingsError
 from eci_supervisor.runtime import args, log
 from eci_supervisor.runtime.errors import EciError
+
+
+def _step(error: BaseException) -> str:
+    """Name our innermost function that `error` came through: errno alone says little."""
+    name = "start"
+    trace = error.__traceback__
+    while trace is not None:
+        if "eci_supervisor" in trace.tb_frame.f_code.co_filename:
+            name = trace.tb_frame.f_code.co_name
+        trace = trace.tb_next
+    return name.strip("_").replace("_", " ")
 
 
 def main(argv: list[str]) -> int:
@@ -28,12 +41,14 @@ def main(argv: list[str]) -> int:
         lifecycle.create(call, binary)
     except EciError as error:
         message = str(error)
-    except (OSError, ValueError, RuntimeError) as error:
-        message = f"eci-runtime: {error.strerror if isinstance(error, OSError) and error.strerror else error}"
-        if isinstance(error, OSError) and error.filename is not None:
+    except (SettingsError, MissingFeatureError) as error:
+        message = str(error)
+    except OSError as error:
+        message = f"eci-runtime: {_step(error)}: {error.strerror or error}"
+        if error.filename is not None:
             message += f": {os.fsdecode(error.filename)}"
     except Exception as error:
-        message = f"eci-runtime: internal error: {type(error).__name__}: {error}"
+        message = f"eci-runtime: internal error: {_step(error)}: {type(error).__name__}: {error}"
     log.report(message, runtime=runtime, log=log_file, log_format=log_format)
     return 1
 

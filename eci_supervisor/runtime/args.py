@@ -59,6 +59,8 @@ _CREATE = {
         "no-pivot": False,
         "no-new-keyring": False,
         "preserve-fds": True,
+        "help": False,
+        "h": False,
     },
     "crun": {
         "bundle": True,
@@ -283,7 +285,7 @@ def parse(runtime: str, argv: list[str], cwd: str) -> Invocation:
         words=tuple(kept),
         container_id=ids[0] if ids else "",
         bundle=bundle,
-        config=_absolute(bundle, own.get("config")) or f"{bundle}/config.json",
+        config=_absolute(bundle, own.get("config")) or os.path.join(bundle, "config.json"),
         root=_absolute(cwd, values.get("root")) or _DEFAULT_ROOT[runtime],
         log=values.get("log"),
         log_format=values.get("log-format"),

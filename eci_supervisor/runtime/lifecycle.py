@@ -368,14 +368,13 @@ def _oom_floor(spec: Spec) -> int | None:
     One that can be set is set for this process, and so inherited.
     """
     wanted = oci.part(spec, "process", dict).get("oomScoreAdj")
-    with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
-        own = int(file.read())
+    path = "/proc/self/oom_score_adj"
+    with closing(os.open(path, os.O_RDWR | os.O_CLOEXEC)) as fd:
+        own = int(os.read(fd, 32))
         if not isinstance(wanted, int) or wanted >= own:
             return None
         try:
-            file.seek(0)
-            file.write(str(wanted))
-            file.flush()
+            os.pwrite(fd, str(wanted).encode("ascii"), 0)
         except OSError:
             return own
     return None

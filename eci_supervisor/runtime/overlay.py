@@ -40,7 +40,9 @@ class Layers:
     @property
     def work(self) -> bytes | None:
         """The work directory of the second overlay: beside the engine's own, on the same mount."""
-        return None if self.upper is None else os.path.dirname(self.upper) + b"/" + WORK_NAME.encode()
+        return (
+            None if self.upper is None else os.path.dirname(self.upper) + b"/" + WORK_NAME.encode()
+        )
 
 
 def layers(mount: Mount, exists: Callable[[bytes], bool] = os.path.isdir) -> Layers:
