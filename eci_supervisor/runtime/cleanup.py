@@ -15,7 +15,6 @@ import os
 import shutil
 import sys
 import time
-
 from typing import TYPE_CHECKING
 
 from eci_supervisor.runtime import overlay, state
@@ -188,6 +187,33 @@ def _wait_while(condition: Callable[[], bool]) -> bool:
     return True
 
 
+def _enter_engine_mounts(inode: int) -> None:
+    """Go into the engine's mount namespace, by way of the ancestor that lives in it.
+
+    The hook of `runc run` starts in the stage's own namespace; what it gave back there, the
+    engine would not see.  Without such an ancestor nothing is done: then nobody waits for it.
+    """
+    pid = os.getpid()
+    while pid > 0:
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if os.fstat(fd).st_ino == inode:
+                    if pid != os.getpid():
+                        from eci_supervisor.kernel import syscalls  # noqa: PLC0415 - seldom needed
+
+                        syscalls.setns(fd, syscalls.lib.CLONE_NEWNS)
+                    return
+            finally:
+                os.close(fd)
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                # The second field is the name, in parentheses; the fourth the parent: proc(5).
+                pid = int(file.read().rpartition(b")")[2].split()[1])
+        except FileNotFoundError:
+            return
+
+
 def main(argv: list[str]) -> int:
     """Run the poststop hook: argv is the one state directory."""
     if len(argv) != 1:
@@ -196,6 +222,9 @@ def main(argv: list[str]) -> int:
     try:
         # The keeper has the last trace lines to write; then nothing of ours is left running.
         _wait_while(lambda: _held(f"{argv[0]}/{state.KEPT}"))
+        record = state.read_record(argv[0])
+        if record is not None:
+            _enter_engine_mounts(record.mount_namespace)
         clean(argv[0])
     except OSError as error:
         sys.stderr.write(f"eci-runtime: cannot clear up {argv[0]}: {error}\n")

@@ -243,6 +243,7 @@ def take(request: Request, *, supervised: bool) -> Taken:
                 if request.layers is None or request.layers.work is None
                 else os.fsdecode(request.layers.work),
                 engine_rootfs=request.engine_rootfs,
+                mount_namespace=os.stat("/proc/self/ns/mnt").st_ino,
                 supervised=supervised,
             )
             state.write_record(state_dir, record)
@@ -291,11 +292,8 @@ def _stage_mounts(stage: Stage, request: Request, taken: Taken) -> dict[int, Sta
                 if own is not None:
                     os.close(own)
         elif mount.get("type") == "sysfs" and request.joins.network_of_host:
-            # A new sysfs shows a network namespace, and needs rights over it: sysfs(5).  Not
-            # recursive: what is mounted beneath, the cgroup tree above all, is the host's.
-            staged[index] = stage.bind(
-                index, "/sys", [*options, "ro", "nosuid", "nodev", "noexec"], None
-            )
+            # A sysfs shows a network namespace, and to mount one needs rights over it: sysfs(5).
+            staged[index] = stage.sysfs(index, oci.namespaces(request.spec)["network"], options)
     return staged
 
 
@@ -543,6 +541,7 @@ def create(call: Invocation, binary: str) -> NoReturn:
     )
     taken = take(request, supervised=profile is not None)
     clean = functools.partial(cleanup.clean, nonce=taken.record.nonce)
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
         # The keeper is heavy to import, and not wanted before all has been found in order.
         from eci_supervisor.supervisor.keeper import fork_keeper
@@ -553,6 +552,7 @@ def create(call: Invocation, binary: str) -> NoReturn:
         become(binary, call.with_bundle(f"{taken.state_dir}/bundle"))
     except BaseException:
         # The keeper does the same when we are gone; but the caller shall find nothing when we
-        # return.  Mounts in a namespace of ours go with us.
+        # return.  Back home first: the stage's mounts are gone then, and the engine's reachable.
+        syscalls.setns(home, lib.CLONE_NEWNS)
         clean(taken.state_dir)
         raise

@@ -241,6 +241,29 @@ class Stage:
             shown = syscalls.fstatfs_flags(tree)
         return Staged(self.path(name), tuple(flag for flag, bit in _SHOWN.items() if shown & bit))
 
+    def sysfs(self, index: int, network: str, options: list[str]) -> Staged:
+        """Prepare a read-only sysfs of the network namespace `network` for entry `index`.
+
+        A new one, not a bind of /sys: that would show the interfaces of the host, and beneath
+        it the host's cgroup tree.
+        """
+        with (
+            closing(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as home,
+            closing(os.open(network, os.O_RDONLY | os.O_CLOEXEC)) as away,
+        ):
+            syscalls.setns(away, lib.CLONE_NEWNET)
+            try:
+                tree = syscalls.detached("sysfs", {})
+            finally:
+                syscalls.setns(home, lib.CLONE_NEWNET)
+        flags = ("ro", "nosuid", "nodev", "noexec")
+        with closing(tree):
+            to_set, to_clear, _ = attributes([*options, *flags])
+            syscalls.mount_setattr(tree, b"", lib.AT_EMPTY_PATH, attr_set=to_set, attr_clr=to_clear)
+            self._mount_point(str(index), directory=True)
+            self._attach(tree, self.tmpfs, str(index))
+        return Staged(self.path(str(index)), flags)
+
     # -- devices ----------------------------------------------------------------------------
 
     def device(self, number: int, device: Device, owner: int, group: int) -> str:

@@ -46,6 +46,8 @@ class Record(msgspec.Struct, frozen=True):
     work: str | None = None
     """Our overlay work directory beside the engine's."""
     engine_rootfs: str | None = None
+    mount_namespace: int = 0
+    """Inode of the mount namespace that the engine lives in, where its own mount is to be given back."""
     supervised: bool = False
 
 
