@@ -5,6 +5,7 @@
 #ifndef ECI_API_H
 #define ECI_API_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* cffi: begin */
@@ -37,7 +38,6 @@
  */
 struct eci_grant {
     /* Filled by the worker, as statx reports: */
-    uint64_t mnt_id;  /* unique id of the initial mount */
     uint64_t own_ino; /* inode and device of the root of the mount */
     uint32_t own_major;
     uint32_t own_minor;
@@ -156,10 +156,11 @@ uint32_t eci_policy_inode(const struct eci_policy *policy, uint32_t major, uint3
                           uint64_t ino);
 /* Not 0 when the policy knows an inode on that device. */
 uint32_t eci_policy_knows_device(const struct eci_policy *policy, uint32_t major, uint32_t minor);
-/* Flags that a mount of this storage has to keep: those that every grant covering it holds. */
+/* Flags that a mount of this storage has to keep: those of the nearest grant that covers it. */
 uint32_t eci_policy_held(const struct eci_policy *policy, uint32_t major, uint32_t minor,
                          const char *root);
-/* Not 0 when an initial mount with this root inode hides something. */
+bool eci_grant_is_kernel_fs(const struct eci_grant *grant);
+/* Not 0 when a rule cares where a mount with this root inode lies. */
 uint32_t eci_policy_hides(const struct eci_policy *policy, uint32_t major, uint32_t minor,
                           uint64_t ino);
 

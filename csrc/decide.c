@@ -65,57 +65,35 @@ static bool same_root(const struct eci_grant *grant, const struct eci_place *pla
 }
 
 /*
- * Rule 2.  A mount may go unless it lies where an initial mount hides something.  Its own storage
- * and the inode under it must both be the initial mount's: a bind of the same storage elsewhere
- * is the container's own.
+ * Does the mount lie where the initial one lies?  Its root and the inode under it must both be the
+ * initial mount's: a bind of the same storage elsewhere is the container's own.  Where the inode
+ * beneath could not be found out, the worst is believed.
  */
-static bool leaves_uncovered(const struct eci_policy *policy, const struct eci_place *place)
+static bool in_its_place(const struct eci_grant *grant, const struct eci_place *place)
 {
-    const struct eci_grant *grants = eci_policy_grants(policy);
-
-    for (uint32_t i = 0; i < policy->n_grants; i++) {
-        const struct eci_grant *grant = &grants[i];
-
-        if (!grant->hides || !same_root(grant, place))
-            continue;
-        /* What lies beneath could not be found out: believe the worst. */
-        if (!place->cov_known)
-            return true;
-        if (grant->cov_ino == place->cov_ino && grant->cov_major == place->cov_major &&
-            grant->cov_minor == place->cov_minor)
-            return true;
-    }
-    return false;
+    if (!same_root(grant, place))
+        return false;
+    return !place->cov_known ||
+           (grant->cov_ino == place->cov_ino && grant->cov_major == place->cov_major &&
+            grant->cov_minor == place->cov_minor);
 }
 
-/*
- * /proc and /sys themselves.  The initial ones stay.  A copy that carries masks may not be
- * detached lazily either: the kernel takes unlocked children off a detached mount, and whoever
- * holds a directory fd on it would look under the masks.
- */
-static bool is_kernel_fs_root(const struct eci_policy *policy, const struct eci_call *call,
-                              const struct eci_place *place)
+/* Rule 2 of a mount that is to go: 0, or the errno of the refusal. */
+static int must_stay(const struct eci_policy *policy, const struct eci_place *place)
 {
     const struct eci_grant *grants = eci_policy_grants(policy);
+    int error = 0;
 
     for (uint32_t i = 0; i < policy->n_grants; i++) {
         const struct eci_grant *grant = &grants[i];
-        bool masked;
 
-        if (grant->kind == ECI_KIND_PROC)
-            masked = policy->proc_masked;
-        else if (grant->kind == ECI_KIND_SYSFS)
-            masked = policy->sysfs_masked;
-        else
-            continue;
-        if (!same_root(grant, place))
-            continue;
-        if (grant->mnt_id == place->mnt_id)
-            return true;
-        if (masked && call->op == ECI_OP_UMOUNT && (call->flags & MNT_DETACH))
-            return true;
+        /* /proc and /sys themselves; a copy elsewhere goes with the masks on it. */
+        if (eci_grant_is_kernel_fs(grant) && in_its_place(grant, place))
+            return EBUSY;
+        if (grant->hides && in_its_place(grant, place))
+            error = EPERM;
     }
-    return false;
+    return error;
 }
 
 static void refuse(struct eci_verdict *verdict, int error, uint32_t reason)
@@ -130,16 +108,14 @@ static void allow(struct eci_verdict *verdict)
     verdict->reason = ECI_REASON_PERFORMED;
 }
 
-static void decide_removal(const struct eci_policy *policy, const struct eci_call *call,
-                           const struct eci_place *place, struct eci_verdict *verdict)
+static void decide_removal(const struct eci_policy *policy, const struct eci_place *place,
+                           struct eci_verdict *verdict)
 {
     /* Not the root of a mount: nothing can go; the kernel says EINVAL. */
-    if (!place->is_root)
-        allow(verdict);
-    else if (is_kernel_fs_root(policy, call, place))
-        refuse(verdict, EBUSY, ECI_REASON_KERNEL_FS_BUSY);
-    else if (leaves_uncovered(policy, place))
-        refuse(verdict, EPERM, ECI_REASON_UNCOVER);
+    int error = place->is_root ? must_stay(policy, place) : 0;
+
+    if (error)
+        refuse(verdict, error, error == EBUSY ? ECI_REASON_KERNEL_FS_BUSY : ECI_REASON_UNCOVER);
     else
         allow(verdict);
 }
@@ -186,10 +162,10 @@ void eci_decide(const struct eci_policy *policy, const struct eci_call *call,
         return;
     case ECI_OP_MOVE:
         if (src)
-            decide_removal(policy, call, src, verdict);
+            decide_removal(policy, src, verdict);
         return;
     case ECI_OP_UMOUNT:
-        decide_removal(policy, call, dst, verdict);
+        decide_removal(policy, dst, verdict);
         return;
     default:
         return;

@@ -7,12 +7,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/vfs.h>
 
 #include "compat.h"
 #include "worker.h"
@@ -232,19 +230,18 @@ int facts_mount_point(uint64_t mnt_id, char out[PATH_MAX])
     return r >= PATH_MAX ? -ENAMETOOLONG : 0;
 }
 
-/* Everything above a mask, up to the root of its procfs or sysfs, is bound recursively or not. */
+/*
+ * What lies above something hidden, up to the root of its mount, is bound with its mounts or not
+ * at all; the kernel says so too, of mounts that it has locked.
+ */
 static int mark_above(struct eci_policy *policy, int parent)
 {
     cleanup_fd int at = dup(parent);
-    struct statfs fs;
     struct statx first;
     struct statx here;
 
-    if (at < 0 || fstatfs(at, &fs) < 0)
+    if (at < 0)
         return -errno;
-    /* Elsewhere a directory can be renamed away from above its mounts; see ARCHITECTURE.md. */
-    if (fs.f_type != PROC_SUPER_MAGIC && fs.f_type != SYSFS_MAGIC)
-        return 0;
     int r = stat_at(at, "", &first);
     if (r < 0)
         return r;
@@ -287,7 +284,7 @@ static int open_parent(char *point, const char **name)
 
 /*
  * Completes the table before the first call is decided, in the container's mount namespace:
- * the inodes under the mounts that hide something, and the ids of /proc and /sys.
+ * the inodes under the mounts that have to stay where they are.
  */
 int facts_prepare(const struct worker *worker)
 {
@@ -303,17 +300,14 @@ int facts_prepare(const struct worker *worker)
         struct statx stx;
         int r;
 
-        if (!grant->hides && grant->kind != ECI_KIND_PROC && grant->kind != ECI_KIND_SYSFS)
+        if (!grant->hides && !eci_grant_is_kernel_fs(grant))
             continue;
         r = stat_at(AT_FDCWD, point, &stx);
         if (r < 0)
             return r;
-        grant->mnt_id = stx.stx_mnt_id;
         grant->own_major = stx.stx_dev_major;
         grant->own_minor = stx.stx_dev_minor;
         grant->own_ino = stx.stx_ino;
-        if (!grant->hides)
-            continue;
         if (snprintf(copy, sizeof(copy), "%s", point) >= (int)sizeof(copy))
             return -ENAMETOOLONG;
         parent = open_parent(copy, &name);
@@ -325,6 +319,9 @@ int facts_prepare(const struct worker *worker)
         grant->cov_major = stx.stx_dev_major;
         grant->cov_minor = stx.stx_dev_minor;
         grant->cov_ino = stx.stx_ino;
+        /* Under /proc and /sys there is an empty directory of the image. */
+        if (eci_grant_is_kernel_fs(grant))
+            continue;
         r = mark_above(policy, parent);
         if (r < 0)
             return r;

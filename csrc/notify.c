@@ -103,6 +103,8 @@ static int do_umount(struct session *session, struct caller *caller, struct eci_
     int r;
 
     call.flags &= 0xffffffff; /* an int in the kernel */
+    if ((call.flags & MNT_EXPIRE) && perform_expire(caller, session->args.path, call.flags))
+        return 0;
     r = resolve(caller, session->args.path, !(call.flags & UMOUNT_NOFOLLOW), WANT_NAME, &target);
     if (r == 0)
         r = facts_place(session->worker, &target, &session->target);

@@ -402,6 +402,22 @@ int perform_umount(struct session *session, struct target *target, uint64_t mnt_
     return umount2(target->name, (int)(flags | UMOUNT_NOFOLLOW)) < 0 ? -errno : 0;
 }
 
+/*
+ * MNT_EXPIRE unmounts only what it marked in an earlier call and nobody has used since, and a
+ * look at the mount counts as use.  So it is tried before looking.  That can take no mount away
+ * that a rule keeps: a mark is set by this very call alone, a refusal follows a look, which
+ * clears the mark, and whatever bears one has been allowed to go.  True when it is gone.
+ */
+bool perform_expire(struct caller *caller, const char *path, uint64_t flags)
+{
+    struct target target = TARGET_INIT;
+    bool gone = resolve_name(caller, path, &target) == 0 && fchdir(target.parent) == 0 &&
+                umount2(target.name, (int)(flags | UMOUNT_NOFOLLOW)) == 0;
+
+    target_close(&target);
+    return gone;
+}
+
 /* Takes back a mount whose caller was interrupted before it got the answer. */
 void perform_undo(struct session *session, struct caller *caller, const char *path, uint64_t under)
 {

@@ -118,20 +118,30 @@ uint32_t eci_policy_held(const struct eci_policy *policy, uint32_t major, uint32
                          const char *root)
 {
     const struct eci_grant *grants = eci_policy_grants(policy);
-    uint32_t held = ECI_HELD_FLAGS;
-    bool granted = false;
+    uint32_t held = 0;
+    size_t deepest = 0;
 
-    /* A flag that one grant of the same storage leaves open is open already. */
+    /*
+     * The nearest grant counts: /proc/sys is read-only though /proc is not.  Of several for the
+     * very same directory, what one leaves open is open.
+     */
     for (uint32_t i = 0; i < policy->n_grants; i++) {
         const struct eci_grant *grant = &grants[i];
+        const char *granted = (const char *)policy + grant->root_off;
+        size_t depth = strlen(granted);
 
-        if (grant->sb_major != major || grant->sb_minor != minor ||
-            !is_within(root, (const char *)policy + grant->root_off))
+        if (grant->sb_major != major || grant->sb_minor != minor || depth < deepest ||
+            !is_within(root, granted))
             continue;
-        held &= grant->flags;
-        granted = true;
+        held = depth > deepest ? grant->flags : held & grant->flags;
+        deepest = depth;
     }
-    return granted ? held : 0;
+    return held;
+}
+
+bool eci_grant_is_kernel_fs(const struct eci_grant *grant)
+{
+    return grant->kind == ECI_KIND_PROC || grant->kind == ECI_KIND_SYSFS;
 }
 
 uint32_t eci_policy_hides(const struct eci_policy *policy, uint32_t major, uint32_t minor,
@@ -140,8 +150,8 @@ uint32_t eci_policy_hides(const struct eci_policy *policy, uint32_t major, uint3
     const struct eci_grant *grants = eci_policy_grants(policy);
 
     for (uint32_t i = 0; i < policy->n_grants; i++)
-        if (grants[i].hides && grants[i].own_ino == ino && grants[i].own_major == major &&
-            grants[i].own_minor == minor)
+        if ((grants[i].hides || eci_grant_is_kernel_fs(&grants[i])) && grants[i].own_ino == ino &&
+            grants[i].own_major == major && grants[i].own_minor == minor)
             return 1;
     return 0;
 }

@@ -268,33 +268,47 @@ static const char *last_name(const char *path, size_t *before, size_t *len)
     return path + start;
 }
 
-/* One openat2 for the object; for a name, one for its directory and a look at it from there. */
-static int resolve_fast(struct caller *caller, const char *path, bool follow, unsigned int want,
-                        struct target *target)
+/*
+ * The directory and the name, without a look at what the name stands for: -ELOOP where a path
+ * does not end in a plain name.
+ */
+int resolve_name(struct caller *caller, const char *path, struct target *target)
 {
     int base = *path == '/' ? AT_FDCWD : open_cwd(caller);
     char head[PATH_MAX];
     size_t before;
     size_t len;
-    const char *name;
-    int r;
+    const char *name = last_name(path, &before, &len);
 
     if (*path != '/' && base < 0)
         return base;
-    if (!(want & WANT_NAME)) {
-        target->fd = open_path(base, path, follow ? 0 : O_NOFOLLOW, RESOLVE_NO_MAGICLINKS);
-        return target->fd < 0 ? target->fd : stat_at(target->fd, "", &target->stx);
-    }
-    name = last_name(path, &before, &len);
     if (!name || path[before + len])
-        return -ELOOP; /* the step-by-step walk sorts it out */
+        return -ELOOP;
     memcpy(head, path, before);
     memcpy(head + before, ".", 2);
     memcpy(target->name, name, len);
     target->name[len] = 0;
     target->parent = open_path(base, head, O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
-    if (target->parent < 0)
-        return target->parent;
+    return target->parent < 0 ? target->parent : 0;
+}
+
+/* One openat2 for the object; for a name, one for its directory and a look at it from there. */
+static int resolve_fast(struct caller *caller, const char *path, bool follow, unsigned int want,
+                        struct target *target)
+{
+    int base;
+    int r;
+
+    if (!(want & WANT_NAME)) {
+        base = *path == '/' ? AT_FDCWD : open_cwd(caller);
+        if (*path != '/' && base < 0)
+            return base;
+        target->fd = open_path(base, path, follow ? 0 : O_NOFOLLOW, RESOLVE_NO_MAGICLINKS);
+        return target->fd < 0 ? target->fd : stat_at(target->fd, "", &target->stx);
+    }
+    r = resolve_name(caller, path, target);
+    if (r < 0)
+        return r; /* -ELOOP: the step-by-step walk sorts it out */
     if (want & WANT_OBJECT) {
         target->fd = open_path(target->parent, target->name, O_NOFOLLOW, 0);
         if (target->fd < 0)

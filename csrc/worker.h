@@ -139,6 +139,7 @@ struct target {
     }
 int resolve(struct caller *caller, const char *path, bool follow, unsigned int want,
             struct target *target);
+int resolve_name(struct caller *caller, const char *path, struct target *target);
 int stat_at(int fd, const char *name, struct statx *stx);
 void target_close(struct target *target);
 
@@ -159,6 +160,7 @@ int perform_on(struct session *session, int source, int target, uint64_t flags, 
 int perform_remount(struct session *session, int target, uint64_t flags,
                     const struct mount_args *args);
 int perform_umount(struct session *session, struct target *target, uint64_t mnt_id, uint64_t flags);
+bool perform_expire(struct caller *caller, const char *path, uint64_t flags);
 void perform_undo(struct session *session, struct caller *caller, const char *path, uint64_t under);
 
 /* notify.c: the protocol. */

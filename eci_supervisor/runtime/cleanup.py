@@ -1,4 +1,6 @@
-"""Clearing up after a container.  Idempotent; also the poststop hook:
+"""Clearing up after a container.
+
+Idempotent; also the poststop hook:
 
     python -I -m eci_supervisor.runtime.cleanup STATE_DIR
 
@@ -51,7 +53,7 @@ def clean_locked(store: RangeStore, state_dir: str, nonce: str | None = None) ->
     if record is not None and record.work is not None:
         _remove_work(record.work)
     if record is not None and record.engine_rootfs is not None:
-        _let_go(record.engine_rootfs)
+        _let_go(state_dir, record.engine_rootfs)
     store.release(os.path.basename(state_dir))
     _remove_state(state_dir)
 
@@ -63,10 +65,33 @@ def _remove_work(path: str) -> None:
             shutil.rmtree(path)
 
 
-def _let_go(engine_rootfs: str) -> None:
+def _enter_engine_namespace(state_dir: str) -> None:
+    """Go to the mount namespace that the view was mounted in, if this is another one.
+
+    A `crun delete` runs in a private one of the launcher's, from where nothing propagates.
+    """
+    from eci_supervisor.kernel import syscalls  # noqa: PLC0415 - not always needed
+
+    try:
+        with open(f"{state_dir}/view.pid", encoding="ascii") as file:
+            pid = int(file.read())
+        if os.path.basename(os.readlink(f"/proc/{pid}/exe")) != "eci-view":
+            return
+        namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return
+    try:
+        if not os.path.samestat(os.fstat(namespace), os.stat("/proc/self/ns/mnt")):
+            syscalls.setns(namespace, syscalls.lib.CLONE_NEWNS)
+    finally:
+        os.close(namespace)
+
+
+def _let_go(state_dir: str, engine_rootfs: str) -> None:
     """Give the engine's own mount back as it was; where it is gone already nothing is to do."""
     from eci_supervisor.kernel import mountinfo, syscalls  # noqa: PLC0415 - not always needed
 
+    _enter_engine_namespace(state_dir)
     target = os.fsencode(engine_rootfs)
     lib = syscalls.lib
     for mount in mountinfo.read():

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PROGRAM = Path(__file__).parent.parent / "bin" / "eci-view"
 READY_SECONDS = 10
+PID_FILE = "view.pid"
+"""In the state directory: who serves the view, in the host's PID namespace."""
 
 
 class ViewError(Exception):
@@ -35,7 +37,7 @@ def start(charge: Charge, pid: int, engine_rootfs: str, errors: int) -> None:
         ready, tell = os.pipe2(os.O_CLOEXEC)
         fds += [tell, ready]
         root, mntns = fds[:2]
-        subprocess.Popen(
+        process = subprocess.Popen(
             [
                 PROGRAM,
                 f"--base={charge.base}",
@@ -54,6 +56,7 @@ def start(charge: Charge, pid: int, engine_rootfs: str, errors: int) -> None:
             start_new_session=True,
         )
         os.close(fds.pop(2))
+        Path(charge.state_dir, PID_FILE).write_text(f"{process.pid}\n", encoding="ascii")
         readable, _, _ = select.select([ready], [], [], READY_SECONDS)
         if not readable or not os.read(ready, 1):
             msg = f"eci-view did not come up on {engine_rootfs}"
