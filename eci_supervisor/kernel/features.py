@@ -73,7 +73,10 @@ def require(proc: str = "/proc") -> None:
         raise MissingFeatureError(msg)
     limit = _read(f"{proc}/sys/user/max_user_namespaces")
     if limit is None:
-        msg = "this kernel has no user namespaces (CONFIG_USER_NS): no container can be isolated; boot one that has"
+        msg = (
+            "this kernel has no user namespaces (CONFIG_USER_NS), so no container can be "
+            "isolated: boot one that has"
+        )
         raise MissingFeatureError(msg)
     if limit == "0":
         msg = (
@@ -82,5 +85,8 @@ def require(proc: str = "/proc") -> None:
         raise MissingFeatureError(msg)
     actions = _read(f"{proc}/sys/kernel/seccomp/actions_avail")
     if actions is None or "user_notif" not in actions.split():
-        msg = "this kernel has no seccomp user notification (CONFIG_SECCOMP_FILTER): mounts cannot be supervised"
+        msg = (
+            "this kernel has no seccomp user notification (CONFIG_SECCOMP_FILTER), so mounts "
+            "cannot be supervised: boot one that has"
+        )
         raise MissingFeatureError(msg)

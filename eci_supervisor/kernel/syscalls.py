@@ -5,6 +5,7 @@ A failure raises ``OSError`` with the call's errno and a text in strace's form, 
 descriptor is close-on-exec and belongs to the caller.  Paths are taken as ``str`` or
 ``bytes``; a NUL in one is a ``ValueError``, never a silent cut.
 """
+# ruff: noqa: D402 - a call's name with its manual section is how its docstring begins
 
 from __future__ import annotations
 
@@ -74,7 +75,7 @@ def _word(value: object) -> str:
         return f'"{text}"'
     if value is None:
         return "NULL"
-    if isinstance(value, int) and value > 9:
+    if isinstance(value, int) and value > 9:  # noqa: PLR2004 - one digit reads the same
         return hex(value)
     return str(value)
 

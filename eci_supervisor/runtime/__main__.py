@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     try:
         call = args.parse(runtime, words, os.getcwd())
         log_file, log_format = call.log, call.log_format
-        from eci_supervisor.runtime import lifecycle
+        from eci_supervisor.runtime import lifecycle  # noqa: PLC0415 - help needs none of it
 
         if call.help is not None:
             lifecycle.become(binary, [runtime, *call.help])
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         message = f"eci-runtime: {_step(error)}: {error.strerror or error}"
         if error.filename is not None:
             message += f": {os.fsdecode(error.filename)}"
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the user gets one line, and no container
         message = f"eci-runtime: internal error: {_step(error)}: {type(error).__name__}: {error}"
     log.report(message, runtime=runtime, log=log_file, log_format=log_format)
     return 1

@@ -111,6 +111,7 @@ _RESTORE = {
     },
 }
 _SUB = {"create": _CREATE, "run": _RUN, "restore": _RESTORE}
+_REPLACED = ("bundle", "config", "console-socket", "pid-file")
 _HELP = {"help", "h", "usage", "?"}
 _VERSION = {"version", "v", "V"}
 _LONG = {"b": "bundle", "f": "config", "d": "detach"}
@@ -127,7 +128,7 @@ class Invocation:
     """The words before the sub-command, without our own."""
     subcommand: str
     words: tuple[str, ...]
-    """The words after the sub-command without `--bundle`, `--config`, `--console-socket` and `--pid-file`."""
+    """The words after the sub-command, without the flags that `with_bundle` puts back."""
     container_id: str
     bundle: str
     """Absolute."""
@@ -218,80 +219,90 @@ def _width(flags: list[_Flag]) -> int:
     return len(flags[-1].words)
 
 
-def parse(runtime: str, argv: list[str], cwd: str) -> Invocation:
-    """Read `argv`, the words after the program's name.
+@dataclass(slots=True)
+class _Words:
+    """What one half of the command line comes to."""
 
-    UsageError for what the runtime would not take either.
-    """
-    settings: str | None = None
-    values: dict[str, str | None] = {}
-    global_words: list[str] = []
+    kept: list[str]
+    values: dict[str, str | None]
+    arguments: list[str]
+
+
+def _read_global(runtime: str, argv: list[str]) -> tuple[_Words, int]:
+    """Read the global flags; also the index of the sub-command."""
     table = {**_GLOBAL[runtime], "settings": True}
+    words = _Words([], {}, [])
     at = 0
     while at < len(argv) and argv[at].startswith("-") and argv[at] != "--":
         flags = _take(runtime, argv, at, table)
         at += _width(flags)
         for flag in flags:
-            if flag.name == "settings":
-                settings = flag.value
-                continue
-            values[flag.name] = flag.value
-            global_words += flag.words
-    if at < len(argv) and argv[at] == "--":
+            words.values[flag.name] = flag.value
+            if flag.name != "settings":
+                words.kept += flag.words
+    if argv[at : at + 1] == ["--"]:
         at += 1
-    if at >= len(argv) or argv[at] not in WRAPPED:
-        msg = "expected one of the sub-commands create, run and restore"
-        raise UsageError(msg)
-    subcommand = argv[at]
-    table = _SUB[subcommand][runtime]
-    kept: list[str] = []
-    own: dict[str, str | None] = {}
-    ids: list[str] = []
-    rest = argv[at + 1 :]
+    return words, at
+
+
+def _read_sub(runtime: str, argv: list[str], table: dict[str, bool]) -> _Words:
+    """Read what follows the sub-command; our replacements of `_REPLACED` are not kept."""
+    words = _Words([], {}, [])
     at = 0
-    while at < len(rest):
-        word = rest[at]
+    while at < len(argv):
+        word = argv[at]
         if word == "--":
-            ids += rest[at + 1 :]
-            kept += rest[at:]
+            words.arguments += argv[at + 1 :]
+            words.kept += argv[at:]
             break
-        if word.startswith("-") and word != "-" and (runtime == "crun" or not ids):
-            flags = _take(runtime, rest, at, table)
-            at += _width(flags)
-            for flag in flags:
-                if flag.name in ("bundle", "config", "console-socket", "pid-file"):
-                    own[flag.name] = flag.value
-                else:
-                    own.setdefault(flag.name, flag.value)
-                    kept += flag.words
+        if not word.startswith("-") or word == "-" or (runtime == "runc" and words.arguments):
+            words.arguments.append(word)
+            words.kept.append(word)
+            at += 1
             continue
-        ids.append(word)
-        kept.append(word)
-        at += 1
+        flags = _take(runtime, argv, at, table)
+        at += _width(flags)
+        for flag in flags:
+            words.values[flag.name] = flag.value
+            if flag.name not in _REPLACED:
+                words.kept += flag.words
+    return words
+
+
+def parse(runtime: str, argv: list[str], cwd: str) -> Invocation:
+    """Read `argv`, the words after the program's name.
+
+    UsageError for what the runtime would not take either.
+    """
+    outer, at = _read_global(runtime, argv)
+    if at >= len(argv) or argv[at] not in WRAPPED:
+        raise UsageError("expected one of the sub-commands create, run and restore")
+    subcommand = argv[at]
+    inner = _read_sub(runtime, argv[at + 1 :], _SUB[subcommand][runtime])
     asked: tuple[str, ...] | None = None
-    if _VERSION & values.keys():
+    if _VERSION & outer.values.keys():
         asked = ("--version",)
-    elif _HELP & (values.keys() | own.keys()):
+    elif _HELP & (outer.values.keys() | inner.values.keys()):
         asked = (subcommand, "--help")
-    elif len(ids) != 1:
+    elif len(inner.arguments) != 1:
         raise UsageError(f'"{subcommand}" requires exactly 1 argument: the container id')
-    bundle = os.path.normpath(os.path.join(cwd, own.get("bundle") or "."))
+    bundle = os.path.normpath(os.path.join(cwd, inner.values.get("bundle") or "."))
     # runc makes the pid file absolute before it enters the bundle, crun afterwards.
     pid_base = cwd if runtime == "runc" else bundle
     return Invocation(
         runtime=runtime,
-        global_words=tuple(global_words),
+        global_words=tuple(outer.kept),
         subcommand=subcommand,
-        words=tuple(kept),
-        container_id=ids[0] if ids else "",
+        words=tuple(inner.kept),
+        container_id=inner.arguments[0] if inner.arguments else "",
         bundle=bundle,
-        config=_absolute(bundle, own.get("config")) or os.path.join(bundle, "config.json"),
-        root=_absolute(cwd, values.get("root")) or _DEFAULT_ROOT[runtime],
-        log=values.get("log"),
-        log_format=values.get("log-format"),
-        console_socket=_absolute(bundle, own.get("console-socket")),
-        pid_file=_absolute(pid_base, own.get("pid-file")),
-        settings=settings,
+        config=_absolute(bundle, inner.values.get("config")) or os.path.join(bundle, "config.json"),
+        root=_absolute(cwd, outer.values.get("root")) or _DEFAULT_ROOT[runtime],
+        log=outer.values.get("log"),
+        log_format=outer.values.get("log-format"),
+        console_socket=_absolute(bundle, inner.values.get("console-socket")),
+        pid_file=_absolute(pid_base, inner.values.get("pid-file")),
+        settings=outer.values.get("settings"),
         help=asked,
     )
 

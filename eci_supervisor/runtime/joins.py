@@ -53,7 +53,8 @@ def _owner(joined: Joined) -> int:
         return syscalls.ns_get_userns(joined.fd)
     except OSError as error:
         raise SpecError(
-            f"config.json: linux.namespaces: the owner of the {joined.kind} namespace cannot be found: {error.strerror}"
+            f"config.json: linux.namespaces: the owner of the {joined.kind} namespace cannot be "
+            f"found: {error.strerror}"
         ) from error
 
 

@@ -50,7 +50,7 @@ class Request:
     spec: Spec
     joins: Joins
     own_maps: tuple[tuple[Mapping, ...], tuple[Mapping, ...]] | None
-    """The spec's own user namespace (userns-remap): its maps stay, and its files are shifted already."""
+    """The spec's own maps (userns-remap): they stay, and its files are shifted already."""
     layers: Layers | None
     """The overlay behind the root file system; None: an ordinary directory."""
     root: bytes
@@ -112,8 +112,8 @@ def _own_maps(spec: Spec) -> tuple[tuple[Mapping, ...], tuple[Mapping, ...]] | N
 def _refuse_root(uids: tuple[Mapping, ...], gids: tuple[Mapping, ...]) -> None:
     if any(entry.outside == 0 for entry in (*uids, *gids)):
         raise RefusedError(
-            "error in the container spec: invalid or unsupported container spec: the user namespace "
-            "maps id 0 of the host, which no eci container gets: map to ids above 65535"
+            "error in the container spec: invalid or unsupported container spec: the user "
+            "namespace maps id 0 of the host, which no eci container gets: map to ids above 65535"
         )
 
 
@@ -191,8 +191,8 @@ def _foreign_slots(
             record = state.read_record(f"{state_root}/containers/{holder}")
             if record is not None and not record.own_maps:
                 raise EciError(
-                    f"the user namespace of the container overlaps the ID range of container {record.id} "
-                    f"(from {record.base}): give the engine a subordinate range elsewhere, or take ECI_RANGES elsewhere"
+                    "the user namespace of the container overlaps the ID range of container "
+                    f"{record.id} (from {record.base}): give the engine another subordinate range"
                 )
     return tuple(slots)
 
@@ -268,7 +268,7 @@ def _slot_of(
 
 
 def _userns(taken: Taken) -> int | None:
-    """Return a descriptor of a user namespace for ID mapping, or None where files are shifted already."""
+    """Return a user namespace for ID mapping, or None where files are shifted already."""
     if not taken.shift:
         return None
     return syscalls.userns_create(
@@ -526,7 +526,7 @@ def become(binary: str, argv: list[str]) -> NoReturn:
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
         # Python ignores these, and an ignored signal would reach the container.
         signal.signal(ignored, signal.SIG_DFL)
-    os.execv(binary, argv)
+    os.execv(binary, argv)  # noqa: S606 - there is no shell, and the words are the engine's
 
 
 def create(call: Invocation, binary: str) -> NoReturn:
@@ -544,7 +544,7 @@ def create(call: Invocation, binary: str) -> NoReturn:
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
         # The keeper is heavy to import, and not wanted before all has been found in order.
-        from eci_supervisor.supervisor.keeper import fork_keeper
+        from eci_supervisor.supervisor.keeper import fork_keeper  # noqa: PLC0415
 
         fork_keeper(_charge(request, taken), clean)
         prepare(request, taken, profile)

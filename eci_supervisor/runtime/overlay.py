@@ -96,8 +96,9 @@ def _base(
         if all(exists(os.path.join(candidate, path)) for path in relative):
             return candidate
     raise StageError(
-        f"the layers of the overlay at {_shown(mount.target)} cannot be found: {_shown(relative[0])} is in none of "
-        f"{', '.join(_shown(candidate) for candidate in candidates)}"
+        f"the layers of the overlay at {_shown(mount.target)} cannot be found: "
+        f"{_shown(relative[0])} is in none of "
+        + ", ".join(_shown(candidate) for candidate in candidates)
     )
 
 

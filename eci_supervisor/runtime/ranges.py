@@ -1,6 +1,6 @@
 """The store of ID ranges: which container has which block of host ids.
 
-A range is a slot: slot N holds the 65536 host ids from FIRST + 65536 × N.  A slot is taken
+A range is a slot: slot N holds the 65536 host ids from FIRST + 65536 * N.  A slot is taken
 while its directory `ranges/N` holds a file; each file is named for the container that uses
 the range, so containers that share a user namespace share a slot, and the last one frees it.
 There is nothing to repair after a crash: directories and files are made and removed with one
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SIZE = 65536
 DEFAULT = (100000, 60000)
-"""First host id, and how many ranges: 100000 + 60000 × 65536 stays below 2^32 - 1."""
+"""First host id, and how many ranges: 100000 + 60000 * 65536 stays below 2^32 - 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class RangeStore:
         )
 
     def release(self, key: str) -> None:
-        """Take `key` out of every slot; nothing happens where it holds none.  The caller holds the lock."""
+        """Take `key` out of every slot, if it is in any.  The caller holds the lock."""
         for slot in os.listdir(self.root):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self.root}/{slot}/{key}")

@@ -69,7 +69,8 @@ def open_joined(namespaces: dict[str, str]) -> dict[str, Joined]:
         for joined in found.values():
             os.close(joined.fd)
         raise SpecError(
-            f"config.json: linux.namespaces: the {kind} namespace {path} cannot be joined: {error.strerror}"
+            f"config.json: linux.namespaces: the {kind} namespace {path} cannot be joined: "
+            f"{error.strerror}"
         ) from error
     return found
 

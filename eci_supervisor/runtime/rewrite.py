@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eci_supervisor.runtime import spec as oci
-from eci_supervisor.runtime.spec import Device, Mapping, Spec
+
+if TYPE_CHECKING:
+    from eci_supervisor.runtime.spec import Device, Mapping, Spec
 
 DEFAULT_NODES = (
     ("c", 1, 3),  # null

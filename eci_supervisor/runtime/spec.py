@@ -82,9 +82,9 @@ def _typed(value: object, kind: type, key: str) -> Any:
 
 
 def part(spec: Spec, key: str, kind: type) -> Any:
-    """Return the value at the dotted `key`, an empty `kind` where it or a parent is missing or null."""
+    """Return the value at the dotted `key`; an empty `kind` where there is none, or null."""
     node: Any = spec
-    seen = []
+    seen: list[str] = []
     for step in key.split("."):
         _typed(node, dict, ".".join(seen) or "the document")
         seen.append(step)

@@ -118,7 +118,9 @@ class Stage:
     """What is prepared for one container.  `enter` first; then the rest in any order."""
 
     def __init__(self, state_dir: str, userns: int | None, owner: int) -> None:
-        """`userns`: descriptor of a user namespace with the container's maps, or None where the
+        """Take note; nothing is done yet.
+
+        `userns`: descriptor of a user namespace with the container's maps, or None where the
         engine has shifted the files already; `owner`: the host id of the container's root.
         """
         self.state_dir = state_dir
@@ -198,7 +200,8 @@ class Stage:
         if self.userns is not None and not self._map(tree, self.userns):
             os.close(tree)
             raise StageError(
-                f"{what} lies on a file system that cannot be ID-mapped: move it to ext4, xfs, btrfs or tmpfs"
+                f"{what} lies on a file system that cannot be ID-mapped: "
+                "move it to ext4, xfs, btrfs or tmpfs"
             )
         return tree
 
@@ -419,7 +422,7 @@ def _open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
     )
 
 
-def _make_in_root(root: int, path: str, directory: bool) -> int:
+def _make_in_root(root: int, path: str, directory: bool) -> int:  # noqa: FBT001 - see lock_root
     """Make the directory or file `path` beneath `root`, with its parents; links stay inside.
 
     What is there already stays.  Returns 0; OSError where a parent is no directory.

@@ -47,7 +47,7 @@ class Record(msgspec.Struct, frozen=True):
     """Our overlay work directory beside the engine's."""
     engine_rootfs: str | None = None
     mount_namespace: int = 0
-    """Inode of the mount namespace that the engine lives in, where its own mount is to be given back."""
+    """Inode of the mount namespace that the engine lives in and has its own mount in."""
     supervised: bool = False
 
 
@@ -69,13 +69,14 @@ def open_store(state_root: str) -> RangeStore:
         os.makedirs(f"{state_root}/containers", mode=0o711, exist_ok=True)
         # makedirs applies the umask, and gives parents the default mode.
         for path in (state_root, f"{state_root}/containers"):
-            if os.stat(path).st_mode & 0o777 != 0o711:
+            if os.stat(path).st_mode & 0o777 != 0o711:  # noqa: PLR2004 - a mode
                 os.chmod(path, 0o711)
         return RangeStore(state_root, *limits(os.environ.get("ECI_RANGES")))
     except OSError as error:
         raise EciError(
-            f"the state directory {state_root} cannot be used: {error.strerror}: {error.filename or ''}; "
-            "eci-runtime must be started by root and needs it writable (ECI_STATE_DIR names another)"
+            f"the state directory {state_root} cannot be used: {error.strerror}: "
+            f"{error.filename or ''}; eci-runtime must be started by root and needs it writable "
+            "(ECI_STATE_DIR names another)"
         ) from error
 
 
@@ -104,6 +105,6 @@ def write_file(path: str, data: bytes) -> None:
 
 def bin_path(name: str) -> str:
     """Return the path of one of our own programs."""
-    import eci_supervisor
+    import eci_supervisor  # noqa: PLC0415 - only its place is wanted
 
     return f"{eci_supervisor.__path__[0]}/bin/{name}"
