@@ -179,12 +179,21 @@ static int overlay_from_cwd(struct caller *caller, const struct mount_args *args
     return 0;
 }
 
+static bool is_layer(const char *key)
+{
+    static const char *const keys[] = {"lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir"};
+
+    for (unsigned int i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+        if (strcmp(key, keys[i]) == 0)
+            return true;
+    return false;
+}
+
 static int note_relative(void *context, char *key, char *value)
 {
     bool *relative = context;
 
-    if (!value || (strcmp(key, "lowerdir") != 0 && strcmp(key, "upperdir") != 0 &&
-                   strcmp(key, "workdir") != 0))
+    if (!value || !is_layer(key))
         return 0;
     if (*value != '/')
         *relative = true;
@@ -207,56 +216,93 @@ static bool names_from_cwd(const struct mount_args *args)
     return relative;
 }
 
-struct fuse_options {
+/*
+ * Options that are written anew, because a number or a path in them means something else to us
+ * than to the caller.  Owns the fds that they name.
+ */
+struct options {
+    struct session *session;
     struct caller *caller;
-    int fd; /* ours, of the caller's /dev/fuse */
-    char out[PATH_MAX + 16];
+    int fds[2];
+    unsigned int n_fds;
+    char out[PATH_MAX];
     size_t used;
 };
 
-/* Copies the option; "fd=N" means the caller's N, which becomes ours. */
-static int fuse_option(void *context, char *key, char *value)
+static int append_option(struct options *options, const char *key, const char *value)
 {
-    struct fuse_options *options = context;
-    struct fd_name name;
-    int n;
+    size_t left = sizeof(options->out) - options->used;
+    int n = snprintf(options->out + options->used, left, "%s%s%s%s", options->used ? "," : "", key,
+                     value ? "=" : "", value ? value : "");
 
-    if (value && strcmp(key, "fd") == 0 && options->fd < 0) {
-        char *end;
-        unsigned long number = strtoul(value, &end, 0);
-
-        if (!*value || *end || number > INT_MAX)
-            return -EINVAL;
-        options->fd = (int)syscall(SYS_pidfd_getfd, options->caller->pidfd, (int)number, 0);
-        if (options->fd < 0)
-            return -EINVAL;
-        value = (char *)name_fd(&name, options->fd);
-    }
-    n = snprintf(options->out + options->used, sizeof(options->out) - options->used, "%s%s%s%s",
-                 options->used ? "," : "", key, value ? "=" : "", value ? value : "");
-    if (n < 0 || options->used + (size_t)n >= PATH_MAX)
+    if (n < 0 || (size_t)n >= left)
         return -EINVAL;
     options->used += (size_t)n;
     return 0;
 }
 
-struct tmpfs_options {
-    const struct eci_policy *policy;
-    char out[PATH_MAX + 16];
-    size_t used;
-};
+/* Takes the fd, and appends its number. */
+static int append_fd(struct options *options, const char *key, int fd)
+{
+    struct fd_name name;
+
+    if (options->n_fds == sizeof(options->fds) / sizeof(options->fds[0])) {
+        close(fd);
+        return -EINVAL;
+    }
+    options->fds[options->n_fds++] = fd;
+    return append_option(options, key, name_fd(&name, fd));
+}
+
+static void close_options(struct options *options)
+{
+    while (options->n_fds)
+        close(options->fds[--options->n_fds]);
+}
+
+/* FUSE: "fd=N" is the caller's N. */
+static int fuse_option(void *context, char *key, char *value)
+{
+    struct options *options = context;
+    unsigned long number;
+    char *end;
+    int fd;
+
+    if (!value || strcmp(key, "fd") != 0)
+        return append_option(options, key, value);
+    number = strtoul(value, &end, 0);
+    if (!*value || *end || number > INT_MAX)
+        return -EINVAL;
+    fd = (int)syscall(SYS_pidfd_getfd, options->caller->pidfd, (int)number, 0);
+    return fd < 0 ? -EINVAL : append_fd(options, key, fd);
+}
+
+/* procfs: "pidns=PATH" is a path of the caller's. */
+static int proc_option(void *context, char *key, char *value)
+{
+    struct options *options = context;
+    struct target target = TARGET_INIT;
+    int r;
+
+    if (!value || strcmp(key, "pidns") != 0)
+        return append_option(options, key, value);
+    r = resolve(options->caller, value, true, WANT_OBJECT, &target);
+    if (r == 0)
+        r = append_fd(options, key, take_fd(&target.fd));
+    target_close(&target);
+    return r;
+}
 
 /*
- * Copies the option.  /proc/mounts shows uid= and gid= of a tmpfs as host ids, and mount(8) hands
- * back what it has read there.  A number in the container's range cannot be meant otherwise: as an
- * id of the container it does not exist.
+ * tmpfs: /proc/mounts shows uid= and gid= as host ids, and mount(8) hands back what it has read
+ * there.  A number in the container's range cannot be meant otherwise: as an id of the container
+ * it does not exist.
  */
 static int tmpfs_option(void *context, char *key, char *value)
 {
-    struct tmpfs_options *options = context;
-    const struct eci_policy *policy = options->policy;
+    struct options *options = context;
+    const struct eci_policy *policy = options->session->worker->policy;
     char number[16];
-    int n;
 
     if (value && (strcmp(key, "uid") == 0 || strcmp(key, "gid") == 0)) {
         char *end;
@@ -268,27 +314,41 @@ static int tmpfs_option(void *context, char *key, char *value)
             value = number;
         }
     }
-    n = snprintf(options->out + options->used, sizeof(options->out) - options->used, "%s%s%s%s",
-                 options->used ? "," : "", key, value ? "=" : "", value ? value : "");
-    if (n < 0 || options->used + (size_t)n >= PATH_MAX)
-        return -EINVAL;
-    options->used += (size_t)n;
-    return 0;
+    return append_option(options, key, value);
+}
+
+static int rewrite(struct options *options, const struct mount_args *args,
+                   int (*each)(void *context, char *key, char *value))
+{
+    char copy[PATH_MAX];
+
+    memcpy(copy, args->data, sizeof(copy));
+    return for_each_option(copy, each, options);
+}
+
+/* A procfs shows the PID namespace of whoever makes it, unless told otherwise (pidns=, 6.17). */
+static int rewrite_proc(struct options *options, const struct mount_args *args)
+{
+    int pidns = openat(options->caller->dir, "ns/pid", O_RDONLY | O_CLOEXEC);
+    int r;
+
+    if (pidns < 0)
+        return -errno;
+    r = append_fd(options, "pidns", pidns);
+    return r < 0 || !args->has_data ? r : rewrite(options, args, proc_option);
 }
 
 /* MS_REMOUNT without MS_BIND: the options are the file system's own. */
 int perform_remount(struct session *session, int target, uint64_t flags,
                     const struct mount_args *args)
 {
-    struct tmpfs_options options = {.policy = session->worker->policy};
-    char copy[PATH_MAX];
+    struct options options = {.session = session};
     struct statfs fs;
     int r;
 
     if (!args->has_data || fstatfs(target, &fs) < 0 || fs.f_type != TMPFS_MAGIC)
         return perform_on(session, -1, target, flags, args->data, args->has_data);
-    memcpy(copy, args->data, sizeof(copy));
-    r = for_each_option(copy, tmpfs_option, &options);
+    r = rewrite(&options, args, tmpfs_option);
     return r < 0 ? r : perform_on(session, -1, target, flags, options.out, true);
 }
 
@@ -308,8 +368,7 @@ int perform_new(struct session *session, struct caller *caller, const struct mou
         {"cgroup", {"ns/cgroup", NULL}},
         {"cgroup2", {"ns/cgroup", NULL}},
     };
-    struct fuse_options fuse = {.caller = caller, .fd = -1};
-    cleanup_fd int pidns = -1;
+    struct options options = {.session = session, .caller = caller};
     const char *data = args->has_data ? args->data : NULL;
     struct fd_name to;
     int r;
@@ -324,31 +383,19 @@ int perform_new(struct session *session, struct caller *caller, const struct mou
     if (args->has_type && strcmp(args->type, "overlay") == 0 && names_from_cwd(args))
         return overlay_from_cwd(caller, args, flags, target);
     if (fs == ECI_FS_PROC) {
-        pidns = openat(caller->dir, "ns/pid", O_RDONLY | O_CLOEXEC);
-        if (pidns < 0)
-            return -errno;
-        r = snprintf(fuse.out, sizeof(fuse.out), "%s%spidns=%d", data ? data : "",
-                     data && *data ? "," : "", pidns);
-        if (r >= PATH_MAX)
-            return -EINVAL;
-        data = fuse.out;
+        r = rewrite_proc(&options, args);
+        data = options.out;
     } else if (args->has_type && args->has_data && strncmp(args->type, "fuse", 4) == 0) {
-        char copy[PATH_MAX];
-
-        memcpy(copy, args->data, sizeof(copy));
-        r = for_each_option(copy, fuse_option, &fuse);
-        if (r < 0) {
-            close_fd(&fuse.fd);
-            return r;
-        }
-        data = fuse.out;
+        r = rewrite(&options, args, fuse_option);
+        data = options.out;
+    } else {
+        r = 0;
     }
-    r = 0;
-    if (fchdir(session->worker->self_fds) < 0 ||
-        mount(args->has_source ? args->source : NULL, name_fd(&to, target),
-              args->has_type ? args->type : NULL, flags, data) < 0)
+    if (r == 0 && (fchdir(session->worker->self_fds) < 0 ||
+                   mount(args->has_source ? args->source : NULL, name_fd(&to, target),
+                         args->has_type ? args->type : NULL, flags, data) < 0))
         r = -errno;
-    close_fd(&fuse.fd);
+    close_options(&options);
     return r;
 }
 
