@@ -162,7 +162,7 @@ class Stage:
 
     # -- ID mapping -------------------------------------------------------------------------
 
-    def _map(self, tree: int, userns: int, path: bytes = b"", flags: int = 0) -> bool:
+    def _map(self, tree: int, userns: int, flags: int = 0) -> bool:
         """ID-map a detached mount; False where its file system cannot be mapped.
 
         EINVAL: proc, sysfs, cgroup, overlay, devtmpfs, nsfs.  EPERM: it is mapped already, or
@@ -172,8 +172,8 @@ class Stage:
         try:
             syscalls.mount_setattr(
                 tree,
-                path,
-                flags | (0 if path else lib.AT_EMPTY_PATH),
+                b"",
+                flags | lib.AT_EMPTY_PATH,
                 attr_set=lib.MOUNT_ATTR_IDMAP,
                 userns_fd=userns,
             )
@@ -183,17 +183,43 @@ class Stage:
             raise
         return True
 
-    def _map_tree(self, tree: int, userns: int, source: bytes) -> None:
-        """ID-map a recursive clone of `source`, mount by mount where it is not all mappable."""
-        if self._map(tree, userns, flags=lib.AT_RECURSIVE):
-            return
-        self._map(tree, userns)
+    def _clone(self, index: int, source: str | bytes, flags: int) -> int:
+        """Return a detached copy of the mount at `source`; StageError if it is not there."""
+        try:
+            return syscalls.open_tree(lib.AT_FDCWD, source, lib.OPEN_TREE_CLONE | flags)
+        except OSError as error:
+            raise StageError(
+                f"mounts[{index}]: bind source {os.fsdecode(source)}: "
+                f"{os.strerror(error.errno or 0)}"
+            ) from error
+
+    def _attach_beneath(self, source: bytes, tree: int, userns: int) -> None:
+        """Attach a mapped copy of each mount beneath `source` at its place in the mounted `tree`.
+
+        Only the root of a detached tree can be mapped by itself, so they come one by one.
+        """
         prefix = source.rstrip(b"/") + b"/"
         for mount in mountinfo.read():
-            if mount.target.startswith(prefix):
-                # Shadowed by another mount or not in the clone (unbindable): nothing to map.
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    self._map(tree, userns, mount.target[len(prefix) :])
+            if not mount.target.startswith(prefix):
+                continue
+            with contextlib.ExitStack() as stack:
+                try:
+                    copy = syscalls.open_tree(lib.AT_FDCWD, mount.target, lib.OPEN_TREE_CLONE)
+                    stack.callback(os.close, copy)
+                    seen = stack.enter_context(
+                        closing(os.open(mount.target, os.O_PATH | os.O_CLOEXEC))
+                    )
+                except OSError as error:
+                    # Hidden by another mount, gone meanwhile, or not to be bound (EINVAL).
+                    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL):
+                        continue
+                    raise
+                if syscalls.statx_mnt_id(seen, b"", lib.AT_EMPTY_PATH) != mount.mount_id:
+                    continue  # another one lies on top, and comes later
+                self._map(copy, userns)
+                syscalls.move_mount(
+                    copy, b"", tree, mount.target[len(prefix) :], lib.MOVE_MOUNT_F_EMPTY_PATH
+                )
 
     def _required(self, tree: int, what: str) -> int:
         """ID-map what has to be; StageError where it cannot be.  Returns `tree`."""
@@ -213,19 +239,15 @@ class Stage:
         `userns`: the ID mapping, or None for none.  StageError if the source is not there.
         """
         recursive = lib.AT_RECURSIVE if "rbind" in options else 0
-        try:
-            tree = syscalls.open_tree(lib.AT_FDCWD, source, lib.OPEN_TREE_CLONE | recursive)
-        except OSError as error:
-            raise StageError(
-                f"mounts[{index}]: bind source {source}: {os.strerror(error.errno or 0)}"
-            ) from error
+        one_by_one = False
+        tree = self._clone(index, source, recursive)
+        if userns is not None and not self._map(tree, userns, recursive) and recursive:
+            os.close(tree)
+            one_by_one = True
+            tree = self._clone(index, source, 0)
+            self._map(tree, userns)
         with closing(tree):
             to_set, to_clear, beneath = attributes(options)
-            if userns is not None:
-                if recursive:
-                    self._map_tree(tree, userns, os.path.realpath(os.fsencode(source)))
-                else:
-                    self._map(tree, userns)
             syscalls.mount_setattr(
                 tree,
                 b"",
@@ -234,13 +256,15 @@ class Stage:
                 attr_clr=to_clear,
                 propagation=lib.MS_SLAVE,
             )
+            name = str(index)
+            self._mount_point(name, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
+            self._attach(tree, self.tmpfs, name)
+            if one_by_one and userns is not None:
+                self._attach_beneath(os.path.realpath(os.fsencode(source)), tree, userns)
             if beneath:
                 syscalls.mount_setattr(
                     tree, b"", lib.AT_EMPTY_PATH | lib.AT_RECURSIVE, attr_set=beneath
                 )
-            name = str(index)
-            self._mount_point(name, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
-            self._attach(tree, self.tmpfs, name)
             shown = syscalls.fstatfs_flags(tree)
         return Staged(self.path(name), tuple(flag for flag, bit in _SHOWN.items() if shown & bit))
 

@@ -1,0 +1,403 @@
+"""The stage on a real kernel: ID mapping, what the kernel holds, and that nothing is lost.
+
+Each test that mounts runs in a child of its own, whose mount namespace dies with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from eci_supervisor.kernel import mountinfo, syscalls
+from eci_supervisor.kernel.syscalls import lib
+from eci_supervisor.runtime import cleanup, overlay, state
+from eci_supervisor.runtime.errors import StageError
+from eci_supervisor.runtime.spec import Device
+from eci_supervisor.runtime.stage import Stage, attributes, root_mount
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.root
+
+BASE = 300000
+MAP = f"0 {BASE} 65536\n"
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def in_child(work: Callable[[], None]) -> None:
+    """Run `work` in a child, and fail with its traceback where it fails."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            os.write(write, b"ok")
+        except BaseException:  # noqa: BLE001 - all of it is reported by the parent
+            os.write(write, traceback.format_exc().encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as file:
+        said = file.read().decode()
+    os.waitpid(pid, 0)
+    assert said == "ok", said
+
+
+def errno_of(call: Callable[[], object]) -> int | None:
+    """The errno that `call` fails with; None where it works."""
+    try:
+        call()
+    except OSError as error:
+        return error.errno
+    return None
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    """A state directory of the store's layout."""
+    found = tmp_path / "state" / "containers" / "c-1"
+    found.mkdir(parents=True)
+    for path in (found, *found.parents[: len(found.parts) - 2]):
+        # A mapped root has to pass through pytest's own directories, which are 0700.
+        if path.stat().st_uid == 0 and len(path.parts) > 2:
+            path.chmod(path.stat().st_mode | 0o711)
+    return found
+
+
+def entered(state_dir: Path) -> Stage:
+    """A stage in a mount namespace of this process's own."""
+    stage = Stage(str(state_dir), syscalls.userns_create(MAP, MAP), BASE)
+    stage.enter()
+    return stage
+
+
+def become_container() -> None:
+    """Enter a new user and mount namespace as its root, as a runtime does."""
+    userns = syscalls.userns_create(MAP, MAP)
+    syscalls.setns(userns, lib.CLONE_NEWUSER)
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    syscalls.unshare(lib.CLONE_NEWNS)
+
+
+def layers(tmp_path: Path) -> tuple[Path, Path]:
+    """An engine's overlay of two layers; returns its directory and where it is mounted."""
+    top = tmp_path / "o"
+    for name in ("l1", "l2", "x/diff", "x/work", "x/merged"):
+        (top / name).mkdir(parents=True)
+    (top / "l1" / "one").write_text("one")
+    (top / "l2" / "two").write_text("two")
+    os.chown(top / "l2" / "two", 5, 6)
+    options = f"lowerdir={top}/l2:{top}/l1,upperdir={top}/x/diff,workdir={top}/x/work"
+    syscalls.mount("overlay", str(top / "x/merged"), "overlay", 0, options)
+    return top, top / "x" / "merged"
+
+
+# -- system calls -----------------------------------------------------------------------------
+
+
+def test_a_user_namespace_leaves_no_child_and_no_other_descriptor() -> None:
+    before = os.listdir("/proc/self/fd")
+    fd = syscalls.userns_create(MAP, MAP)
+    assert os.readlink(f"/proc/self/fd/{fd}").startswith("user:[")
+    assert not os.get_inheritable(fd)
+    os.close(fd)
+    assert os.listdir("/proc/self/fd") == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_map_that_the_kernel_refuses_leaves_nothing_either() -> None:
+    before = os.listdir("/proc/self/fd")
+    assert errno_of(lambda: syscalls.userns_create("0 1 0\n", MAP)) == errno.EINVAL
+    assert os.listdir("/proc/self/fd") == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_errors_read_as_strace_has_them() -> None:
+    with pytest.raises(OSError, match=r'open_tree\(-100, "/none", .*\) = -1 ENOENT \(No such'):
+        syscalls.open_tree(lib.AT_FDCWD, "/none", 0)
+    with pytest.raises(ValueError, match="embedded NUL"):
+        syscalls.open_tree(lib.AT_FDCWD, "/etc\0/none", 0)
+
+
+def test_fs_ids_change_and_capabilities_stay() -> None:
+    def work() -> None:
+        before = syscalls.capget("effective")
+        syscalls.setfsids(BASE, BASE)
+        assert syscalls.capget("effective") == before
+        ids = [
+            line for line in Path("/proc/self/status").read_text().splitlines() if "id:\t" in line
+        ]
+        assert {line.split("\t")[4] for line in ids if line[:4] in ("Uid:", "Gid:")} == {str(BASE)}
+        syscalls.setfsids(0, 0)
+        assert syscalls.capget("effective") == before
+
+    in_child(work)
+
+
+def test_the_guard_withholds_what_libseccomp_cannot_name() -> None:
+    def work() -> None:
+        def call(number: int) -> int:
+            ctypes.set_errno(0)
+            # An errno that only the kernel's own code gives: EFAULT or EBADF, never ENOSYS.
+            LIBC.syscall(ctypes.c_long(number), -1, 0, 0, 0, 0)
+            return ctypes.get_errno()
+
+        open_tree_attr, file_getattr, x32_getpid = 467, 468, 0x40000000 | 39
+        syscalls.install_guard()
+        assert call(open_tree_attr) == errno.ENOSYS
+        assert call(file_getattr + 2) == errno.ENOSYS
+        assert call(x32_getpid) == errno.ENOSYS
+        assert call(441) != errno.ENOSYS  # epoll_pwait2, known to all
+        os.getpid()
+
+    in_child(work)
+
+
+def test_flags_of_options_are_a_table() -> None:
+    table = {
+        "ro": lib.MOUNT_ATTR_RDONLY,
+        "nosuid": lib.MOUNT_ATTR_NOSUID,
+        "nodev": lib.MOUNT_ATTR_NODEV,
+        "noexec": lib.MOUNT_ATTR_NOEXEC,
+        "nodiratime": lib.MOUNT_ATTR_NODIRATIME,
+        "nosymfollow": lib.MOUNT_ATTR_NOSYMFOLLOW,
+    }
+    for option, bit in table.items():
+        assert attributes([option]) == (bit, 0, 0)
+        assert attributes([f"r{option}"]) == (bit, 0, bit)
+    assert attributes(["ro", "rw", "rbind", "size=1"]) == (0, 0, 0)
+    assert attributes(["rw", "ro"]) == (lib.MOUNT_ATTR_RDONLY, 0, 0)
+    assert attributes(["noatime"]) == (lib.MOUNT_ATTR_NOATIME, lib.MOUNT_ATTR__ATIME, 0)
+    assert attributes(["relatime"]) == (0, lib.MOUNT_ATTR__ATIME, 0)
+
+
+# -- binds ------------------------------------------------------------------------------------
+
+
+def test_a_volume_keeps_its_owners_on_disk(state_dir: Path, tmp_path: Path) -> None:
+    source = tmp_path / "volume"
+    source.mkdir()
+    (source / "old").touch()
+    os.chown(source / "old", 7, 8)
+
+    def work() -> None:
+        stage = entered(state_dir)
+        staged = stage.bind(0, str(source), ["rbind"], stage.userns)
+        assert staged.flags == ()
+        become_container()
+        info = os.stat(f"{staged.path}/old")
+        assert (info.st_uid, info.st_gid) == (7, 8)
+        Path(staged.path, "new").touch()
+
+    in_child(work)
+    info = (source / "new").stat()
+    assert (info.st_uid, info.st_gid) == (0, 0)
+
+
+def test_the_kernel_holds_what_was_staged(state_dir: Path, tmp_path: Path) -> None:
+    source = tmp_path / "volume"
+    (source / "sub").mkdir(parents=True)
+
+    def work() -> None:
+        stage = entered(state_dir)
+        options = ["rbind", "ro", "nosuid", "nodev", "noexec"]
+        staged = stage.bind(0, str(source), options, stage.userns)
+        assert staged.flags == ("ro", "nosuid", "nodev", "noexec")
+        become_container()
+        assert errno_of(lambda: Path(staged.path, "new").touch()) == errno.EROFS
+        remount = lib.MS_REMOUNT | lib.MS_BIND
+        kept = lib.MS_RDONLY | lib.MS_NOSUID | lib.MS_NODEV | lib.MS_NOEXEC
+        syscalls.mount(None, staged.path, None, remount | kept)
+        for bit in (lib.MS_RDONLY, lib.MS_NOSUID, lib.MS_NODEV, lib.MS_NOEXEC):
+            flags = remount | (kept & ~bit)
+            assert errno_of(lambda: syscalls.mount(None, staged.path, None, flags)) == errno.EPERM  # noqa: B023 - called at once
+        copy = stage.path("0") + "/sub"
+        syscalls.mount(copy, copy, None, lib.MS_BIND)
+        assert errno_of(lambda: syscalls.mount(None, copy, None, remount)) == errno.EPERM
+
+    in_child(work)
+
+
+def test_what_cannot_be_mapped_is_staged_all_the_same(state_dir: Path) -> None:
+    def work() -> None:
+        stage = entered(state_dir)
+        staged = stage.bind(3, "/proc", ["bind", "ro"], stage.userns)
+        assert staged.flags[0] == "ro"
+        assert Path(staged.path, "version").is_file()
+
+    in_child(work)
+
+
+def test_a_tree_is_mapped_mount_by_mount(state_dir: Path, tmp_path: Path) -> None:
+    source = tmp_path / "with space"
+    for name in ("proc", "own"):
+        (source / name).mkdir(parents=True)
+
+    def work() -> None:
+        syscalls.unshare(lib.CLONE_NEWNS)
+        syscalls.mount(None, "/", None, lib.MS_REC | lib.MS_PRIVATE)
+        syscalls.mount("proc", str(source / "proc"), "proc", 0)
+        syscalls.mount("own", str(source / "own"), "tmpfs", 0)
+        stage = entered(state_dir)
+        staged = stage.bind(0, str(source), ["rbind"], stage.userns)
+        assert os.stat(f"{staged.path}/own").st_uid == BASE
+        assert os.stat(staged.path).st_uid == BASE
+        assert os.stat(f"{staged.path}/proc").st_uid == 0
+
+    in_child(work)
+
+
+def test_a_file_is_bound_on_a_file(state_dir: Path, tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_text("text")
+
+    def work() -> None:
+        stage = entered(state_dir)
+        staged = stage.bind(0, str(source), ["bind", "ro"], stage.userns)
+        assert Path(staged.path).read_text() == "text"
+
+    in_child(work)
+
+
+def test_a_source_that_is_not_there_says_so(state_dir: Path) -> None:
+    def work() -> None:
+        stage = entered(state_dir)
+        with pytest.raises(StageError, match=r"mounts\[4\]: bind source /none: No such file"):
+            stage.bind(4, "/none", ["bind"], None)
+
+    in_child(work)
+
+
+def test_a_device_belongs_to_its_user_and_can_be_opened(state_dir: Path) -> None:
+    def work() -> None:
+        stage = entered(state_dir)
+        path = stage.device(0, Device("/dev/zero", "c", 1, 5, 0o600), BASE, BASE)
+        info = os.stat(path)
+        assert (info.st_uid, info.st_mode) == (BASE, stat.S_IFCHR | 0o600)
+        become_container()
+        with open(path, "rb") as file:
+            assert file.read(1) == b"\0"
+
+    in_child(work)
+
+
+# -- the root file system ---------------------------------------------------------------------
+
+
+def test_the_second_overlay_shows_and_writes_the_same_layers(
+    state_dir: Path, tmp_path: Path
+) -> None:
+    def work() -> None:
+        syscalls.unshare(lib.CLONE_NEWNS)
+        syscalls.mount(None, "/", None, lib.MS_REC | lib.MS_PRIVATE)
+        top, merged = layers(tmp_path)
+        mount = root_mount(os.fsencode(merged))
+        assert mount is not None
+        found = overlay.layers(mount)
+        assert found.lower == (os.fsencode(top / "l2"), os.fsencode(top / "l1"))
+        stage = entered(state_dir)
+        stage.root_overlay(found, b"/")
+        rootfs = state_dir / "rootfs"
+        # All that is left of the making is the overlay itself.
+        beneath = os.fsencode(state_dir / "m")
+        assert [m.target for m in mountinfo.read() if m.target.startswith(beneath)] == [beneath]
+        become_container()
+        info = (rootfs / "two").stat()
+        assert (info.st_uid, info.st_gid) == (5, 6)
+        (rootfs / "two").write_text("changed")
+        (rootfs / "new").mkdir()
+        (rootfs / "one").unlink()
+
+    in_child(work)
+    diff = tmp_path / "o" / "x" / "diff"
+    assert (diff / "two").read_text() == "changed"
+    assert ((diff / "two").stat().st_uid, (diff / "new").stat().st_uid) == (5, 0)
+    assert stat.S_ISCHR((diff / "one").stat().st_mode)  # a whiteout
+    assert (tmp_path / "o" / "l2" / "two").read_text() == "two"
+
+
+def test_a_directory_that_is_no_overlay_is_none(tmp_path: Path) -> None:
+    assert root_mount(os.fsencode(tmp_path)) is None
+
+
+def test_a_locked_root_has_its_mount_points_and_stays_read_only(
+    state_dir: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    (root / "real").mkdir(parents=True)
+    (root / "link").symlink_to("/real")
+    (root / "out").symlink_to("../../../../..")
+
+    def work() -> None:
+        stage = entered(state_dir)
+        stage.root_directory(os.fsencode(root))
+        wanted = [("/a/b", True), ("/link/c", True), ("/etc/hosts", False), ("/out/d", True)]
+        stage.lock_root(wanted)
+        become_container()
+        rootfs = str(state_dir / "rootfs")
+        assert errno_of(lambda: os.mkdir(f"{rootfs}/x")) == errno.EROFS
+        remount = lib.MS_REMOUNT | lib.MS_BIND
+        assert errno_of(lambda: syscalls.mount(None, rootfs, None, remount)) == errno.EPERM
+
+    in_child(work)
+    for name in ("a/b", "real/c", "d"):
+        assert (root / name).is_dir()
+        assert (root / name).stat().st_uid == 0
+    assert (root / "etc/hosts").is_file()
+
+
+# -- clearing up ------------------------------------------------------------------------------
+
+
+def test_clearing_up_never_descends_into_what_is_mounted(state_dir: Path, tmp_path: Path) -> None:
+    """The hook of `runc run` starts in the stage's own mount namespace."""
+    root, volume = tmp_path / "root", tmp_path / "volume"
+    for directory in (root, volume):
+        directory.mkdir()
+        (directory / "precious").write_text("kept")
+
+    def work() -> None:
+        stage = entered(state_dir)
+        stage.root_directory(os.fsencode(root))
+        stage.bind(0, str(volume), ["rbind"], stage.userns)
+        cleanup.clean(str(state_dir))
+        assert not state_dir.exists()
+
+    in_child(work)
+    assert not state_dir.exists()
+    for directory in (root, volume):
+        assert (directory / "precious").read_text() == "kept"
+    cleanup.clean(str(state_dir))
+
+
+def test_clearing_up_spares_the_next_container_of_the_same_id(state_dir: Path) -> None:
+    record = state.Record("c", "c-1", "second", "runc", "/none", BASE, 65536)
+    state.write_record(str(state_dir), record)
+    cleanup.clean(str(state_dir), nonce="first")
+    assert state.read_record(str(state_dir)) == record
+    cleanup.clean(str(state_dir), nonce="second")
+    assert not state_dir.exists()
+
+
+def test_only_our_work_directory_is_removed(state_dir: Path, tmp_path: Path) -> None:
+    ours, other = tmp_path / "eci-work", tmp_path / "work"
+    for directory in (ours, other):
+        (directory / "work").mkdir(parents=True)
+    for work in (ours, other):
+        state_dir.mkdir(exist_ok=True)
+        record = state.Record("c", "c-1", "n", "runc", "/none", BASE, 65536, work=str(work))
+        state.write_record(str(state_dir), record)
+        cleanup.clean(str(state_dir))
+    assert not ours.exists()
+    assert other.exists()

@@ -1,0 +1,156 @@
+"""The profile of a supervised container, judged by what it does with a call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eci_supervisor.runtime import seccomp
+from eci_supervisor.runtime.errors import RefusedError, SpecError
+
+LISTENER = "/s/notify.sock"
+MOUNTS = (*seccomp.TRAPPED, *seccomp.WITHHELD)
+ENOSYS = 38
+
+
+def supervise(profile: dict[str, Any] | None) -> dict[str, Any] | None:
+    spec = {"linux": {"seccomp": profile}} if profile is not None else {}
+    return seccomp.supervise(spec, LISTENER, wait_killable=False)
+
+
+def rule(action: str, *names: str, **more: Any) -> dict[str, Any]:
+    return {"names": list(names), "action": f"SCMP_ACT_{action}", **more}
+
+
+def outcome(profile: dict[str, Any], name: str) -> str:
+    """What becomes of a call without arguments' rules: the first rule, else the default."""
+    for entry in profile.get("syscalls") or []:
+        if name in entry["names"]:
+            return str(entry["action"]).removeprefix("SCMP_ACT_")
+    return str(profile["defaultAction"]).removeprefix("SCMP_ACT_")
+
+
+def test_without_a_profile_one_is_made() -> None:
+    profile = supervise(None)
+    assert profile is not None
+    assert profile["defaultAction"] == "SCMP_ACT_ALLOW"
+    assert profile["architectures"] == ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]
+    assert profile["listenerPath"] == LISTENER
+    assert {name: outcome(profile, name) for name in seccomp.TRAPPED} == {
+        "mount": "NOTIFY",
+        "umount": "NOTIFY",
+        "umount2": "NOTIFY",
+    }
+    assert all(outcome(profile, name) == "ERRNO" for name in seccomp.WITHHELD)
+    assert {entry.get("errnoRet") for entry in profile["syscalls"]} == {None, ENOSYS}
+    assert "flags" not in profile
+
+
+def test_a_profile_that_denies_mounts_stays_and_costs_nothing() -> None:
+    profile = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule("ALLOW", "read", "clone")]}
+    assert supervise(profile) is None
+
+
+def test_the_group_of_sys_admin_is_taken_apart() -> None:
+    group = rule("ALLOW", "bpf", "mount", "fsopen", "umount2", "setns")
+    given_profile: dict[str, Any] = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X32"],
+        "syscalls": [rule("ALLOW", "read"), group],
+    }
+    profile = supervise(given_profile)
+    assert profile is not None
+    assert outcome(profile, "bpf") == outcome(profile, "read") == "ALLOW"
+    assert outcome(profile, "mount") == outcome(profile, "umount2") == "NOTIFY"
+    assert outcome(profile, "fsopen") == "ERRNO"
+    assert outcome(profile, "move_mount") == "ERRNO"
+    assert "SCMP_ARCH_X32" not in profile["architectures"]
+    assert given_profile["syscalls"][1] is group
+    assert group["names"] == ["bpf", "mount", "fsopen", "umount2", "setns"]
+
+
+def test_what_the_profile_itself_denies_is_not_opened() -> None:
+    profile = supervise(
+        {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [rule("ERRNO", "umount2", "fsopen", errnoRet=1)],
+        }
+    )
+    assert profile is not None
+    assert outcome(profile, "umount2") == outcome(profile, "fsopen") == "ERRNO"
+    assert outcome(profile, "mount") == "NOTIFY"
+
+
+def test_conditions_on_arguments_stay_with_the_call() -> None:
+    args = [{"index": 3, "value": 1, "op": "SCMP_CMP_EQ"}]
+    profile = supervise(
+        {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule("ALLOW", "mount", args=args)]}
+    )
+    assert profile is not None
+    assert profile["syscalls"][0] == {**rule("NOTIFY", "mount"), "args": args}
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule("NOTIFY", "read")]},
+        {"defaultAction": "SCMP_ACT_NOTIFY"},
+        {"defaultAction": "SCMP_ACT_ERRNO", "listenerPath": "/x"},
+        {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [rule("ERRNO", "mount", args=[{"index": 0, "value": 1, "op": "X"}])],
+        },
+    ],
+)
+def test_what_cannot_be_supervised_is_refused(profile: dict[str, Any]) -> None:
+    with pytest.raises(RefusedError, match=r"take (it|those rules) out"):
+        supervise(profile)
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        {"syscalls": []},
+        {"defaultAction": "SCMP_ACT_NEW"},
+        {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"action": "SCMP_ACT_ALLOW"}]},
+        {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule("OTHER", "read")]},
+    ],
+)
+def test_an_unknown_form_is_an_error(profile: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=r"linux\.seccomp"):
+        supervise(profile)
+
+
+def test_crun_gets_its_flag_once() -> None:
+    flags = [seccomp.WAIT_KILLABLE, "SECCOMP_FILTER_FLAG_LOG"]
+    spec = {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "flags": flags}}}
+    profile = seccomp.supervise(spec, LISTENER, wait_killable=True)
+    assert profile is not None
+    assert profile["flags"] == sorted(flags)
+
+
+ACTIONS = st.sampled_from(["ALLOW", "LOG", "TRACE", "ERRNO", "KILL", "KILL_PROCESS", "TRAP"])
+NAMES = st.lists(st.sampled_from(["read", "clone", *MOUNTS]), min_size=1, unique=True)
+
+
+@given(ACTIONS, st.lists(st.tuples(ACTIONS, NAMES), max_size=5))
+def test_no_mount_is_ever_let_through(default: str, rules: list[tuple[str, list[str]]]) -> None:
+    """For any profile without arguments: every one of the calls is denied or supervised.
+
+    And no other call becomes more allowed than it was.
+    """
+    profile: dict[str, Any] = {
+        "defaultAction": f"SCMP_ACT_{default}",
+        "syscalls": [rule(action, *names) for action, names in rules],
+    }
+    result = supervise(profile) or profile
+    for entry in result["syscalls"]:
+        if set(entry["names"]) & set(MOUNTS):
+            assert entry["action"] not in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
+    for name in MOUNTS:
+        assert outcome(result, name) not in ("ALLOW", "LOG", "TRACE")
+    for name in ("read", "clone"):
+        assert outcome(result, name) == outcome(profile, name)
