@@ -22,7 +22,7 @@
 
 #ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS /* 6.6, include/uapi/linux/seccomp.h */
 #define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (1UL << 0)
-#define SECCOMP_IOCTL_NOTIF_SET_FLAGS _IOW('!', 4, __u64)
+#define SECCOMP_IOCTL_NOTIF_SET_FLAGS      _IOW('!', 4, __u64)
 #endif
 
 #ifndef PIDFD_THREAD /* 6.9, include/uapi/linux/pidfd.h */
@@ -56,10 +56,10 @@ struct pidfd_info {
 
 #ifndef MNT_ID_REQ_SIZE_VER0 /* 6.8, include/uapi/linux/mount.h */
 #define MNT_ID_REQ_SIZE_VER0 24
-#define STATMOUNT_SB_BASIC 0x00000001U
-#define STATMOUNT_MNT_BASIC 0x00000002U
-#define STATMOUNT_MNT_ROOT 0x00000008U
-#define STATMOUNT_MNT_POINT 0x00000010U
+#define STATMOUNT_SB_BASIC   0x00000001U
+#define STATMOUNT_MNT_BASIC  0x00000002U
+#define STATMOUNT_MNT_ROOT   0x00000008U
+#define STATMOUNT_MNT_POINT  0x00000010U
 struct mnt_id_req {
     __u32 size;
     __u32 spare;

@@ -69,8 +69,8 @@ static int fail(const struct call *call, const char *what, const char *which, in
     time_t now = time(NULL);
     struct tm tm;
 
-    snprintf(message, sizeof(message), "eci-runtime: %s%s%s%s", what, which,
-             error != 0 ? ": " : "", error != 0 ? strerror(error) : "");
+    snprintf(message, sizeof(message), "eci-runtime: %s%s%s%s", what, which, error != 0 ? ": " : "",
+             error != 0 ? strerror(error) : "");
     fprintf(stderr, "%s\n", message);
     if (call->log == NULL || strcmp(call->log, "/dev/stderr") == 0)
         return 1;
@@ -295,7 +295,9 @@ int main(int argc, char **argv)
         words[at++] = runtime;
         memcpy(words + at, argv + 1, (size_t)(argc - 1) * sizeof(*words));
         execv(ECI_PYTHON, words);
-        return fail(&call, "cannot execute ", ECI_PYTHON, errno);
+        rc = errno;
+        free(words);
+        return fail(&call, "cannot execute ", ECI_PYTHON, rc);
     }
 
     if (call.crun) {

@@ -14,7 +14,7 @@
 #define SHORT 256u
 
 /* Reads up to `size` bytes; stops before the first page that cannot be read. */
-static ssize_t read_some(pid_t tid, uint64_t address, char *out, size_t size)
+static ssize_t read_some(pid_t tid, uint64_t address, void *out, size_t size)
 {
     size_t first = PAGE - (address & (PAGE - 1));
     struct iovec local = {.iov_base = out, .iov_len = size};

@@ -15,6 +15,7 @@
 #include <sys/mount.h>
 
 #if 0 /* names only: the values come from the compiler, through cffi */
+/* clang-format off */
 /* cffi: begin */
 #define AT_EMPTY_PATH ...
 #define AT_FDCWD ...
@@ -68,6 +69,7 @@
 #define RESOLVE_NO_XDEV ...
 #define UMOUNT_NOFOLLOW ...
 /* cffi: end */
+/* clang-format on */
 #endif
 
 /* cffi: begin */

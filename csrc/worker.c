@@ -26,6 +26,7 @@
 
 #define NUDGE_MS     20
 #define MAX_SESSIONS 1024
+#define STACK_SIZE   ((size_t)256 * 1024)
 
 static void *map_fd(int fd, int flags, size_t *size)
 {
@@ -82,7 +83,8 @@ static int receive_listener(int control)
     return fd;
 }
 
-static int start(struct worker *worker, struct session **slot, int listener)
+/* Starts a thread for a listener, which it owns; NULL when there is no room. */
+static struct session *start(struct worker *worker, int listener)
 {
     struct session *session = calloc(1, sizeof(*session));
     pthread_attr_t attr;
@@ -90,68 +92,88 @@ static int start(struct worker *worker, struct session **slot, int listener)
 
     if (!session) {
         close(listener);
-        return -ENOMEM;
+        return NULL;
     }
     session->worker = worker;
     session->listener = listener;
     pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, 256 * 1024);
+    pthread_attr_setstacksize(&attr, STACK_SIZE);
     r = pthread_create(&session->thread, &attr, serve, session);
     pthread_attr_destroy(&attr);
     if (r != 0) {
         close(listener);
         free(session);
-        return -r;
+        return NULL;
     }
-    *slot = session;
-    return 0;
+    return session;
+}
+
+static bool is_over(struct session *session)
+{
+    if (!session->hung_up)
+        return false;
+    if (__atomic_load_n(&session->done, __ATOMIC_ACQUIRE))
+        return true;
+    /* It may wait for a call that never comes (before kernel 6.11). */
+    pthread_kill(session->thread, SIGUSR1);
+    return false;
+}
+
+/* Takes the sessions that are over out of the list. */
+static void see_off(struct session **at, const struct pollfd *fds)
+{
+    while (*at) {
+        struct session *session = *at;
+
+        session->hung_up = session->hung_up || fds[session->slot].revents;
+        if (!is_over(session)) {
+            at = &session->next;
+            continue;
+        }
+        *at = session->next;
+        pthread_join(session->thread, NULL);
+        close(session->listener);
+        free(session);
+    }
 }
 
 /* Hands listeners to threads and sees threads off, until nothing is left to do. */
 static int run(struct worker *worker, int control)
 {
-    static struct session *sessions[MAX_SESSIONS];
     static struct pollfd fds[MAX_SESSIONS + 1];
-    unsigned int n = 0;
+    struct session *all = NULL;
 
-    while (control >= 0 || n > 0) {
+    while (control >= 0 || all) {
+        unsigned int n = 0;
         bool leaving = false;
 
-        fds[0] = (struct pollfd){.fd = control, .events = POLLIN};
-        for (unsigned int i = 0; i < n; i++) {
+        fds[n++] = (struct pollfd){.fd = control, .events = POLLIN};
+        for (struct session *session = all; session; session = session->next) {
+            session->slot = n;
             /* poll(2) skips a negative fd: a listener that hung up would keep it awake. */
-            fds[i + 1] = (struct pollfd){.fd = sessions[i]->hung_up ? -1 : sessions[i]->listener};
-            leaving = leaving || sessions[i]->hung_up;
+            fds[n++] = (struct pollfd){.fd = session->hung_up ? -1 : session->listener};
+            leaving = leaving || session->hung_up;
         }
-        if (poll(fds, n + 1, leaving ? NUDGE_MS : -1) < 0 && errno != EINTR)
+        if (poll(fds, n, leaving ? NUDGE_MS : -1) < 0 && errno != EINTR)
             return -errno;
 
-        for (unsigned int i = n; i-- > 0;) {
-            struct session *session = sessions[i];
-
-            session->hung_up = session->hung_up || fds[i + 1].revents;
-            if (!session->hung_up)
-                continue;
-            if (!__atomic_load_n(&session->done, __ATOMIC_ACQUIRE)) {
-                /* It may wait for a call that never comes (before kernel 6.11). */
-                pthread_kill(session->thread, SIGUSR1);
-                continue;
-            }
-            pthread_join(session->thread, NULL);
-            close(session->listener);
-            free(session);
-            sessions[i] = sessions[--n];
-        }
+        see_off(&all, fds);
         if (control >= 0 && fds[0].revents) {
             int fd = receive_listener(control);
 
             if (fd == -EPIPE) {
                 close(control);
                 control = -1;
-            } else if (fd >= 0 && (n >= MAX_SESSIONS || start(worker, &sessions[n], fd) < 0)) {
-                fputs("eci-worker: no room for one more listener\n", stderr);
             } else if (fd >= 0) {
-                n++;
+                struct session *session = n <= MAX_SESSIONS ? start(worker, fd) : NULL;
+
+                if (session) {
+                    session->next = all;
+                    all = session;
+                } else {
+                    /* Without a holder of the listener these threads' calls fail with ENOSYS. */
+                    fputs("eci-worker: no room for one more listener\n", stderr);
+                }
             }
         }
     }

@@ -102,7 +102,9 @@ struct session {
     pthread_t thread;
     char comm[16]; /* the caller's command name, where an event will want it */
     bool done;     /* atomic: the thread has ended */
-    bool hung_up;  /* the main thread's: nobody has the filter any more */
+    struct session *next;
+    unsigned int slot; /* the main thread's: in what it polls */
+    bool hung_up;      /* the main thread's: nobody has the filter any more */
 };
 
 /* caller.c */

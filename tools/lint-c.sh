@@ -10,7 +10,7 @@ case "$1" in
     cppcheck)
         # Headers of the system are not read: cppcheck knows the C library by its own tables.
         # ctuuninitvar: takes a buffer for read that a function of ours fills with snprintf.
-        cppcheck --quiet --error-exitcode=1 --std=c11 --language=c -D_GNU_SOURCE -D__x86_64__ \
+        cppcheck --quiet --error-exitcode=1 --std=c11 --language=c -D_GNU_SOURCE -D__x86_64__ -DECI_PYTHON='"python3"' \
             -I csrc --enable=warning,performance,portability --inline-suppr \
             --suppress=missingIncludeSystem --suppress=ctuuninitvar "${sources[@]}"
         ;;

@@ -332,9 +332,9 @@ def _become_daemon(keep: set[int]) -> None:
 
 
 def fork_keeper(charge: Charge, clean: Callable[[str], None]) -> None:
-    """Start the keeper of `charge` as a child; returns in the parent when its sockets listen.
+    """Start the keeper of `charge`, nobody's child; returns in the wrapper when its sockets listen.
 
-    Must run in the host's mount namespace, before the wrapper makes one of its own.  The child
+    Must run in the host's mount namespace, before the wrapper makes one of its own.  The keeper
     holds the lock of the state directory for as long as it lives.  `clean` removes what the
     container left, given its state directory, and may be called twice.  OSError when the
     sockets or the trace file cannot be made.
@@ -349,9 +349,13 @@ def fork_keeper(charge: Charge, clean: Callable[[str], None]) -> None:
         lock=lock,
         trace=_open_trace(charge),
     )
-    if os.fork() == 0:
+    # Twice: crun waits for all children of its own, and a child that waits for crun would be one.
+    between = os.fork()
+    if between == 0:
         status = 1
         try:
+            if os.fork() != 0:
+                os._exit(0)
             _become_daemon(held.fds())
             keeper = Keeper(charge, held, clean)
             try:
@@ -362,4 +366,5 @@ def fork_keeper(charge: Charge, clean: Callable[[str], None]) -> None:
             status = 0
         finally:
             os._exit(status)
+    os.waitpid(between, 0)
     held.close()
