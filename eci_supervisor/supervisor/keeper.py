@@ -7,6 +7,7 @@ is in the path of a container's call.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -34,6 +35,10 @@ HOOK_SOCKET = "hook.sock"
 NOTIFY_SOCKET = "notify.sock"
 LOG = "keeper.log"
 LOCK = "lock"
+LOG_CHARACTERS = 1 << 20
+"""What one container may bring into its keeper.log."""
+PAUSE_SECONDS = 0.05
+"""Between two looks at the ring, unless every call is traced."""
 HOOK_SECONDS = 5.0
 """How long the hook may take to say what it has to say."""
 LAST_CALLS_SECONDS = 5.0
@@ -111,6 +116,8 @@ class Keeper:
         self.worker: Worker | None = None
         self.ring: Ring | None = None
         self.done = False
+        self.room = LOG_CHARACTERS
+        self.drained = 0.0
         self._register(held.hook, self._accept_hook)
         if held.notify is not None:
             self._register(held.notify, self._accept_listener)
@@ -120,12 +127,12 @@ class Keeper:
         self.selector.register(what, selectors.EVENT_READ, call)
 
     def log(self, text: str) -> None:
-        """One line into the container's keeper.log; a full disk must not stop the keeper."""
-        try:
+        """One line into the container's keeper.log, while there is room; nothing fails here."""
+        line = f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n"
+        with contextlib.suppress(OSError):
             with Path(self.charge.state_dir, LOG).open("a", encoding="utf-8") as file:
-                file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n")
-        except OSError:
-            pass
+                file.write(line)
+        self.room -= len(line)
 
     def _open_log(self) -> int:
         path = os.path.join(self.charge.state_dir, LOG)
@@ -229,10 +236,17 @@ class Keeper:
     def _drain(self) -> None:
         if self.ring is None:
             return
+        if self.trace is None:
+            # Refusals come as fast as a container likes; what they may cost is bounded, and
+            # the ring counts what it has to drop meanwhile.
+            time.sleep(max(0.0, self.drained + PAUSE_SECONDS - time.monotonic()))
+            self.drained = time.monotonic()
         for event in self.ring.drain():
             self._report(event)
 
     def _report(self, event: Event) -> None:
+        if self.trace is None and self.room <= 0:
+            return
         # Imported when there is something to tell: most containers have no events.
         from eci_supervisor.supervisor import trace  # noqa: PLC0415
 
