@@ -129,9 +129,9 @@ class Keeper:
     def log(self, text: str) -> None:
         """One line into the container's keeper.log, while there is room; nothing fails here."""
         line = f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n"
-        with contextlib.suppress(OSError):
-            with Path(self.charge.state_dir, LOG).open("a", encoding="utf-8") as file:
-                file.write(line)
+        path = Path(self.charge.state_dir, LOG)
+        with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
+            file.write(line)
         self.room -= len(line)
 
     def _open_log(self) -> int:
