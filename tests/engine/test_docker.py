@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
+# What Docker 20.10 takes for all capabilities ends with CAP_AUDIT_READ; later ones know more.
+DOCKER_CAPS = (1 << 38) - 1
 CREATE_FAILED = "OCI runtime create failed: "
 HOST_NAMESPACES = (
     "error in the container spec: invalid or unsupported container spec: "
@@ -69,8 +71,7 @@ def test_privileged_has_every_capability_in_its_namespace(dockerd: Dockerd, runt
     words = ["run", "--rm", f"--runtime={runtime}", "--privileged", IMAGE]
     script = "grep CapEff /proc/self/status; mnt mount none /mnt tmpfs - - , write /mnt/file"
     caps, *results = dockerd.out(*words, "sh", "-c", script).splitlines()
-    last = int(_read("/proc/sys/kernel/cap_last_cap"))
-    assert int(caps.split()[1], 16) == (1 << (last + 1)) - 1
+    assert int(caps.split()[1], 16) & DOCKER_CAPS == DOCKER_CAPS
     assert results == ["0", "0"]
 
 
@@ -87,7 +88,8 @@ def test_run_of_a_missing_program_says_so(dockerd: Dockerd, runtime: str) -> Non
     done = dockerd.docker(
         "run", "--rm", f"--runtime={runtime}", IMAGE, "/no/such/program", check=False
     )
-    assert done.returncode == 127
+    # The client reads its exit status out of the runtime's wording, and crun's is another.
+    assert done.returncode == {"eci": 127, "eci-crun": 125}[runtime]
     assert "/no/such/program" in done.stderr
 
 
@@ -159,8 +161,8 @@ def test_exec_privileged(dockerd: Dockerd, runtime: str) -> None:
                 .split()[1], 16)
             for flags in ([], ["--privileged"])
         )  # fmt: skip
-        last = int(_read("/proc/sys/kernel/cap_last_cap"))
-        assert before != after == (1 << (last + 1)) - 1
+        assert before & DOCKER_CAPS != DOCKER_CAPS
+        assert after & DOCKER_CAPS == DOCKER_CAPS
 
 
 def test_exec_in_a_privileged_container_can_mount(dockerd: Dockerd, runtime: str) -> None:
@@ -212,7 +214,9 @@ def test_restart_keeps_files_and_isolation(dockerd: Dockerd, runtime: str) -> No
             script = "cat /kept; stat -c %u /kept; cat /proc/self/uid_map"
             words = dockerd.out("exec", container, "sh", "-c", script).split()
             assert words == ["kept", "1000", "0", "100000", "65536"]
-            mount = dockerd.out("exec", container, "mnt", "mount", "none", "/mnt", "tmpfs", "-", "-")
+            mount = dockerd.out(
+                "exec", container, "mnt", "mount", "none", "/mnt", "tmpfs", "-", "-"
+            )
             assert mount == "0"
 
 
@@ -374,7 +378,11 @@ def test_volume_shared_by_two_containers(
             for container in (one, two):
                 owners = dockerd.out("exec", container, "stat", "-c", "%u:%g", "/data/a", "/data/b")
                 assert owners.split() == ["1000:1000", "0:0"]
-            assert dockerd.out("exec", one, "cat", "/data/a", "/data/b").split() == ["1", "more", "2"]
+            assert dockerd.out("exec", one, "cat", "/data/a", "/data/b").split() == [
+                "1",
+                "more",
+                "2",
+            ]
             maps = {dockerd.out("exec", name, "cat", "/proc/self/uid_map") for name in (one, two)}
             assert len(maps) == 2
         # On disk nothing was shifted: root's file is root's.
@@ -392,7 +400,8 @@ def test_file_volume_and_what_the_image_has_in_a_volume(
     name = mark()
     try:
         seen = dockerd.out(
-            "run", "--rm", f"--runtime={runtime}", "-v", f"{file}:/file", "-v", f"{name}:/home/user",
+            "run", "--rm", f"--runtime={runtime}",
+            "-v", f"{file}:/file", "-v", f"{name}:/home/user",
             IMAGE, "sh", "-c", "echo more >> /file; stat -c %u /home/user/mine",
         )  # fmt: skip
         assert seen == str(USER)
@@ -491,9 +500,7 @@ def test_network_of_another_container(dockerd: Dockerd, runtime: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pid", "ipc"])
-def test_other_namespaces_of_another_container(
-    dockerd: Dockerd, runtime: str, kind: str
-) -> None:
+def test_other_namespaces_of_another_container(dockerd: Dockerd, runtime: str, kind: str) -> None:
     ipc = ["--ipc=shareable"] if kind == "ipc" else []
     with dockerd.container(f"--runtime={runtime}", *ipc) as other:
         look = f"readlink /proc/self/ns/{kind} /proc/self/ns/user; cat /proc/self/uid_map"
@@ -561,7 +568,8 @@ DOCKERFILE = """\
 FROM box
 COPY --chown=1000:1000 given /given
 RUN stat -c %u:%g /given > /owner && cat /proc/self/uid_map > /map
-RUN echo other:x:2000:2000::/:/bin/sh >> /etc/passwd && touch /byother && chown other /byother && rm /home/user/mine
+RUN echo other:x:2000:2000::/:/bin/sh >> /etc/passwd
+RUN touch /byother && chown other /byother && rm /home/user/mine
 USER user
 RUN id -u > /tmp/user
 CMD ["cat", "/owner", "/map", "/tmp/user"]
@@ -596,6 +604,7 @@ def test_legacy_build(dockerd: Dockerd, runtime: str, place: Place) -> None:
 
 def test_failed_start_leaves_nothing(dockerd: Dockerd, runtime: str, place: Place) -> None:
     """Each way to fail: refused by us, by the runtime before and after the container exists."""
+    before = place.leftovers(patience=0)
     for words in (
         ["--pid=host", IMAGE, "true"],
         [IMAGE, "/no/such/program"],
@@ -603,7 +612,7 @@ def test_failed_start_leaves_nothing(dockerd: Dockerd, runtime: str, place: Plac
     ):
         done = dockerd.docker("run", "--rm", f"--runtime={runtime}", *words, check=False)
         assert done.returncode != 0, words
-    assert place.leftovers() == []
+    assert place.leftovers(before=before) == []
     work = [path for path in dockerd.data_root.glob("overlay2/*/*") if "eci" in path.name]
     assert work == []
 
@@ -611,14 +620,11 @@ def test_failed_start_leaves_nothing(dockerd: Dockerd, runtime: str, place: Plac
 def test_removed_containers_leave_no_work_directory(
     dockerd: Dockerd, runtime: str, place: Place
 ) -> None:
+    before = place.leftovers(patience=0)
     dockerd.docker("run", "--rm", "--privileged", f"--runtime={runtime}", IMAGE, "touch", "/x")
     container = dockerd.out("create", f"--runtime={runtime}", IMAGE, "touch", "/x")
     dockerd.docker("start", "-a", container)
-    assert place.leftovers() == []
+    assert place.leftovers(before=before) == []
     layer = Path(dockerd.inspect(container, "{{.GraphDriver.Data.UpperDir}}")).parent
     assert sorted(os.listdir(layer)) == ["diff", "link", "lower", "work"]
     dockerd.docker("rm", container)
-
-
-def _read(path: str) -> str:
-    return Path(path).read_text()

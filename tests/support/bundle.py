@@ -144,7 +144,7 @@ def make_spec(
             "args": list(args),
             "env": ["PATH=/bin", "HOME=/root"],
             "cwd": "/",
-            "capabilities": {kind: caps for kind in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), caps),
         },
         "root": {"path": "rootfs", "readonly": readonly},
         "hostname": "box",
@@ -184,7 +184,7 @@ class Runtime:
         return [self.program, "--root", str(self.root), *self.flags, *words]
 
     def call(
-        self, *words: str, check: bool = True, timeout: float = 60
+        self, *words: str, check: bool = True, timeout: float = 30
     ) -> subprocess.CompletedProcess[str]:
         """Run a sub-command to its end; `check` fails with what it printed.
 

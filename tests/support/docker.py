@@ -53,7 +53,7 @@ class Dockerd:
 
     @property
     def data_root(self) -> Path:
-        """dockerd's --data-root."""
+        """Dockerd's --data-root."""
         return self.top / "data"
 
     def __enter__(self) -> Self:
@@ -87,6 +87,10 @@ class Dockerd:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        # dockerd pins the namespace of --network=host here and leaves it so when it ends.
+        pinned = self.top / "x/netns/default"
+        if os.path.exists(pinned):
+            subprocess.run(["umount", "-q", str(pinned)], check=False)
         self.place.daemons.difference_update(process.pid for process in self._processes)
         self.place.daemon_dirs.difference_update({self.data_root, self.top / "x"})
 

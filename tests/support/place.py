@@ -14,6 +14,10 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
@@ -37,7 +41,7 @@ class Place:
     @classmethod
     def create(cls) -> Place:
         """Make the place of this process; nothing of that name may exist."""
-        root = Path(f"/var/tmp/eci-t{os.getpid()}")  # noqa: S108 - named by pid, made exclusively
+        root = Path(f"/var/tmp/eci-t{os.getpid()}")
         root.mkdir(mode=0o755)
         root.chmod(0o755)
         place = cls(root=root, cgroup=root.name)
@@ -71,19 +75,21 @@ class Place:
 
     # -- what was left behind -------------------------------------------------------------
 
-    def leftovers(self, *, patience: float = 5.0) -> list[str]:
+    def leftovers(self, *, patience: float = 5.0, before: Collection[str] = ()) -> list[str]:
         """Return one line for each thing that is left, after at most `patience` seconds.
 
-        Some ends are not synchronous: a keeper ends a moment after `delete` returned.
+        What is in `before`, an earlier answer, belongs to another test.  Some ends
+        are not synchronous: a keeper ends a moment after `delete` returned.
         """
         deadline = time.monotonic() + patience
         while True:
-            found = [
+            all_left = (
                 *self.left_mounts(),
                 *self.left_cgroups(),
                 *self.left_processes(),
                 *self.left_state(),
-            ]
+            )
+            found = [line for line in all_left if line not in before]
             if not found or time.monotonic() > deadline:
                 return found
             time.sleep(0.05)

@@ -1,0 +1,70 @@
+"""Podman with `--runtime eci-runtime`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.place import Place
+    from tests.support.podman import Podman
+
+pytestmark = [pytest.mark.root, pytest.mark.engine]
+
+CALLS = (
+    "mnt mount none /mnt tmpfs - - , write /mnt/x , umount2 /mnt - , "
+    "mount - /vol - MS_REMOUNT|MS_BIND - , write /vol/x"
+).split()
+ANSWERS = ["0", "0", "0", "EPERM", "EROFS"]
+
+
+def test_run(podman: Podman, runtimes: dict[str, Path], runtime: str, place: Place) -> None:
+    before = place.leftovers(patience=0)
+    words = ["run", "--rm", *podman.run_words(), "box", "sh", "-c"]
+    script = "cat /proc/self/uid_map; stat -c %u /home/user/mine; exit 42"
+    done = podman.podman(*words, script, runtime=runtimes[runtime], check=False)
+    seen = (done.returncode, done.stdout.split())
+    assert seen == (42, ["0", "100000", "65536", "1000"]), done.stderr
+    assert place.leftovers(before=before) == []
+
+
+def test_privileged_run_with_a_read_only_volume(
+    podman: Podman, runtimes: dict[str, Path], runtime: str, place: Place
+) -> None:
+    volume = ["-v", f"{place.directory('v')}:/vol:ro"]
+    words = ["run", "--rm", "--privileged", *volume, *podman.run_words(), "box", *CALLS]
+    done = podman.podman(*words, runtime=runtimes[runtime])
+    assert done.stdout.split() == ANSWERS
+
+
+def test_life_of_a_container(
+    podman: Podman, runtimes: dict[str, Path], runtime: str, place: Place
+) -> None:
+    before = place.leftovers(patience=0)
+    program = runtimes[runtime]
+    volume = ["-v", f"{place.directory('v')}:/vol:ro"]
+    command = ["sh", "-c", "trap 'exit 7' TERM; while :; do sleep 1000 & wait $!; done"]
+    words = [*podman.run_words(), *volume, "--privileged", "box", *command]
+    created = podman.podman("create", *words, runtime=program).stdout.strip()
+    podman.podman("start", created, runtime=program)
+    try:
+        assert podman.podman("exec", created, *CALLS, runtime=program).stdout.split() == ANSWERS
+        podman.podman("stop", "-t", "20", created, runtime=program)
+        code = podman.podman("wait", created, runtime=program).stdout.strip()
+        assert code == "7"
+    finally:
+        podman.podman("rm", "-f", created, runtime=program)
+    assert place.leftovers(before=before) == []
+
+
+@pytest.mark.parametrize("kind", ["pid", "ipc", "uts"])
+def test_namespaces_of_the_host_are_refused(
+    podman: Podman, runtimes: dict[str, Path], runtime: str, kind: str
+) -> None:
+    words = ["run", "--rm", f"--{kind}=host", *podman.run_words(), "box", "true"]
+    done = podman.podman(*words, runtime=runtimes[runtime], check=False)
+    assert done.returncode != 0
+    assert f"eci containers can't share namespaces [{kind}] with the host" in done.stderr
