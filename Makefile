@@ -26,7 +26,7 @@ BUILD_PACKAGES := gcc libc6-dev libfuse3-dev pkg-config python3 python3-dev pyth
 RUN_PACKAGES := busybox-static fuse3 runc
 TEST_PACKAGES := containerd crun docker.io gcc-multilib iproute2 iptables netavark podman \
 	procps strace tini uidmap util-linux
-LINT_PACKAGES := clang clang-format clang-tidy cppcheck gcc libc6-dev libfuse3-dev shellcheck
+LINT_PACKAGES := clang clang-format clang-tidy cppcheck gcc git libc6-dev libfuse3-dev shellcheck
 
 # Arguments for pytest: `make test ARGS="-k launcher -x"`.
 ARGS ?=
@@ -58,7 +58,8 @@ $(VENV)/.installed: pyproject.toml tools/venv.sh | packages-build
 # The C half and the `eci` command, in place: again only when a source changed.
 build/.compiled: $(VENV)/.installed setup.py csrc/build_ffi.py $(C_FILES) | packages-build
 	@echo "==> compiling the C half into eci_supervisor/"
-	@$(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
+	@log=$$($(BIN)/pip install --quiet --no-build-isolation --no-deps --editable . 2>&1) || \
+		{ printf '%s\n' "$$log" >&2; exit 1; }
 	@mkdir -p $(@D)
 	@touch $@
 

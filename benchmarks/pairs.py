@@ -4,9 +4,10 @@ The same static program runs in two places that both live through the whole meas
 and mount namespace of its own (native), and in a privileged container under eci-runtime.  They are
 asked in turns, A B A B, so that whatever else the machine does falls on both.
 
-An unmount waits until every processor has passed a point of rest (an expedited RCU grace period).
-Where the others idle that is nothing, about 3 µs in all; where one is busy, 40 µs and more.  A
-machine that runs containers is rarely idle, so both are measured.
+An unmount waits for an expedited RCU grace period, and what that costs depends on what else runs:
+3 µs for one program alone on an otherwise idle machine, 40 to 60 µs where another processor is
+busy, or where all has to run on one.  A supervised call has two processes at work, so it never
+sees the best case; a native one does.  Hence both conditions are measured.
 """
 
 from __future__ import annotations

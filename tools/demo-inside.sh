@@ -18,6 +18,7 @@ must() {
     shift
     printf '$ %s\n' "$*"
     if "$@"; then outcome=works; else outcome=fails; fi
+    sleep 0.1 # the trace line comes by another way; let it appear beside its call
     [ "$outcome" = "$expected" ] && return
     printf '!! that %s, and it must not\n' "$outcome"
     wrong=$((wrong + 1))
