@@ -27,7 +27,8 @@ def test_run(podman: Podman, runtimes: dict[str, Path], runtime: str, place: Pla
     script = "cat /proc/self/uid_map; stat -c %u /home/user/mine; exit 42"
     done = podman.podman(*words, script, runtime=runtimes[runtime], check=False)
     seen = (done.returncode, done.stdout.split())
-    assert seen == (42, ["0", "100000", "65536", "1000"]), done.stderr
+    code, ids = seen[0], seen[1]
+    assert (code, ids[::2], ids[3]) == (42, ["0", "65536"], "1000"), done.stderr
     assert place.leftovers(before=before) == []
 
 
@@ -47,7 +48,10 @@ def test_life_of_a_container(
     program = runtimes[runtime]
     volume = ["-v", f"{place.directory('v')}:/vol:ro"]
     command = ["sh", "-c", "trap 'exit 7' TERM; while :; do sleep 1000 & wait $!; done"]
-    words = [*podman.run_words(), *volume, "--privileged", "box", *command]
+    # Podman repeats its limits at each exec, which does not pass through our hands: a host that
+    # lacks CAP_SYS_RESOURCE cannot grant the default ones, with or without us.
+    limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]
+    words = [*podman.run_words(), *volume, *limits, "--privileged", "box", *command]
     created = podman.podman("create", *words, runtime=program).stdout.strip()
     podman.podman("start", created, runtime=program)
     try:

@@ -38,6 +38,9 @@ class Place:
     daemon_dirs: set[Path] = field(default_factory=set)
     """Directories below which those engines may keep mounts between modules."""
 
+    engine_cgroups: set[str] = field(default_factory=set)
+    """Names of cgroups that an engine keeps below the session's, for itself."""
+
     @classmethod
     def create(cls) -> Place:
         """Make the place of this process; nothing of that name may exist."""
@@ -68,8 +71,14 @@ class Place:
         raise AssertionError(message)
 
     def remove(self) -> None:
-        """Remove the session's cgroups and files.  What is still mounted stays, and is an error."""
+        """Remove the session's cgroups and files; OSError when one is still in use.
+
+        Empty cgroups that were left behind have been reported before.  Nothing may be mounted.
+        """
         for parent in _cgroups(self.cgroup):
+            children = [path for path in parent.rglob("*") if path.is_dir()]
+            for path in sorted(children, key=lambda path: -len(path.parts)):
+                path.rmdir()
             parent.rmdir()
         shutil.rmtree(self.root)
 
@@ -112,7 +121,7 @@ class Place:
             f"cgroup: {child}"
             for parent in _cgroups(self.cgroup)
             for child in parent.rglob("*")
-            if child.is_dir()
+            if child.is_dir() and child.name not in self.engine_cgroups
         ]
 
     def left_processes(self) -> list[str]:

@@ -32,6 +32,8 @@ class Podman:
         """Write the configuration; podman has no daemon, so nothing runs between calls."""
         self.place = place
         self.top = place.directory("p")
+        # The cgroup of every conmon, made by the first and kept.
+        place.engine_cgroups.add("conmon")
         (self.top / "cni").mkdir()
         config = CONTAINERS_CONF.format(top=self.top, state=place.state_dir)
         (self.top / "containers.conf").write_text(config)
