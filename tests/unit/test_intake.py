@@ -156,7 +156,7 @@ def test_a_peer_that_is_not_root_is_refused(tmp_path: Any) -> None:
     server.listen()
     os.chmod(path, 0o666)
     for directory in (tmp_path, *tmp_path.parents):
-        if str(directory).startswith("/tmp/"):  # noqa: S108 - pytest's own directory
+        if str(directory).startswith("/tmp/"):
             os.chmod(directory, 0o755)
     child = os.fork()
     if child == 0:
