@@ -100,18 +100,23 @@ def test_run_as_another_user(dockerd: Dockerd, runtime: str) -> None:
     assert made.split() == ["1000", "1000", "/home/user", "1000"]
 
 
-def test_run_on_a_terminal(dockerd: Dockerd, runtime: str) -> None:
-    argv = [DOCKER, "run", "--rm", "-it", f"--runtime={runtime}", IMAGE, "sh"]
-    with Terminal(argv, dockerd.environ()) as terminal:
-        terminal.send("echo terminal=$(tty)\n")
-        terminal.expect("terminal=/dev/pts/0")
-        # The terminal is the container's to open, and job control works on it.
-        terminal.send("echo opened > /dev/tty; sleep 100\n")
-        terminal.expect("opened\r\n")
-        terminal.send("\x03")
-        terminal.send("echo again=$((6 * 7)); exit 5\n")
-        terminal.expect("again=42")
-        assert terminal.wait() == 5
+def test_run_on_a_terminal(dockerd: Dockerd, runtime: str, mark: Callable[[], str]) -> None:
+    name = mark()
+    argv = [DOCKER, "run", "-it", f"--name={name}", f"--runtime={runtime}", IMAGE, "sh"]
+    try:
+        with Terminal(argv, dockerd.environ()) as terminal:
+            terminal.send("echo terminal=$(tty)\n")
+            terminal.expect("terminal=/dev/pts/0")
+            # The terminal is the container's to open, and job control works on it.  The word
+            # comes from the job itself: before that ^C would find the shell in the foreground.
+            terminal.send("sh -c 'echo up=$((1 + 1)) > /dev/tty; exec sleep 100'\n")
+            terminal.expect("up=2")
+            terminal.send("\x03")
+            terminal.send("echo again=$((6 * 7)); exit 5\n")
+            terminal.expect("again=42")
+            assert terminal.wait() == 5
+    finally:
+        dockerd.docker("rm", "-f", name)
 
 
 # -- create, start, exec ------------------------------------------------------------------

@@ -804,7 +804,7 @@ def test_rewritten_path_of_a_remount_gets_no_other_verdict(
     assert seen["0"] > 0
     assert seen["EPERM"] > 0
     assert set(seen) <= {"0", "EPERM", "ENOENT", "EINVAL"}
-    assert sum(seen.values()) == ROUNDS
+    assert sum(seen.values()) >= ROUNDS
     assert flags.startswith("ro")
     assert volumes.written() == []
 
@@ -833,8 +833,8 @@ def test_rewritten_path_of_an_umount_gets_no_other_verdict(
 @pytest.mark.parametrize(
     ("calls", "opened"),
     [
-        ("race remount 400 /mnt /vol; mnt write /vol/x", "0"),
-        ("mkdir -p /t/in; race umount 400 /t/in /w/in; mnt write /w/in/x", "0"),
+        (f"race remount {ROUNDS} /mnt /vol; mnt write /vol/x", "0"),
+        (f"mkdir -p /t/in; race umount {ROUNDS} /t/in /w/in; mnt write /w/in/x", "0"),
     ],
 )
 def test_race_succeeds_without_protection(

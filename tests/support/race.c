@@ -1,5 +1,6 @@
 /*
  * race - one thread makes a mount call over and over, another rewrites the path under it.
+ * ROUNDS is the least number of calls.
  *
  *     race remount ROUNDS OWN FOREIGN     mount(NULL, path, NULL, MS_REMOUNT|MS_BIND, NULL)
  *     race umount  ROUNDS OWN FOREIGN     mount("none", OWN, "tmpfs"), then umount2(path,
@@ -20,6 +21,8 @@
 #include <sys/mount.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#define ENOUGH_FLIPS 200
 
 static volatile char path[4096];
 static char own[4096], foreign[4096];
@@ -59,7 +62,9 @@ int main(int argc, char **argv)
     strcpy((char *)path, own);
     if (pthread_create(&thread, NULL, rewrite, NULL))
         return 2;
-    for (long round = strtol(argv[2], NULL, 10); round > 0; round--) {
+    /* As many rounds as told, and more until the other thread has had its share. */
+    for (long round = strtol(argv[2], NULL, 10); round > 0 || atomic_load(&flips) < ENOUGH_FLIPS;
+         round--) {
         long result;
 
         if (!strcmp(argv[1], "remount")) {
