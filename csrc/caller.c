@@ -72,7 +72,9 @@ int worker_enter(struct worker *worker, pid_t pid)
     worker->proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (worker->proc < 0)
         return -errno;
-    worker->self_fds = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    /* A mount of its own that begins here, so that ".." leads nowhere else. */
+    worker->self_fds =
+        (int)syscall(SYS_open_tree, AT_FDCWD, "/proc/self/fd", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     if (worker->self_fds < 0)
         return -errno;
     snprintf(name, sizeof(name), "%d", pid);
@@ -113,18 +115,6 @@ int worker_enter(struct worker *worker, pid_t pid)
     return set_caps(&worker->caps);
 }
 
-static int note_root(struct session *session, int fd)
-{
-    struct statx stx;
-
-    if (statx(fd, fd == AT_FDCWD ? "/" : "", fd == AT_FDCWD ? 0 : AT_EMPTY_PATH,
-              STATX_INO | STATX_MNT_ID_UNIQUE, &stx) < 0)
-        return -errno;
-    session->root_mnt_id = stx.stx_mnt_id;
-    session->root_ino = stx.stx_ino;
-    return 0;
-}
-
 /* To the container's mount namespace, its root, and off its mounts. */
 static int go_home(struct session *session)
 {
@@ -133,7 +123,7 @@ static int go_home(struct session *session)
     if (fchdir(session->worker->self_fds) < 0)
         return -errno;
     session->away = false;
-    return note_root(session, AT_FDCWD);
+    return 0;
 }
 
 /* First thing of a thread. */
@@ -214,24 +204,27 @@ int caller_settle(struct session *session, struct caller *caller, uint32_t *reas
     return 0;
 }
 
-/*
- * Takes the caller's mount namespace and root.  The worker's capabilities are still full.
- *
- * A mount id is unique for good and belongs to one mount namespace, so a root on the same mount
- * and inode as this thread's is the same place in the same namespace.  (A thread can hold a root
- * in one namespace and be a member of another, by fchdir and chroot to a directory it was sent.
- * The kernel would tell it EINVAL; here it acts where its root is, which it could have entered.)
- */
-int caller_stand_in(struct session *session, struct caller *caller)
+static int stat_root(int dir, const char *name, struct statx *stx)
+{
+    return statx(dir, name, 0, STATX_INO | STATX_MNT_ID_UNIQUE, stx) < 0 ? -errno : 0;
+}
+
+static int take_root(struct session *session, struct caller *caller)
 {
     cleanup_fd int root = -1;
-    struct statx stx;
+    struct statx theirs;
+    struct statx ours;
     uint64_t mntns;
     int r;
 
-    if (statx(caller->dir, "root", 0, STATX_INO | STATX_MNT_ID_UNIQUE, &stx) < 0)
-        return -errno;
-    if (stx.stx_mnt_id == session->root_mnt_id && stx.stx_ino == session->root_ino)
+    r = stat_root(caller->dir, "root", &theirs);
+    if (r < 0)
+        return r;
+    /* Looked at anew each time: a pivot_root(2) takes our root along with everybody's. */
+    r = stat_root(AT_FDCWD, "/", &ours);
+    if (r < 0)
+        return r;
+    if (theirs.stx_mnt_id == ours.stx_mnt_id && theirs.stx_ino == ours.stx_ino)
         return 0;
 
     session->away = true;
@@ -248,6 +241,26 @@ int caller_stand_in(struct session *session, struct caller *caller)
     if (root < 0 || fchdir(root) < 0 || chroot(".") < 0)
         return -errno;
     return 0;
+}
+
+/*
+ * Takes the caller's mount namespace and root and, where a path begins there, opens its working
+ * directory.  The worker's capabilities are still full; what is done in the directory is judged
+ * by the caller's.
+ *
+ * A mount id is unique for good and belongs to one mount namespace, so a root on the same mount
+ * and inode as this thread's is the same place in the same namespace.  (A thread can hold a root
+ * in one namespace and be a member of another, by fchdir and chroot to a directory it was sent.
+ * The kernel would tell it EINVAL; here it acts where its root is, which it could have entered.)
+ */
+int caller_stand_in(struct session *session, struct caller *caller, bool with_cwd)
+{
+    int r = take_root(session, caller);
+
+    if (r < 0 || !with_cwd)
+        return r;
+    caller->cwd = openat(caller->dir, "cwd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return caller->cwd < 0 ? -errno : 0;
 }
 
 /* fsuid, fsgid and, where they can matter, the groups, from /proc/TID/status. */

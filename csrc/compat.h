@@ -52,6 +52,7 @@ struct pidfd_info {
 
 #ifndef __NR_statmount /* 6.8 */
 #define __NR_statmount 457
+#define __NR_listmount 458
 #endif
 
 #ifndef MNT_ID_REQ_SIZE_VER0 /* 6.8, include/uapi/linux/mount.h */

@@ -96,6 +96,18 @@ static int must_stay(const struct eci_policy *policy, const struct eci_place *pl
     return error;
 }
 
+/* Is the mount one that hides something or, with MS_REC, can one be below it? */
+static bool hides_something(const struct eci_policy *policy, const struct eci_call *call,
+                            const struct eci_place *place)
+{
+    const struct eci_grant *grants = eci_policy_grants(policy);
+
+    for (uint32_t i = 0; i < policy->n_grants; i++)
+        if (grants[i].hides && ((call->flags & MS_REC) || same_root(&grants[i], place)))
+            return true;
+    return false;
+}
+
 static void refuse(struct eci_verdict *verdict, int error, uint32_t reason)
 {
     verdict->error = error;
@@ -158,7 +170,11 @@ void eci_decide(const struct eci_policy *policy, const struct eci_call *call,
             allow(verdict);
         return;
     case ECI_OP_PROPAGATION:
-        allow(verdict);
+        /* A recursive bind leaves unbindable mounts behind, and shows what is under them. */
+        if ((call->flags & MS_UNBINDABLE) && hides_something(policy, call, dst))
+            refuse(verdict, EPERM, ECI_REASON_UNCOVER);
+        else
+            allow(verdict);
         return;
     case ECI_OP_MOVE:
         if (src)

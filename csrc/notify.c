@@ -66,6 +66,7 @@ static int read_args(struct session *session, enum family family)
     int r;
 
     out->has_source = out->has_type = out->has_data = out->has_path = false;
+    out->source[0] = 0;
     if (family == FAMILY_MOUNT) {
         const uint64_t wanted[3] = {args[2], args[0], args[1]};
         char *const into[3] = {out->type, out->source, out->path};
@@ -103,8 +104,6 @@ static int do_umount(struct session *session, struct caller *caller, struct eci_
     int r;
 
     call.flags &= 0xffffffff; /* an int in the kernel */
-    if ((call.flags & MNT_EXPIRE) && perform_expire(caller, session->args.path, call.flags))
-        return 0;
     r = resolve(caller, session->args.path, !(call.flags & UMOUNT_NOFOLLOW), WANT_NAME, &target);
     if (r == 0)
         r = facts_place(session->worker, &target, &session->target);
@@ -268,6 +267,40 @@ static void record(struct session *session, enum family family, const struct eci
     }
 }
 
+/* May anything in the call begin at the caller's working directory? */
+static bool names_from_cwd(const struct session *session, enum family family)
+{
+    const struct mount_args *args = &session->args;
+
+    return *args->path != '/' || (family == FAMILY_MOUNT &&
+                                  ((args->has_source && *args->source != '/') || args->has_data));
+}
+
+/*
+ * A runtime that cannot set SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (runc 1.1) lets signals
+ * interrupt callers, and an interrupted call comes again by itself.  What was performed and cannot
+ * be taken back is then not performed twice: the same call of the same thread, at the same
+ * instruction, gets the answer that it missed.
+ */
+static void keep_untold(struct session *session)
+{
+    session->untold.tid = session->notif.pid;
+    session->untold.data = session->notif.data;
+    memcpy(session->untold.source, session->args.source, sizeof(session->untold.source));
+    memcpy(session->untold.path, session->args.path, sizeof(session->untold.path));
+}
+
+/* The caller's memory has been read: the strings have to be the same ones, not their addresses. */
+static bool is_untold(struct session *session)
+{
+    if (session->untold.tid != session->notif.pid)
+        return false;
+    session->untold.tid = 0;
+    return memcmp(&session->untold.data, &session->notif.data, sizeof(session->notif.data)) == 0 &&
+           strcmp(session->untold.source, session->args.source) == 0 &&
+           strcmp(session->untold.path, session->args.path) == 0;
+}
+
 /*
  * Decides and performs one call in the caller's place, and replies before anyone else has a
  * turn, so that a mount whose caller has gone can be taken back.
@@ -275,7 +308,7 @@ static void record(struct session *session, enum family family, const struct eci
 static int handle_in_place(struct session *session, struct caller *caller, enum family family,
                            struct eci_verdict *verdict)
 {
-    int r = caller_stand_in(session, caller);
+    int r = caller_stand_in(session, caller, names_from_cwd(session, family));
 
     if (r == 0)
         r = caller_assume(session, caller);
@@ -297,7 +330,9 @@ static int handle_in_place(struct session *session, struct caller *caller, enum 
         read_comm(session, caller);
     if (reply(session, r, false) == -ENOENT) {
         if (r == 0 && family == FAMILY_MOUNT && has_added(session->notif.data.args[3]))
-            perform_undo(session, caller, session->args.path, session->target.mnt_id);
+            perform_undo(session->target.mnt_id);
+        else if (r == 0)
+            keep_untold(session);
         verdict->reason = ECI_REASON_GONE;
     }
     caller_leave(session, caller);
@@ -342,6 +377,12 @@ static void handle(struct session *session)
         verdict.error = -r;
         verdict.reason = ECI_REASON_ARGUMENT;
         reply(session, r, false);
+        goto out;
+    }
+    if (is_untold(session)) {
+        verdict.error = 0;
+        verdict.reason = ECI_REASON_PERFORMED;
+        reply(session, 0, false);
         goto out;
     }
     pthread_mutex_lock(&session->worker->turn);

@@ -45,9 +45,12 @@ int perform_on(struct session *session, int source, int target, uint64_t flags, 
     return 0;
 }
 
-/* Calls `each` for every option of a comma-separated list; a backslash protects a comma. */
-static int for_each_option(char *data, int (*each)(void *context, char *key, char *value),
-                           void *context)
+/*
+ * Calls `each` for every option of a comma-separated list.  Only overlayfs lets a backslash protect
+ * a comma (`escapes`); to be wrong here would be to overlook an option that the kernel sees.
+ */
+static int for_each_option(char *data, bool escapes,
+                           int (*each)(void *context, char *key, char *value), void *context)
 {
     char *at = data;
 
@@ -58,7 +61,7 @@ static int for_each_option(char *data, int (*each)(void *context, char *key, cha
         int r;
 
         while (*end && *end != ',')
-            end += *end == '\\' && end[1] ? 2 : 1;
+            end += escapes && *end == '\\' && end[1] ? 2 : 1;
         last = !*end;
         *end = 0;
         value = strchr(at, '=');
@@ -160,7 +163,7 @@ static int overlay_from_cwd(struct caller *caller, const struct mount_args *args
             return r;
     }
     memcpy(data, args->data, sizeof(data));
-    r = for_each_option(data, overlay_option, &fs);
+    r = for_each_option(data, true, overlay_option, &fs);
     if (r < 0)
         return r;
     if (flags & MS_RDONLY) {
@@ -212,7 +215,7 @@ static bool names_from_cwd(const struct mount_args *args)
     if (!args->has_data)
         return false;
     memcpy(data, args->data, sizeof(data));
-    for_each_option(data, note_relative, &relative);
+    for_each_option(data, true, note_relative, &relative);
     return relative;
 }
 
@@ -282,11 +285,15 @@ static int proc_option(void *context, char *key, char *value)
 {
     struct options *options = context;
     struct target target = TARGET_INIT;
+    struct statfs fs;
     int r;
 
     if (!value || strcmp(key, "pidns") != 0)
         return append_option(options, key, value);
     r = resolve(options->caller, value, true, WANT_OBJECT, &target);
+    /* The kernel would open it: a fifo of the container's would hold us for ever. */
+    if (r == 0 && (fstatfs(target.fd, &fs) < 0 || fs.f_type != NSFS_MAGIC))
+        r = -EINVAL;
     if (r == 0)
         r = append_fd(options, key, take_fd(&target.fd));
     target_close(&target);
@@ -323,7 +330,7 @@ static int rewrite(struct options *options, const struct mount_args *args,
     char copy[PATH_MAX];
 
     memcpy(copy, args->data, sizeof(copy));
-    return for_each_option(copy, each, options);
+    return for_each_option(copy, false, each, options);
 }
 
 /* A procfs shows the PID namespace of whoever makes it, unless told otherwise (pidns=, 6.17). */
@@ -426,6 +433,26 @@ static int find_by_mount_point(uint64_t mnt_id, struct target *target)
 }
 
 /*
+ * MNT_EXPIRE marks a mount, and a second call removes it if nobody used it meanwhile.  Our look at
+ * it counts as use, so the second call has to mark it anew; whether anyone else used it between
+ * the two is lost.  The worker remembers which mounts a caller has marked.
+ */
+static int unmount_expired(struct worker *worker, const struct target *target, uint64_t mnt_id,
+                           int flags)
+{
+    uint64_t *marked = &worker->marked[mnt_id % MARKED];
+
+    if (umount2(target->name, flags) == 0)
+        return 0;
+    if (errno != EAGAIN)
+        return -errno;
+    if (*marked == mnt_id)
+        return umount2(target->name, flags) < 0 ? -errno : 0;
+    *marked = mnt_id;
+    return -EAGAIN;
+}
+
+/*
  * umount2 by directory and name, because an fd on the mount itself would keep it busy.  What
  * the name means cannot change between the decision and here: every mount call of the
  * container waits for its turn, and a mount point cannot be renamed in its own namespace.
@@ -446,35 +473,43 @@ int perform_umount(struct session *session, struct target *target, uint64_t mnt_
     target->fd = -1;
     if (fchdir(target->parent) < 0)
         return -errno;
+    if (flags & MNT_EXPIRE)
+        return unmount_expired(session->worker, target, mnt_id, (int)(flags | UMOUNT_NOFOLLOW));
     return umount2(target->name, (int)(flags | UMOUNT_NOFOLLOW)) < 0 ? -errno : 0;
 }
 
-/*
- * MNT_EXPIRE unmounts only what it marked in an earlier call and nobody has used since, and a
- * look at the mount counts as use.  So it is tried before looking.  That can take no mount away
- * that a rule keeps: a mark is set by this very call alone, a refusal follows a look, which
- * clears the mark, and whatever bears one has been allowed to go.  True when it is gone.
- */
-bool perform_expire(struct caller *caller, const char *path, uint64_t flags)
+/* The newest mount on `under`, or -errno. */
+static int newest_on(uint64_t under, uint64_t *newest)
 {
-    struct target target = TARGET_INIT;
-    bool gone = resolve_name(caller, path, &target) == 0 && fchdir(target.parent) == 0 &&
-                umount2(target.name, (int)(flags | UMOUNT_NOFOLLOW)) == 0;
+    struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = under};
+    uint64_t ids[256];
+    long n;
 
-    target_close(&target);
-    return gone;
+    *newest = 0;
+    /* In the order of the ids; `param` is where to go on. */
+    while ((n = syscall(__NR_listmount, &req, ids, sizeof(ids) / sizeof(ids[0]), 0)) > 0) {
+        for (long i = 0; i < n; i++) {
+            uint64_t parent;
+
+            if (ids[i] > *newest && facts_parent(ids[i], &parent) == 0 && parent == under)
+                *newest = ids[i];
+        }
+        req.param = ids[n - 1];
+    }
+    return n < 0 ? -errno : 0;
 }
 
-/* Takes back a mount whose caller was interrupted before it got the answer. */
-void perform_undo(struct session *session, struct caller *caller, const char *path, uint64_t under)
+/*
+ * Takes back a mount whose caller was interrupted before it got the answer: the newest on the
+ * mount that the target lay on, since nobody else had a turn.  By its id, never by the path.
+ */
+void perform_undo(uint64_t under)
 {
     struct target target = TARGET_INIT;
-    struct fd_name name;
-    uint64_t parent;
+    uint64_t made;
 
-    if (resolve(caller, path, true, WANT_OBJECT, &target) == 0 && target.stx.stx_mnt_id != under &&
-        facts_parent(target.stx.stx_mnt_id, &parent) == 0 && parent == under &&
-        fchdir(session->worker->self_fds) == 0)
-        umount2(name_fd(&name, target.fd), MNT_DETACH);
+    if (newest_on(under, &made) == 0 && made && find_by_mount_point(made, &target) == 0 &&
+        fchdir(target.parent) == 0)
+        umount2(target.name, MNT_DETACH | UMOUNT_NOFOLLOW);
     target_close(&target);
 }

@@ -272,7 +272,7 @@ static const char *last_name(const char *path, size_t *before, size_t *len)
  * The directory and the name, without a look at what the name stands for: -ELOOP where a path
  * does not end in a plain name.
  */
-int resolve_name(struct caller *caller, const char *path, struct target *target)
+static int resolve_name(struct caller *caller, const char *path, struct target *target)
 {
     int base = *path == '/' ? AT_FDCWD : open_cwd(caller);
     char head[PATH_MAX];

@@ -36,7 +36,7 @@ static inline int take_fd(int *fd)
     return taken;
 }
 
-enum { HARMLESS = 256 };
+enum { HARMLESS = 256, MARKED = 64 };
 
 struct caps {
     struct __user_cap_data_struct data[2];
@@ -59,6 +59,7 @@ struct worker {
      * still be what the name means when the kernel looks it up again.
      */
     pthread_mutex_t turn;
+    uint64_t marked[MARKED];     /* unique ids of mounts that MNT_EXPIRE has marked; likewise */
     uint64_t harmless[HARMLESS]; /* unique ids of mounts without protected paths; under `turn` */
 };
 
@@ -92,14 +93,19 @@ struct session {
     int listener;         /* owned */
     bool away;            /* root or namespace is not the container's own: go home after the call */
     struct caller caller; /* the last one: mostly the next as well */
-    uint64_t root_mnt_id; /* where this thread's root is */
-    uint64_t root_ino;
     struct seccomp_notif notif;
     struct seccomp_notif_resp resp;
     struct mount_args args;
     struct eci_place source;
     struct eci_place target;
     pthread_t thread;
+    /* A call that was performed, and whose caller was interrupted before it could be told. */
+    struct {
+        struct seccomp_data data;
+        uint32_t tid; /* 0: none */
+        char source[PATH_MAX];
+        char path[PATH_MAX];
+    } untold;
     char comm[16]; /* the caller's command name, where an event will want it */
     bool done;     /* atomic: the thread has ended */
     struct session *next;
@@ -112,7 +118,7 @@ int worker_enter(struct worker *worker, pid_t pid);
 int session_enter(struct session *session);
 int caller_settle(struct session *session, struct caller *caller, uint32_t *reason);
 
-int caller_stand_in(struct session *session, struct caller *caller);
+int caller_stand_in(struct session *session, struct caller *caller, bool with_cwd);
 int caller_assume(struct session *session, struct caller *caller);
 void caller_leave(struct session *session, struct caller *caller);
 int caller_enter_namespaces(struct caller *caller, const char *const names[]);
@@ -141,7 +147,6 @@ struct target {
     }
 int resolve(struct caller *caller, const char *path, bool follow, unsigned int want,
             struct target *target);
-int resolve_name(struct caller *caller, const char *path, struct target *target);
 int stat_at(int fd, const char *name, struct statx *stx);
 void target_close(struct target *target);
 
@@ -162,8 +167,7 @@ int perform_on(struct session *session, int source, int target, uint64_t flags, 
 int perform_remount(struct session *session, int target, uint64_t flags,
                     const struct mount_args *args);
 int perform_umount(struct session *session, struct target *target, uint64_t mnt_id, uint64_t flags);
-bool perform_expire(struct caller *caller, const char *path, uint64_t flags);
-void perform_undo(struct session *session, struct caller *caller, const char *path, uint64_t under);
+void perform_undo(uint64_t under);
 
 /* notify.c: the protocol. */
 void session_serve(struct session *session);

@@ -517,8 +517,14 @@ def _charge(request: Request, taken: Taken) -> Charge:
         readonly_paths=tuple(oci.items(request.spec, "linux.readonlyPaths", str)),
         protected_paths=request.protected_paths,
         trace=_trace(record.key),
+        cgroups_path=_cgroups_path(request.spec),
         engine_rootfs=record.engine_rootfs if taken.shift else None,
     )
+
+
+def _cgroups_path(spec: oci.Spec) -> str | None:
+    path = oci.part(spec, "linux", dict).get("cgroupsPath")
+    return path if isinstance(path, str) and path.startswith("/") else None
 
 
 def become(binary: str, argv: list[str]) -> NoReturn:

@@ -7,6 +7,7 @@ moved change hands; the resource knobs do not, so the limits stay.
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
@@ -52,3 +53,32 @@ def delegate(pid: int, uid: int, gid: int) -> list[str]:
             given.append(str(directory))
             break
     return given
+
+
+def directories(path: str | None) -> list[str]:
+    """Return where a cgroup of that path would be, in every hierarchy; none for no plain path."""
+    if not path or not path.startswith("/") or path == "/" or ".." in path.split("/"):
+        return []
+    mount_points = [ROOT, *ROOT.iterdir()]
+    return [f"{mount_point}{path}" for mount_point in mount_points if mount_point.is_dir()]
+
+
+def remove(paths: list[str], seconds: float = 2.0) -> None:
+    """Remove the cgroups among `paths` that are empty, or become so within `seconds`.
+
+    A cgroup with a process or a child in it stays: rmdir(2) says EBUSY.
+    """
+    deadline = time.monotonic() + seconds
+    left = [path for path in paths if os.path.isdir(path)]
+    while left:
+        for path in list(left):
+            try:
+                os.rmdir(path)
+            except OSError:
+                if os.path.isdir(path):
+                    continue
+            left.remove(path)
+        if time.monotonic() > deadline:
+            return
+        if left:
+            time.sleep(0.01)

@@ -33,5 +33,7 @@ class Charge:
     """Host-protected paths: no call may touch what lies in or above them."""
     trace: str | None = None
     """None, `stderr` (the wrapper's), or the file that gets the trace lines."""
+    cgroups_path: str | None = None
+    """`linux.cgroupsPath` of the spec, where it is a path."""
     engine_rootfs: str | None = None
     """The engine's own overlay mount whose layers the container uses, if any."""

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import selectors
+import signal
 import socket
 import time
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ PAUSE_SECONDS = 0.05
 """Between two looks at the ring, unless every call is traced."""
 HOOK_SECONDS = 5.0
 """How long the hook may take to say what it has to say."""
+LINGER_SECONDS = 2.0
+"""How long after its create an unsupervised container is watched."""
 LAST_CALLS_SECONDS = 5.0
 """How long a worker may take to see that its container is gone."""
 
@@ -118,6 +121,8 @@ class Keeper:
         self.done = False
         self.room = LOG_CHARACTERS
         self.drained = 0.0
+        self.linger: float | None = None
+        self.cgroups: list[str] = []
         self._register(held.hook, self._accept_hook)
         if held.notify is not None:
             self._register(held.notify, self._accept_listener)
@@ -143,8 +148,11 @@ class Keeper:
         while not self.done:
             if self.ring is not None and not self.ring.sleep():
                 self._drain()
+            ready = self.selector.select(self.linger)
+            if not ready:
+                return
             # One at a time: what it does can make the others void.
-            key, _ = self.selector.select()[0]
+            key, _ = ready[0]
             key.data()
 
     # -- the hook ---------------------------------------------------------------------------
@@ -179,7 +187,7 @@ class Keeper:
         self.init_pidfd = os.pidfd_open(pid)
         self.init_pid = pid
         self._register(self.init_pidfd, self._init_ended)
-        cgroups.delegate(pid, self.charge.base, self.charge.base)
+        self.cgroups = cgroups.delegate(pid, self.charge.base, self.charge.base)
 
     # -- listeners --------------------------------------------------------------------------
 
@@ -207,6 +215,7 @@ class Keeper:
         except (OSError, ValueError, IntakeError, WorkerError) as error:
             # The fd is dropped with the connection: calls of these threads are denied.
             self.log(f"listener refused: {error}")
+            self._stop_unsupervised()
         self.selector.unregister(connection.socket)
         connection.close()
 
@@ -219,6 +228,13 @@ class Keeper:
                 self.worker.serve(listener)
         finally:
             os.close(listener)
+
+    def _stop_unsupervised(self) -> None:
+        """Without a worker the container would run and every mount in it fail: stop it instead."""
+        if self.worker is None and self._init_alive():
+            self.log("the container is stopped, because its supervisor could not start")
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.init_pidfd, signal.SIGKILL)
 
     def _start_worker(self, pid: int) -> None:
         policy = compile_policy(mountinfo.read(f"/proc/{pid}/mountinfo"), self.charge)
@@ -264,6 +280,11 @@ class Keeper:
     def _container_exists(self) -> bool:
         return Path(self.charge.runtime_root, self.charge.container_id).exists()
 
+    def _never_started(self) -> bool:
+        """Say whether create came to nothing: `start` takes the fifo away (runc and crun)."""
+        directory = Path(self.charge.runtime_root, self.charge.container_id)
+        return self.init_pid == 0 or not directory.exists() or (directory / "exec.fifo").exists()
+
     def _init_alive(self) -> bool:
         return self.init_pidfd >= 0 and self.init_pidfd in self.selector.get_map()
 
@@ -279,7 +300,8 @@ class Keeper:
             if self.charge.engine_rootfs is not None:
                 self._show_to_engine(self.charge.engine_rootfs)
             if not self.charge.supervised:
-                self.done = True
+                # It runs, or dies now because the runtime was killed half way.
+                self.linger = LINGER_SECONDS
 
     def _show_to_engine(self, engine_rootfs: str) -> None:
         errors = self._open_log()
@@ -321,10 +343,12 @@ class Keeper:
             self.trace = None
 
     def _finish(self) -> None:
-        """The last step; clear up unless `delete` will."""
+        """The last step.  A `delete` that is still to come finds its own part only."""
         self._see_off()
-        if not self._container_exists():
-            self.clean(self.charge.state_dir)
+        if self._never_started():
+            # A runtime that was killed half way has not always written down where they are.
+            cgroups.remove(self.cgroups or cgroups.directories(self.charge.cgroups_path))
+        self.clean(self.charge.state_dir)
         self.done = True
 
 

@@ -237,6 +237,15 @@ def test_what_hides_something_stays(policy: Policy, point: bytes, flags: int) ->
     assert policy.decide(lib.ECI_OP_MOVE, MS_MOVE, src=at(point), dst={}) == UNCOVERING
 
 
+def test_what_hides_something_does_not_become_unbindable(policy: Policy) -> None:
+    one = MS_UNBINDABLE
+    assert policy.decide(lib.ECI_OP_PROPAGATION, one, dst=at(b"/proc/kcore")) == UNCOVERING
+    assert policy.decide(lib.ECI_OP_PROPAGATION, one | MS_REC, dst={}) == UNCOVERING
+    assert policy.decide(lib.ECI_OP_PROPAGATION, one, dst={"ino": 4, "is_root": 1}) == ALLOWED
+    for flags in (MS_PRIVATE, MS_SHARED | MS_REC, MS_SLAVE | MS_REC):
+        assert policy.decide(lib.ECI_OP_PROPAGATION, flags, dst=at(b"/proc/kcore")) == ALLOWED
+
+
 def test_a_bind_of_the_same_storage_elsewhere_may_go(policy: Policy) -> None:
     bind = at(b"/ro", mnt_id=9999, covered=(0, 50, 12345))
     assert policy.decide(lib.ECI_OP_UMOUNT, dst=bind) == ALLOWED
