@@ -416,10 +416,14 @@ def test_kill_during_create_leaves_nothing(
     runtime.call("delete", "--force", name, check=False)
     # runc's own init and cgroup, when runc itself was killed before it could record them, are
     # known to nobody but our keeper.
-    assert place.leftovers(before=before) == []
+    left = place.leftovers(before=before)
+    # Made again, also where something was left: the next test shall not find it.
     runtime.call("create", "--bundle", str(bundle), name)
     runtime.call("start", name)
     assert runtime.call("exec", name, *SUPERVISED).stdout.split() == SUPERVISED_ANSWERS
+    runtime.call("delete", "--force", name)
+    assert left == []
+    assert place.leftovers(before=before) == []
 
 
 def test_container_that_dies_alone_gives_its_range_back(
