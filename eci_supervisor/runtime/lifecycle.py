@@ -23,7 +23,17 @@ from typing import TYPE_CHECKING, NoReturn
 from eci_supervisor.kernel import features, syscalls
 from eci_supervisor.kernel.syscalls import lib
 from eci_supervisor.policy import settings as policy
-from eci_supervisor.runtime import cleanup, engine, joins, overlay, refuse, rewrite, seccomp, state
+from eci_supervisor.runtime import (
+    cleanup,
+    engine,
+    guard,
+    joins,
+    overlay,
+    refuse,
+    rewrite,
+    seccomp,
+    state,
+)
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.errors import EciError, RefusedError, SpecError, StageError, UsageError
 from eci_supervisor.runtime.stage import Stage, closing, root_mount
@@ -545,6 +555,7 @@ def create(call: Invocation, binary: str) -> NoReturn:
     profile = seccomp.supervise(
         request.spec, f"{state_dir}/notify.sock", wait_killable=call.runtime == "crun"
     )
+    relieve = guard.stand(state.root())
     taken = take(request, supervised=profile is not None)
     clean = functools.partial(cleanup.clean, nonce=taken.record.nonce)
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
@@ -553,6 +564,7 @@ def create(call: Invocation, binary: str) -> NoReturn:
         from eci_supervisor.supervisor.keeper import fork_keeper  # noqa: PLC0415
 
         fork_keeper(_charge(request, taken), clean)
+        relieve()
         prepare(request, taken, profile)
         syscalls.install_guard()
         become(binary, call.with_bundle(f"{taken.state_dir}/bundle"))

@@ -24,6 +24,7 @@ from eci_supervisor.kernel.ring import Ring
 from eci_supervisor.supervisor import cgroups, view
 from eci_supervisor.supervisor.compiler import compile_policy
 from eci_supervisor.supervisor.intake import Connection, IntakeError, ProcessState, check_peer
+from eci_supervisor.supervisor.orphan import fork_orphan
 from eci_supervisor.supervisor.worker import Worker, WorkerError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ PAUSE_SECONDS = 0.05
 HOOK_SECONDS = 5.0
 """How long the hook may take to say what it has to say."""
 LINGER_SECONDS = 2.0
-"""How long after its create an unsupervised container is watched."""
+"""How long after its create a container may take to show that it was killed half way."""
 LAST_CALLS_SECONDS = 5.0
 """How long a worker may take to see that its container is gone."""
 
@@ -150,7 +151,8 @@ class Keeper:
                 self._drain()
             ready = self.selector.select(self.linger)
             if not ready:
-                return
+                self._lingered()
+                continue
             # One at a time: what it does can make the others void.
             key, _ = ready[0]
             key.data()
@@ -233,8 +235,7 @@ class Keeper:
         """Without a worker the container would run and every mount in it fail: stop it instead."""
         if self.worker is None and self._init_alive():
             self.log("the container is stopped, because its supervisor could not start")
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.init_pidfd, signal.SIGKILL)
+            self._kill_init()
 
     def _start_worker(self, pid: int) -> None:
         policy = compile_policy(mountinfo.read(f"/proc/{pid}/mountinfo"), self.charge)
@@ -291,17 +292,26 @@ class Keeper:
     def _runtime_ended(self) -> None:
         """`create` returned, `run` is over, or somebody killed it."""
         self.selector.unregister(self.held.runtime_pidfd)
-        if self.init_pid == 0 or not self._init_alive():
+        if not self._init_alive():
             self._finish()
-        elif not self._container_exists():
-            # Killed half way: the first process dies with its parent's pipe, shortly.
             return
-        else:
-            if self.charge.engine_rootfs is not None:
-                self._show_to_engine(self.charge.engine_rootfs)
-            if not self.charge.supervised:
-                # It runs, or dies now because the runtime was killed half way.
-                self.linger = LINGER_SECONDS
+        if self._container_exists() and self.charge.engine_rootfs is not None:
+            self._show_to_engine(self.charge.engine_rootfs)
+        self.linger = LINGER_SECONDS
+
+    def _lingered(self) -> None:
+        """Tell a create that went well from one that was killed half way."""
+        self.linger = None
+        if not self._container_exists():
+            # Nobody knows of this first process any more; what remains of it ends here.
+            self.log("the runtime was killed before the container was made: it is removed")
+            self._kill_init()
+        elif not self.charge.supervised:
+            self.done = True
+
+    def _kill_init(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.init_pidfd, signal.SIGKILL)
 
     def _show_to_engine(self, engine_rootfs: str) -> None:
         errors = self._open_log()
@@ -352,23 +362,6 @@ class Keeper:
         self.done = True
 
 
-def _become_daemon(keep: set[int]) -> None:
-    """Leave the engine's session and let go of everything inherited but `keep`."""
-    os.setsid()
-    os.chdir("/")
-    null = os.open("/dev/null", os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    last = max((int(name) for name in os.listdir("/proc/self/fd")), default=2)
-    keep = keep | {0, 1, 2}
-    for fd in range(3, last + 1):
-        if fd not in keep:
-            try:
-                os.close(fd)
-            except OSError:
-                continue
-
-
 def fork_keeper(charge: Charge, clean: Callable[[str], None]) -> None:
     """Start the keeper of `charge`, nobody's child; returns in the wrapper when its sockets listen.
 
@@ -387,22 +380,14 @@ def fork_keeper(charge: Charge, clean: Callable[[str], None]) -> None:
         lock=lock,
         trace=_open_trace(charge),
     )
-    # Twice: crun waits for all children of its own, and a child that waits for crun would be one.
-    between = os.fork()
-    if between == 0:
-        status = 1
+
+    def keep() -> None:
+        keeper = Keeper(charge, held, clean)
         try:
-            if os.fork() != 0:
-                os._exit(0)
-            _become_daemon(held.fds())
-            keeper = Keeper(charge, held, clean)
-            try:
-                keeper.run()
-            except BaseException as error:
-                keeper.log(f"the keeper stops: {error!r}")
-                raise
-            status = 0
-        finally:
-            os._exit(status)
-    os.waitpid(between, 0)
+            keeper.run()
+        except BaseException as error:
+            keeper.log(f"the keeper stops: {error!r}")
+            raise
+
+    fork_orphan(held.fds(), keep)
     held.close()

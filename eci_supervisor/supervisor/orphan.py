@@ -1,0 +1,45 @@
+"""A process of ours that is nobody's child and holds nothing of the engine's."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _let_go(keep: set[int]) -> None:
+    """Leave the engine's session and let go of everything inherited but `keep`."""
+    os.setsid()
+    os.chdir("/")
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    last = max((int(name) for name in os.listdir("/proc/self/fd")), default=2)
+    for fd in range(3, last + 1):
+        if fd not in keep:
+            try:
+                os.close(fd)
+            except OSError:
+                continue
+
+
+def fork_orphan(keep: set[int], work: Callable[[], None]) -> None:
+    """Run `work` in a process that keeps of all fds only `keep`; returns at once.
+
+    Forked twice: crun waits for all children of its own, and one that waits for crun would never
+    end.
+    """
+    between = os.fork()
+    if between == 0:
+        status = 1
+        try:
+            if os.fork() != 0:
+                os._exit(0)
+            _let_go(keep)
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    os.waitpid(between, 0)
