@@ -247,6 +247,12 @@ READ_ONLY_OVER_WRITABLE = [
         ("write /mnt/in/x", "0", "ENOENT|EROFS"),
     ),
     attack(
+        "bind_all_but_the_unbindable",
+        ("mount - /w/in - MS_UNBINDABLE -", *DENIED),
+        ("mount /w /mnt - MS_BIND|MS_REC -", *SAME),
+        ("write /mnt/in/x", "0", "EROFS"),
+    ),
+    attack(
         "remount_after_moving_the_parent",
         ("mount /w /mnt - MS_MOVE -", *SAME),
         (rebind("/mnt/in"), *DENIED),
@@ -499,6 +505,16 @@ def test_attack_fails(
 
 # Answers are not written down here: they are what the kernel says to the same calls under runc.
 OWN_BUSINESS = {
+    # Only overlayfs lets a backslash protect a comma: what stands behind is an option.  A number is
+    # a relative path of the caller's, and none of the supervisor's fds.
+    "options_behind_a_backslash": (
+        r"mount - /mnt proc - source=\,pidns=2",
+        r"mount - /mnt proc - source=\,pidns=../2",
+        "mount - /mnt proc - pidns=3",
+        "mount - /mnt proc - pidns=/etc/passwd",
+        "mount - /mnt proc - pidns=/nothing",
+        "umount2 /mnt -",
+    ),
     "tmpfs_ro_and_rw_again": (
         "mount none /mnt tmpfs - -",
         "write /mnt/x",
