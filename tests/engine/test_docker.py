@@ -225,6 +225,20 @@ def test_restart_keeps_files_and_isolation(dockerd: Dockerd, runtime: str) -> No
             assert mount == "0"
 
 
+def test_restarts_in_a_row(dockerd: Dockerd, runtime: str, place: Place) -> None:
+    """The shim deletes while the keeper and the hooks clear up: none may fail for another's sake.
+
+    A delete that fails leaves its shim behind, and Docker an id that is in use.
+    """
+    before = place.leftovers(patience=0)
+    for _ in range(3):
+        with dockerd.container(f"--runtime={runtime}") as container:
+            for _ in range(2):
+                dockerd.docker("restart", "-t", "20", container)
+                dockerd.docker("exec", container, "true")
+    assert place.leftovers(before=before) == []
+
+
 def test_pause_and_unpause(dockerd: Dockerd, runtime: str) -> None:
     with dockerd.container(f"--runtime={runtime}") as container:
         dockerd.docker("pause", container)

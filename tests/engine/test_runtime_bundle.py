@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ import pytest
 from tests.support.bundle import bind, make_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.engine.conftest import Bundles
@@ -62,6 +64,16 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20) ->
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
+
+
+@contextmanager
+def closing_pidfd(pid: int) -> Iterator[int]:
+    """Yield a pidfd of the process, readable when it has ended."""
+    fd = os.pidfd_open(pid)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 # -- the same bundle, each way ------------------------------------------------------------
@@ -137,6 +149,41 @@ def test_create_state_start_exec_kill_delete(
     wait_until(lambda: status() == "stopped", "the container does not stop")
     runtime.call("delete", name)
     assert runtime.call("state", name, check=False).returncode != 0
+    assert place.leftovers(before=before) == []
+
+
+@contextmanager
+def busy_processors() -> Iterator[None]:
+    """Keep every processor busy, so that a parent and its child run in either order."""
+    count = (os.cpu_count() or 1) + 1
+    loops = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def test_delete_after_our_own_clearing(
+    program: Path, bundles: Bundles, spec_of: Callable[..., Spec], place: Place
+) -> None:
+    """The keeper may have cleared up before `delete` comes, whose hooks must not mind."""
+    before = place.leftovers(patience=0)
+    runtime = bundles.runtime(program)
+    name = bundles.name()
+    bundles.expect(runtime, name)
+    bundle = bundles.write(spec_of(["true"], name))
+    pid_file = place.directory("pid") / "pid"
+    with busy_processors():
+        for _ in range(10):
+            runtime.call("create", "--bundle", str(bundle), "--pid-file", str(pid_file), name)
+            with closing_pidfd(int(pid_file.read_text())) as ended:
+                runtime.call("start", name)
+                assert select.select([ended], [], [], 20)[0]
+            time.sleep(0.3)
+            done = runtime.call("delete", name, check=False)
+            assert (done.returncode, done.stderr) == (0, "")
     assert place.leftovers(before=before) == []
 
 
