@@ -286,6 +286,10 @@ class Keeper:
         directory = Path(self.charge.runtime_root, self.charge.container_id)
         return self.init_pid == 0 or not directory.exists() or (directory / "exec.fifo").exists()
 
+    def _holds_state(self) -> bool:
+        """Say whether the state directory is still this container's: its lock file has a name."""
+        return os.fstat(self.held.lock).st_nlink > 0
+
     def _init_alive(self) -> bool:
         return self.init_pidfd >= 0 and self.init_pidfd in self.selector.get_map()
 
@@ -353,12 +357,25 @@ class Keeper:
             self.trace = None
 
     def _finish(self) -> None:
-        """The last step.  A `delete` that is still to come finds its own part only."""
+        """The last step; clear up, unless a `delete` is still to come.
+
+        Its poststop hook does it then.  crun runs hooks in the bundle's directory, and dies of
+        SIGPIPE when that is gone.
+        """
         self._see_off()
-        if self._never_started():
+        if not self._never_started():
+            # Whoever deletes may go ahead.  A delete by force that meets a half-made container
+            # runs no hooks: then what it leaves is ours.
+            fcntl.flock(self.held.lock, fcntl.LOCK_UN)
+            deadline = time.monotonic() + LINGER_SECONDS
+            while self._holds_state() and not self._never_started():
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.02)
+        if self._holds_state() and self._never_started():
             # A runtime that was killed half way has not always written down where they are.
             cgroups.remove(self.cgroups or cgroups.directories(self.charge.cgroups_path))
-        self.clean(self.charge.state_dir)
+            self.clean(self.charge.state_dir)
         self.done = True
 
 
