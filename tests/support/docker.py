@@ -10,8 +10,6 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
-import psutil
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -89,10 +87,6 @@ class Dockerd:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for shim in psutil.process_iter(["cmdline"]):
-            words = shim.info["cmdline"] or [""]
-            if "containerd-shim" in words[0] and f"{self.top}/cd.sock" in words:
-                shim.kill()
         # dockerd pins the namespace of --network=host here and leaves it so when it ends.
         pinned = self.top / "x/netns/default"
         if os.path.exists(pinned):

@@ -149,24 +149,10 @@ class Place:
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue
             in_cgroup = f"/{self.cgroup}/" in cgroups + "/"
-            if self._is_engines_shim(cmdline):
-                continue
             if mark in environ or place in cmdline or in_cgroup:
                 words = cmdline.replace(b"\0", b" ").decode(errors="replace")
                 found.append(f"process: {proc.name} (parent {parent}): {words}")
         return found
-
-    def _is_engines_shim(self, cmdline: bytes) -> bool:
-        """Say whether it is a shim of an engine that still runs.
-
-        containerd 1.6 now and then forgets one whose container is gone, under plain runc as well;
-        it holds nothing of ours, and `Dockerd` ends it with its engine.
-        """
-        words = cmdline.split(b"\0")
-        tops = {os.fsencode(kept.parent) for kept in self.daemon_dirs}
-        return os.path.basename(words[0]).startswith(b"containerd-shim") and any(
-            word.startswith(top + b"/") for word in words for top in tops
-        )
 
     def left_state(self) -> list[str]:
         """Containers and taken ranges in the state directory."""
