@@ -115,7 +115,6 @@ _REPLACED = ("bundle", "config", "console-socket", "pid-file")
 _HELP = {"help", "h", "usage", "?"}
 _VERSION = {"version", "v", "V"}
 _LONG = {"b": "bundle", "f": "config", "d": "detach"}
-_DEFAULT_ROOT = {"runc": "/run/runc", "crun": "/run/crun"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +268,15 @@ def _read_sub(runtime: str, argv: list[str], table: dict[str, bool]) -> _Words:
     return words
 
 
+def _default_root(runtime: str) -> str:
+    """Return where the runtime keeps its state without `--root`, when it runs as root.
+
+    crun asks XDG_RUNTIME_DIR also as root; runc only when it is rootless.
+    """
+    directory = os.environ.get("XDG_RUNTIME_DIR") if runtime == "crun" else None
+    return os.path.join(os.path.abspath(directory or "/run"), runtime)
+
+
 def parse(runtime: str, argv: list[str], cwd: str) -> Invocation:
     """Read `argv`, the words after the program's name.
 
@@ -297,7 +305,7 @@ def parse(runtime: str, argv: list[str], cwd: str) -> Invocation:
         container_id=inner.arguments[0] if inner.arguments else "",
         bundle=bundle,
         config=_absolute(bundle, inner.values.get("config")) or os.path.join(bundle, "config.json"),
-        root=_absolute(cwd, outer.values.get("root")) or _DEFAULT_ROOT[runtime],
+        root=_absolute(cwd, outer.values.get("root")) or _default_root(runtime),
         log=outer.values.get("log"),
         log_format=outer.values.get("log-format"),
         console_socket=_absolute(bundle, inner.values.get("console-socket")),

@@ -185,6 +185,10 @@ class Keeper:
         if state["id"] != self.charge.container_id:
             msg = f"the hook speaks of container {state['id']!r}"
             raise ValueError(msg)
+        if not self._container_exists():
+            # Whether the container is still there is judged by it; a wrong guess would end it.
+            msg = f"{self.charge.runtime} keeps no state of it in {self.charge.runtime_root}"
+            raise ValueError(f"{msg}: name the directory with --root")
         pid = int(state["pid"])
         self.init_pidfd = os.pidfd_open(pid)
         self.init_pid = pid

@@ -187,6 +187,39 @@ def test_delete_after_our_own_clearing(
     assert place.leftovers(before=before) == []
 
 
+@pytest.mark.parametrize("runtime", ["eci-crun"], indirect=True)
+def test_runtime_that_keeps_its_state_elsewhere(
+    program: Path,
+    bundles: Bundles,
+    spec_of: Callable[..., Spec],
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Crun without --root asks XDG_RUNTIME_DIR: the container lives, and is cleared up after."""
+    before = place.leftovers(patience=0)
+    name = bundles.name()
+    directory = place.directory("xdg")
+    named = bundles.runtime(program)
+    named.root = directory / "crun"
+    bundles.expect(named, name)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
+    bundle = bundles.write(spec_of(SLEEP, name))
+
+    def call(*words: str) -> str:
+        with TemporaryFile() as stdin, TemporaryFile() as out:
+            subprocess.run([program, *words], stdin=stdin, stdout=out, check=True)
+            out.seek(0)
+            return out.read().decode()
+
+    call("create", "--bundle", str(bundle), name)
+    call("start", name)
+    # Longer than the keeper watches for a create that came to nothing.
+    time.sleep(2.5)
+    assert call("exec", name, *SUPERVISED).split() == SUPERVISED_ANSWERS
+    call("delete", "--force", name)
+    assert place.leftovers(before=before) == []
+
+
 def test_create_then_delete_by_force(
     program: Path, bundles: Bundles, spec_of: Callable[..., Spec], place: Place
 ) -> None:

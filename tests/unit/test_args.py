@@ -74,9 +74,16 @@ def test_runc_takes_single_dashes_and_stops_at_the_id() -> None:
         read("runc", "run c1 --detach")
 
 
-def test_default_roots_differ() -> None:
+def test_default_roots_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     assert read("runc", "run c1").root == "/run/runc"
     assert read("crun", "run c1").root == "/run/crun"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "")
+    assert read("crun", "run c1").root == "/run/crun"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/0")
+    assert read("runc", "run c1").root == "/run/runc"
+    assert read("crun", "run c1").root == "/run/user/0/crun"
+    assert read("crun", "--root /r run c1").root == "/r"
 
 
 def test_settings_are_ours_alone() -> None:
