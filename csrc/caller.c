@@ -263,20 +263,30 @@ int caller_stand_in(struct session *session, struct caller *caller, bool with_cw
     return caller->cwd < 0 ? -errno : 0;
 }
 
-/* fsuid, fsgid and, where they can matter, the groups, from /proc/TID/status. */
-static int read_status(struct caller *caller, bool with_groups, gid_t *groups, int *n_groups)
+/* A file of procfs as a string, cut where it does not fit. */
+int read_text(int dir, const char *path, char *text, size_t size)
 {
-    cleanup_fd int fd = openat(caller->dir, "status", O_RDONLY | O_CLOEXEC);
-    char text[8192];
-    const char *line;
+    cleanup_fd int fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
     size_t have = 0;
     ssize_t n;
 
     if (fd < 0)
         return -errno;
-    while (have < sizeof(text) - 1 && (n = read(fd, text + have, sizeof(text) - 1 - have)) > 0)
+    while (have < size - 1 && (n = read(fd, text + have, size - 1 - have)) > 0)
         have += (size_t)n;
     text[have] = 0;
+    return 0;
+}
+
+/* fsuid, fsgid and, where they can matter, the groups, from /proc/TID/status. */
+static int read_status(struct caller *caller, bool with_groups, gid_t *groups, int *n_groups)
+{
+    char text[8192];
+    const char *line;
+    int r = read_text(caller->dir, "status", text, sizeof(text));
+
+    if (r < 0)
+        return r;
     line = strstr(text, "\nUid:");
     if (!line || sscanf(line, "\nUid: %*u %*u %*u %u", &caller->fsuid) != 1)
         return -EINVAL;

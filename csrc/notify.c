@@ -268,7 +268,7 @@ static void record(struct session *session, enum family family, const struct eci
 }
 
 /* May anything in the call begin at the caller's working directory? */
-static bool names_from_cwd(const struct session *session, enum family family)
+static bool begins_at_cwd(const struct session *session, enum family family)
 {
     const struct mount_args *args = &session->args;
 
@@ -305,10 +305,10 @@ static bool is_untold(struct session *session)
  * Decides and performs one call in the caller's place, and replies before anyone else has a
  * turn, so that a mount whose caller has gone can be taken back.
  */
-static int handle_in_place(struct session *session, struct caller *caller, enum family family,
-                           struct eci_verdict *verdict)
+static void handle_in_place(struct session *session, struct caller *caller, enum family family,
+                            struct eci_verdict *verdict)
 {
-    int r = caller_stand_in(session, caller, names_from_cwd(session, family));
+    int r = caller_stand_in(session, caller, begins_at_cwd(session, family));
 
     if (r == 0)
         r = caller_assume(session, caller);
@@ -336,7 +336,6 @@ static int handle_in_place(struct session *session, struct caller *caller, enum 
         verdict->reason = ECI_REASON_GONE;
     }
     caller_leave(session, caller);
-    return r;
 }
 
 static void handle(struct session *session)
@@ -348,6 +347,7 @@ static void handle(struct session *session)
     bool known = false;
     int r;
 
+    session->comm[0] = 0;
     if (family == FAMILY_NONE) {
         verdict.error = ENOSYS;
         verdict.reason = ECI_REASON_UNKNOWN_CALL;
@@ -357,7 +357,6 @@ static void handle(struct session *session)
     if (family == FAMILY_OLDUMOUNT)
         session->notif.data.args[1] = 0; /* umount(2) of i386 has no flags */
 
-    session->comm[0] = 0;
     r = caller_settle(session, caller, &verdict.reason);
     if (r >= 0 && session->worker->policy->trace)
         read_comm(session, caller);

@@ -150,9 +150,7 @@ static int overlay_from_cwd(struct caller *caller, const struct mount_args *args
     char data[PATH_MAX];
     int r;
 
-    if (caller->cwd < 0)
-        caller->cwd = openat(caller->dir, "cwd", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (caller->cwd < 0 || fchdir(caller->cwd) < 0)
+    if (fchdir(caller->cwd) < 0)
         return -errno;
     fs = (int)syscall(SYS_fsopen, "overlay", FSOPEN_CLOEXEC);
     if (fs < 0)
@@ -207,7 +205,7 @@ static int note_relative(void *context, char *key, char *value)
     return 0;
 }
 
-static bool names_from_cwd(const struct mount_args *args)
+static bool layers_from_cwd(const struct mount_args *args)
 {
     char data[PATH_MAX];
     bool relative = false;
@@ -387,7 +385,7 @@ int perform_new(struct session *session, struct caller *caller, const struct mou
                 return r;
         }
     }
-    if (args->has_type && strcmp(args->type, "overlay") == 0 && names_from_cwd(args))
+    if (args->has_type && strcmp(args->type, "overlay") == 0 && layers_from_cwd(args))
         return overlay_from_cwd(caller, args, flags, target);
     if (fs == ECI_FS_PROC) {
         r = rewrite_proc(&options, args);

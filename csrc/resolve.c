@@ -33,11 +33,10 @@ static int open_path(int dir, const char *path, uint64_t flags, uint64_t how_res
     return fd < 0 ? -errno : (int)fd;
 }
 
-static int open_cwd(struct caller *caller)
+/* Where a path begins.  The working directory was opened if any path of the call needs it. */
+static int base_of(const struct caller *caller, const char *path)
 {
-    if (caller->cwd < 0)
-        caller->cwd = openat(caller->dir, "cwd", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    return caller->cwd < 0 ? -errno : caller->cwd;
+    return *path == '/' ? AT_FDCWD : caller->cwd;
 }
 
 /* Type, inode and unique mount id of `name` in `fd`, or of `fd` itself for "". */
@@ -64,16 +63,10 @@ static const char *status_line(int dir, const char *name, const char *key, char 
     char path[64];
     char *line;
     char *end;
-    size_t have = 0;
-    ssize_t n;
 
     snprintf(path, sizeof(path), "%s%sstatus", name, *name ? "/" : "");
-    cleanup_fd int fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    if (read_text(dir, path, text, size) < 0)
         return NULL;
-    while (have < size - 1 && (n = read(fd, text + have, size - 1 - have)) > 0)
-        have += (size_t)n;
-    text[have] = 0;
     line = strstr(text, key);
     if (!line)
         return NULL;
@@ -166,10 +159,7 @@ static int walk(struct caller *caller, const char *path, bool follow, struct tar
     if (n >= PATH_MAX)
         return -ENAMETOOLONG;
     memcpy(rest, path, n + 1);
-    if (*rest == '/')
-        at = open_path(AT_FDCWD, "/", O_DIRECTORY, 0);
-    else
-        at = open_path(open_cwd(caller), ".", O_DIRECTORY, 0);
+    at = open_path(base_of(caller, path), *path == '/' ? "/" : ".", O_DIRECTORY, 0);
     if (at < 0)
         return at;
 
@@ -274,21 +264,18 @@ static const char *last_name(const char *path, size_t *before, size_t *len)
  */
 static int resolve_name(struct caller *caller, const char *path, struct target *target)
 {
-    int base = *path == '/' ? AT_FDCWD : open_cwd(caller);
     char head[PATH_MAX];
     size_t before;
     size_t len;
     const char *name = last_name(path, &before, &len);
 
-    if (*path != '/' && base < 0)
-        return base;
     if (!name || path[before + len])
         return -ELOOP;
     memcpy(head, path, before);
     memcpy(head + before, ".", 2);
     memcpy(target->name, name, len);
     target->name[len] = 0;
-    target->parent = open_path(base, head, O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
+    target->parent = open_path(base_of(caller, path), head, O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
     return target->parent < 0 ? target->parent : 0;
 }
 
@@ -296,14 +283,11 @@ static int resolve_name(struct caller *caller, const char *path, struct target *
 static int resolve_fast(struct caller *caller, const char *path, bool follow, unsigned int want,
                         struct target *target)
 {
-    int base;
     int r;
 
     if (!(want & WANT_NAME)) {
-        base = *path == '/' ? AT_FDCWD : open_cwd(caller);
-        if (*path != '/' && base < 0)
-            return base;
-        target->fd = open_path(base, path, follow ? 0 : O_NOFOLLOW, RESOLVE_NO_MAGICLINKS);
+        target->fd =
+            open_path(base_of(caller, path), path, follow ? 0 : O_NOFOLLOW, RESOLVE_NO_MAGICLINKS);
         return target->fd < 0 ? target->fd : stat_at(target->fd, "", &target->stx);
     }
     r = resolve_name(caller, path, target);
@@ -325,8 +309,7 @@ static int resolve_fast(struct caller *caller, const char *path, bool follow, un
 /* Nothing is there, and no link of any kind was met on the way: the same for everybody. */
 static bool is_missing_for_all(struct caller *caller, const char *path)
 {
-    int base = *path == '/' ? AT_FDCWD : open_cwd(caller);
-    cleanup_fd int fd = open_path(base, path, 0, RESOLVE_NO_SYMLINKS);
+    cleanup_fd int fd = open_path(base_of(caller, path), path, 0, RESOLVE_NO_SYMLINKS);
 
     return fd == -ENOENT;
 }

@@ -68,7 +68,7 @@ struct caller {
     pid_t tid; /* 0: nobody yet */
     int dir;   /* O_PATH, /proc/TID */
     int pidfd; /* of the thread; -1 where the kernel has none */
-    int cwd;   /* O_PATH; -1 until needed, closed after each call */
+    int cwd;   /* O_PATH; opened by caller_stand_in() where a path needs it, else -1 */
     struct caps caps;
     uint32_t fsuid;
     uint32_t fsgid;
@@ -121,6 +121,7 @@ int caller_settle(struct session *session, struct caller *caller, uint32_t *reas
 int caller_stand_in(struct session *session, struct caller *caller, bool with_cwd);
 int caller_assume(struct session *session, struct caller *caller);
 void caller_leave(struct session *session, struct caller *caller);
+int read_text(int dir, const char *path, char *text, size_t size);
 int caller_enter_namespaces(struct caller *caller, const char *const names[]);
 void caller_close(struct caller *caller);
 
