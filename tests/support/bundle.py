@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tests.support.result import require_success
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -200,9 +202,8 @@ class Runtime:
                 file.seek(0)
                 texts.append(file.read().decode(errors="replace"))
         done = subprocess.CompletedProcess(list(words), status, *texts)
-        if check and done.returncode != 0:
-            message = f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-            raise AssertionError(message)
+        if check:
+            require_success(done, f"{words}")
         return done
 
 

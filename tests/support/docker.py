@@ -10,6 +10,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
+from tests.support.result import require_success
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -122,9 +124,8 @@ class Dockerd:
             timeout=timeout,
             check=False,
         )
-        if check and done.returncode != 0:
-            message = f"docker {words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-            raise AssertionError(message)
+        if check:
+            require_success(done, f"docker {words}")
         return done
 
     def out(self, *words: str, stdin: str | None = None) -> str:

@@ -6,6 +6,8 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
+from tests.support.result import require_success
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -61,9 +63,8 @@ class Podman:
             timeout=timeout,
             check=False,
         )
-        if check and done.returncode != 0:
-            message = f"podman {words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-            raise AssertionError(message)
+        if check:
+            require_success(done, f"podman {words}")
         return done
 
     def run_words(self) -> list[str]:

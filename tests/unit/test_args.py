@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from eci_supervisor.runtime.args import Invocation, log_flags, parse
 from eci_supervisor.runtime.errors import UsageError
 
-CWD = "/work/dir"
+CWD = "/given/dir"
 
 
 def read(runtime: str, line: str) -> Invocation:
