@@ -53,7 +53,7 @@ def dockerd(place: Place, runtimes: dict[str, Path], busybox_root: Path) -> Iter
         yield daemon
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def podman(place: Place, busybox_root: Path) -> Iterator[Podman]:
     """A podman with the image `box`."""
     engine = Podman(place)
