@@ -49,6 +49,7 @@ PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
             "remote.c",
             "resolve.c",
             "facts.c",
+            "kernfs.c",
             "decide.c",
             "perform.c",
             "policy.c",

@@ -99,6 +99,9 @@ int worker_enter(struct worker *worker, pid_t pid)
         if (ns < 0 || setns(ns, 0) < 0)
             return -errno;
     }
+    r = kernfs_open(worker);
+    if (r < 0)
+        return r;
     if (setgroups(0, NULL) < 0 || setns(worker->userns, CLONE_NEWUSER) < 0)
         return -errno;
     /* Root of the container, so that what is mounted belongs to it. */
@@ -112,7 +115,8 @@ int worker_enter(struct worker *worker, pid_t pid)
         return r;
     for (unsigned int i = 0; i < 2; i++)
         worker->caps.data[i].effective = worker->caps.data[i].permitted;
-    return set_caps(&worker->caps);
+    r = set_caps(&worker->caps);
+    return r < 0 ? r : kernfs_enter(worker);
 }
 
 /* To the container's mount namespace, its root, and off its mounts. */
@@ -385,18 +389,24 @@ int caller_enter_namespaces(struct caller *caller, const char *const names[])
     return 0;
 }
 
+/* Back to the worker's own credentials. */
+void caller_resume(struct session *session, struct caller *caller)
+{
+    if (!caller->assumed)
+        return;
+    syscall(SYS_setfsuid, 0);
+    syscall(SYS_setfsgid, 0);
+    if (set_caps(&session->worker->caps) < 0)
+        abort();
+    if (!has_cap(&caller->caps, CAP_DAC_OVERRIDE) && syscall(SYS_setgroups, 0UL, NULL) < 0)
+        abort();
+    caller->assumed = false;
+}
+
 /* Back to the worker's own self.  A thread that cannot go back must not serve another call. */
 void caller_leave(struct session *session, struct caller *caller)
 {
-    if (caller->assumed) {
-        syscall(SYS_setfsuid, 0);
-        syscall(SYS_setfsgid, 0);
-        if (set_caps(&session->worker->caps) < 0)
-            abort();
-        if (!has_cap(&caller->caps, CAP_DAC_OVERRIDE) && syscall(SYS_setgroups, 0UL, NULL) < 0)
-            abort();
-        caller->assumed = false;
-    }
+    caller_resume(session, caller);
     close_fd(&caller->cwd);
     caller->cwd = -1;
     if (session->away) {

@@ -50,6 +50,10 @@ struct pidfd_info {
 #define PIDFD_GET_INFO _IOWR(0xFF, 11, struct pidfd_info)
 #endif
 
+#ifndef MOVE_MOUNT_BENEATH /* 6.5, include/uapi/linux/mount.h */
+#define MOVE_MOUNT_BENEATH 0x00000200
+#endif
+
 #ifndef __NR_statmount /* 6.8 */
 #define __NR_statmount 457
 #define __NR_listmount 458

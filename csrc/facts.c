@@ -230,6 +230,17 @@ int facts_mount_point(uint64_t mnt_id, char out[PATH_MAX])
     return r >= PATH_MAX ? -ENAMETOOLONG : 0;
 }
 
+/* The per-mount flags, MOUNT_ATTR_*. */
+int facts_attributes(uint64_t mnt_id, uint64_t *attributes)
+{
+    struct mount_buffer buffer;
+    int r = stat_mount(mnt_id, STATMOUNT_MNT_BASIC, &buffer);
+
+    if (r == 0)
+        *attributes = buffer.mount.mnt_attr;
+    return r;
+}
+
 /*
  * What lies above something hidden, up to the root of its mount, is bound with its mounts or not
  * at all; the kernel says so too, of mounts that it has locked.

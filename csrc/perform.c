@@ -357,6 +357,11 @@ int perform_remount(struct session *session, int target, uint64_t flags,
     return r < 0 ? r : perform_on(session, -1, target, flags, options.out, true);
 }
 
+static enum kernfs kernfs_of(uint32_t fs)
+{
+    return fs == ECI_FS_PROC ? KERNFS_PROC : KERNFS_SYS;
+}
+
 /*
  * A new file system.  Its super block belongs to the user namespace that we share with the
  * caller; what procfs, sysfs, mqueue and cgroup show is that of the caller's other namespaces.
@@ -396,10 +401,14 @@ int perform_new(struct session *session, struct caller *caller, const struct mou
     } else {
         r = 0;
     }
-    if (r == 0 && (fchdir(session->worker->self_fds) < 0 ||
-                   mount(args->has_source ? args->source : NULL, name_fd(&to, target),
-                         args->has_type ? args->type : NULL, flags, data) < 0))
+    if (r == 0 && fs != ECI_FS_OTHER && kernfs_covers(session->worker, kernfs_of(fs))) {
+        caller_resume(session, caller);
+        r = kernfs_mount(session, caller, kernfs_of(fs), args, flags, data, target);
+    } else if (r == 0 && (fchdir(session->worker->self_fds) < 0 ||
+                          mount(args->has_source ? args->source : NULL, name_fd(&to, target),
+                                args->has_type ? args->type : NULL, flags, data) < 0)) {
         r = -errno;
+    }
     close_options(&options);
     return r;
 }

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * eci-worker CONTROL POLICY RING EVENT PID
+ * eci-worker CONTROL COVER RING EVENT PID
  *
  * The worker of one container.  The first four words are inherited fds: a SEQPACKET socket to
- * the supervisor, the policy (a memfd, see struct eci_policy), the event ring (a memfd) and the
- * ring's eventfd.  PID is the container's first process, in our PID namespace.
+ * the supervisor, what to cover (a memfd, see kernfs.c), the event ring (a memfd) and the ring's
+ * eventfd.  PID is the container's first process, in our PID namespace.
  *
- * It writes "ready" to CONTROL when it stands in the container's namespaces; each message that
- * comes then carries one listener.  It ends when CONTROL is closed and no listener is left, so
- * it outlives a supervisor that died.
+ * At the createRuntime hook it enters the container's namespaces, covers /proc and /sys and
+ * writes "ready" to CONTROL, or what went wrong.  A message that begins with P then carries the
+ * policy (a memfd, see struct eci_policy), and is answered in the same way; each that begins with L
+ * carries a listener.  It ends when CONTROL is closed and no listener is left, so it outlives a
+ * supervisor that died.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -52,15 +54,14 @@ static void *serve(void *context)
     return NULL;
 }
 
-/* One message from the supervisor: a listener in an SCM_RIGHTS, or the end (0). */
-static int receive_listener(int control)
+/* One message from the supervisor, with an fd in an SCM_RIGHTS; -EPIPE at the end. */
+static int receive(int control, char *what)
 {
     union {
         char space[CMSG_SPACE(sizeof(int))];
         struct cmsghdr align;
     } ancillary;
-    char byte;
-    struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+    struct iovec iov = {.iov_base = what, .iov_len = 1};
     struct msghdr msg = {
         .msg_iov = &iov,
         .msg_iovlen = 1,
@@ -137,6 +138,37 @@ static void see_off(struct session **at, const struct pollfd *fds)
     }
 }
 
+/* Says "ready", or in words what could not be done. */
+static void answer(int control, int r, const char *about)
+{
+    char text[512];
+    int n = r < 0 ? snprintf(text, sizeof(text), "%s: %s", about, strerror(-r))
+                  : snprintf(text, sizeof(text), "ready");
+
+    /* Who does not hear it is gone, which the next poll(2) tells. */
+    (void)!send(control, text, (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1,
+                MSG_NOSIGNAL);
+}
+
+/* The policy, of which `fd` is a memfd; completes it with what only the container can tell. */
+static int take_policy(struct worker *worker, int fd)
+{
+    struct session self = {.worker = worker};
+    size_t size = 0;
+    int r;
+
+    if (worker->policy) {
+        close(fd);
+        return -EALREADY;
+    }
+    worker->policy = map_fd(fd, MAP_PRIVATE, &size);
+    close(fd);
+    if (!worker->policy || eci_policy_check(worker->policy, (uint32_t)size) < 0)
+        return -EINVAL;
+    r = session_enter(&self);
+    return r < 0 ? r : facts_prepare(worker);
+}
+
 /* Hands listeners to threads and sees threads off, until nothing is left to do. */
 static int run(struct worker *worker, int control)
 {
@@ -159,13 +191,17 @@ static int run(struct worker *worker, int control)
 
         see_off(&all, fds);
         if (control >= 0 && fds[0].revents) {
-            int fd = receive_listener(control);
+            char what = 0;
+            int fd = receive(control, &what);
 
             if (fd == -EPIPE) {
                 close(control);
                 control = -1;
+            } else if (fd >= 0 && what == 'P') {
+                answer(control, take_policy(worker, fd), "its policy");
             } else if (fd >= 0) {
-                struct session *session = n <= MAX_SESSIONS ? start(worker, fd) : NULL;
+                struct session *session =
+                    worker->policy && n <= MAX_SESSIONS ? start(worker, fd) : NULL;
 
                 if (session) {
                     session->next = all;
@@ -185,45 +221,39 @@ static void on_nudge(int signal_number)
     (void)signal_number;
 }
 
-static int set_up(struct worker *worker, char **argv)
+static int set_up(struct worker *worker, char **argv, char *about, size_t about_size)
 {
     struct sigaction nudge = {.sa_handler = on_nudge};
-    struct session self = {.worker = worker};
     size_t size = 0;
     int r;
 
+    snprintf(about, about_size, "the container cannot be entered");
+
     sigaction(SIGUSR1, &nudge, NULL);
     signal(SIGPIPE, SIG_IGN);
-    worker->policy = map_fd(atoi(argv[2]), MAP_PRIVATE, &size);
-    if (!worker->policy || eci_policy_check(worker->policy, (uint32_t)size) < 0)
+    worker->cover = map_fd(atoi(argv[2]), MAP_PRIVATE, &worker->cover_size);
+    if (!worker->cover || worker->cover[worker->cover_size - 1])
         return -EINVAL;
     worker->ring = map_fd(atoi(argv[3]), MAP_SHARED, &size);
     if (!worker->ring || size != eci_ring_bytes(worker->ring->slots))
         return -EINVAL;
     worker->ring_event = atoi(argv[4]);
     r = worker_enter(worker, atoi(argv[5]));
-    if (r < 0)
-        return r;
-    r = session_enter(&self);
-    return r < 0 ? r : facts_prepare(worker);
+    return r < 0 ? r : kernfs_begin(worker, about, about_size);
 }
 
 int main(int argc, char **argv)
 {
     static struct worker worker = {.turn = PTHREAD_MUTEX_INITIALIZER};
+    static char about[PATH_MAX];
     int r;
 
     if (argc != 6) {
-        fputs("usage: eci-worker CONTROL POLICY RING EVENT PID (the supervisor starts it)\n",
+        fputs("usage: eci-worker CONTROL COVER RING EVENT PID (the supervisor starts it)\n",
               stderr);
         return 2;
     }
-    r = set_up(&worker, argv);
-    if (r < 0) {
-        fprintf(stderr, "eci-worker: cannot enter the container: %s\n", strerror(-r));
-        return 1;
-    }
-    if (send(atoi(argv[1]), "ready", 5, MSG_NOSIGNAL) != 5)
-        return 1;
-    return run(&worker, atoi(argv[1])) < 0;
+    r = set_up(&worker, argv, about, sizeof(about));
+    answer(atoi(argv[1]), r, about);
+    return r < 0 || run(&worker, atoi(argv[1])) < 0;
 }

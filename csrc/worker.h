@@ -42,6 +42,9 @@ struct caps {
     struct __user_cap_data_struct data[2];
 };
 
+/* File systems that show the kernel itself. */
+enum kernfs { KERNFS_PROC, KERNFS_SYS };
+
 /* What all threads share.  Written before the first thread starts, read only afterwards. */
 struct worker {
     struct eci_policy *policy;
@@ -53,7 +56,12 @@ struct worker {
     int mntns;      /* mount namespace of the container's first process */
     uint64_t userns_ino;
     uint64_t mntns_ino;
-    struct caps caps; /* full set of the worker */
+    struct caps caps;  /* full set of the worker */
+    const char *cover; /* records of NUL-terminated text, see kernfs.c */
+    size_t cover_size;
+    int build; /* mount namespaces of kernfs.c; -1 where nothing is covered */
+    int locked;
+    uint64_t kernfs_flags[2]; /* MOUNT_ATTR_* that a new procfs or sysfs has to have */
     /*
      * From looking up to performing, one call at a time: what was decided about a name must
      * still be what the name means when the kernel looks it up again.
@@ -120,6 +128,7 @@ int caller_settle(struct session *session, struct caller *caller, uint32_t *reas
 
 int caller_stand_in(struct session *session, struct caller *caller, bool with_cwd);
 int caller_assume(struct session *session, struct caller *caller);
+void caller_resume(struct session *session, struct caller *caller);
 void caller_leave(struct session *session, struct caller *caller);
 int read_text(int dir, const char *path, char *text, size_t size);
 int caller_enter_namespaces(struct caller *caller, const char *const names[]);
@@ -158,7 +167,16 @@ void facts_covered(const struct worker *worker, const struct target *target,
                    struct eci_place *place);
 int facts_parent(uint64_t mnt_id, uint64_t *parent);
 int facts_mount_point(uint64_t mnt_id, char out[PATH_MAX]);
+int facts_attributes(uint64_t mnt_id, uint64_t *attributes);
 int facts_prepare(const struct worker *worker);
+
+/* kernfs.c: procfs and sysfs with masks. */
+bool kernfs_covers(const struct worker *worker, enum kernfs kind);
+int kernfs_open(struct worker *worker);
+int kernfs_enter(struct worker *worker);
+int kernfs_begin(struct worker *worker, char *failed, size_t size);
+int kernfs_mount(struct session *session, const struct caller *caller, enum kernfs kind,
+                 const struct mount_args *args, uint64_t flags, const char *data, int target);
 
 /* perform.c: carrying out what was decided. */
 int perform_new(struct session *session, struct caller *caller, const struct mount_args *args,

@@ -25,6 +25,7 @@ from eci_supervisor.kernel.syscalls import lib
 from eci_supervisor.policy import settings as policy
 from eci_supervisor.runtime import (
     cleanup,
+    cover,
     engine,
     guard,
     joins,
@@ -333,14 +334,14 @@ def mount_points(spec: Spec, bundle: str) -> list[tuple[str, bool]]:
     found: list[tuple[str, bool]] = []
     hidden: list[str] = []
     for mount in oci.items(spec, "mounts", dict):
-        destination = os.path.normpath("/" + str(mount.get("destination") or ""))
+        destination = oci.inside(mount.get("destination"))
         directory = True
         if oci.is_bind(mount):
             directory = os.path.isdir(os.path.join(bundle, str(mount.get("source") or "")))
         if not any(destination.startswith(above.rstrip("/") + "/") for above in hidden):
             found.append((destination, directory))
         hidden.append(destination)
-    cwd = os.path.normpath("/" + str(oci.part(spec, "process", dict).get("cwd") or ""))
+    cwd = oci.inside(oci.part(spec, "process", dict).get("cwd"))
     if not any((cwd + "/").startswith(above.rstrip("/") + "/") for above in hidden):
         found.append((cwd, True))
     return found
@@ -388,6 +389,22 @@ def _oom_floor(spec: Spec) -> int | None:
     return None
 
 
+def _is_plain(path: str) -> bool:
+    return os.path.realpath(path) == path
+
+
+def _cover(request: Request, taken: Taken) -> cover.Cover:
+    """Return what the worker covers; nothing where there is none, or no hook to do it at."""
+    if not taken.record.supervised or request.call.subcommand == "restore":
+        return cover.Cover()
+    found = cover.plan(request.spec, taken.gid_mappings, _is_plain)
+    if request.joins.network_of_host:
+        # Set already, since the container could not: _network().
+        for name in [name for name in found.sysctl if name.startswith("net.")]:
+            del found.sysctl[name]
+    return found
+
+
 def _network(request: Request) -> tuple[frozenset[str], bool]:
     """Set what the container cannot set in a network namespace of the host's.
 
@@ -418,7 +435,7 @@ def _network(request: Request) -> tuple[frozenset[str], bool]:
 
 def _set_sysctl(name: str, value: str) -> None:
     """Write one sysctl; the dots of its name are slashes, and slashes dots: sysctl(8)."""
-    path = name.translate(str.maketrans("./", "/."))
+    path = cover.sysctl_path(name)
     if ".." in path.split("/"):
         raise SpecError(f"config.json: linux.sysctl: {name}: not a name")
     try:
@@ -470,6 +487,7 @@ def prepare(request: Request, taken: Taken, profile: dict[str, object] | None) -
     if call.runtime == "crun":
         stage.hide_unified()
         stage.replace_null()
+    covered = _cover(request, taken)
     plan = rewrite.Plan(
         uid_mappings=taken.uid_mappings,
         gid_mappings=taken.gid_mappings,
@@ -482,7 +500,8 @@ def prepare(request: Request, taken: Taken, profile: dict[str, object] | None) -
         seccomp=profile,
         hard_limits=_hard_limits(spec),
         oom_floor=_oom_floor(spec),
-        sysctl_dropped=sysctls,
+        sysctl_dropped=sysctls | covered.sysctl.keys(),
+        paths_dropped=frozenset(covered.masked + covered.readonly),
         network_joined=network_joined,
     )
     os.mkdir(f"{taken.state_dir}/bundle", 0o700)
@@ -525,6 +544,7 @@ def _charge(request: Request, taken: Taken) -> Charge:
         supervised=record.supervised,
         masked_paths=tuple(oci.items(request.spec, "linux.maskedPaths", str)),
         readonly_paths=tuple(oci.items(request.spec, "linux.readonlyPaths", str)),
+        cover=_cover(request, taken).records(f"{taken.state_dir}/rootfs"),
         protected_paths=request.protected_paths,
         trace=_trace(record.key),
         cgroups_path=_cgroups_path(request.spec),

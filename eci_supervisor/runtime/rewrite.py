@@ -63,7 +63,9 @@ class Plan:
     oom_floor: int | None = None
     """Lowest oom_score_adj that can be set; None: any."""
     sysctl_dropped: frozenset[str] = frozenset()
-    """Sysctls that were set already, since the container could not."""
+    """Sysctls that somebody else sets."""
+    paths_dropped: frozenset[str] = frozenset()
+    """Masked and read-only paths that somebody else covers."""
     network_joined: bool = False
     """The wrapper has entered the network namespace itself: the runtime is to inherit it."""
 
@@ -78,6 +80,9 @@ def rewrite(spec: Spec, plan: Plan) -> Spec:
     linux["gidMappings"] = [_mapping(entry) for entry in plan.gid_mappings]
     _mounts(new, plan)
     _devices(linux, plan)
+    for key in ("maskedPaths", "readonlyPaths"):
+        if linux.get(key):
+            linux[key] = [path for path in linux[key] if path not in plan.paths_dropped]
     _hooks(new, plan)
     _clamp(new, plan)
     if plan.seccomp is not None:

@@ -7,6 +7,7 @@ its form is not the OCI runtime specification's.
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,6 +168,12 @@ def devices(spec: Spec) -> list[Device]:
 def options(mount: dict[str, Any]) -> list[str]:
     """Return a mount's options."""
     return [_typed(option, str, "mounts[].options") for option in mount.get("options") or []]
+
+
+def inside(path: object) -> str:
+    """Return a path of the container in its shortest form, from its root, links not looked at."""
+    # Two slashes at the beginning would stay two: posixpath.normpath(), as POSIX has it.
+    return posixpath.normpath("/" + str(path or "").lstrip("/"))
 
 
 def is_bind(mount: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from eci_supervisor.kernel import table
 from eci_supervisor.policy.grants import Grant, Kind, compile_grants
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from eci_supervisor.kernel.mountinfo import Mount
     from eci_supervisor.supervisor.charge import Charge
@@ -64,19 +64,24 @@ def protected_rules(paths: Iterable[str]) -> list[table.InodeRule]:
     return rules
 
 
-def _masked(grants: Sequence[Grant], fstype: bytes) -> bool:
+def _masked(grants: Sequence[Grant], fstype: bytes, covered: Collection[bytes]) -> bool:
+    """Say whether a new file system of this type would lack a mask of the container's own."""
     kinds = {Kind.MASK, Kind.READONLY_PATH}
-    return any(grant.kind in kinds and grant.under == fstype for grant in grants)
+    return any(
+        grant.kind in kinds and grant.under == fstype and grant.point not in covered
+        for grant in grants
+    )
 
 
 def compile_policy(mounts: Sequence[Mount], charge: Charge) -> bytes:
     """Return the table for a container whose first process sees `mounts`."""
+    covered = {os.fsencode(record[1:]) for record in charge.cover if record[0] in "mr"}
     grants = compile_grants(mounts, charge.masked_paths, charge.readonly_paths)
     return table.build(
         [_row(grant) for grant in grants],
         protected_rules(charge.protected_paths),
-        proc_masked=_masked(grants, b"proc"),
-        sysfs_masked=_masked(grants, b"sysfs"),
+        proc_masked=_masked(grants, b"proc", covered),
+        sysfs_masked=_masked(grants, b"sysfs", covered),
         ids=(charge.base, charge.size),
         trace=charge.trace is not None,
     )

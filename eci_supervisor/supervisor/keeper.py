@@ -118,6 +118,7 @@ class Keeper:
         self.init_pid = 0
         self.init_pidfd = -1
         self.worker: Worker | None = None
+        self.decides = False
         self.ring: Ring | None = None
         self.done = False
         self.room = LOG_CHARACTERS
@@ -169,7 +170,7 @@ class Keeper:
                 check_peer(connection)
                 self._hook(connection)
                 answer = "ok\n"
-            except (OSError, ValueError, KeyError, IntakeError) as error:
+            except (OSError, ValueError, KeyError, IntakeError, WorkerError) as error:
                 answer = f"the supervisor refuses the container: {error}\n"
                 self.log(answer.rstrip())
             try:
@@ -194,6 +195,8 @@ class Keeper:
         self.init_pid = pid
         self._register(self.init_pidfd, self._init_ended)
         self.cgroups = cgroups.delegate(pid, self.charge.base, self.charge.base)
+        if self.charge.supervised:
+            self._start_worker(pid, self.charge.cover)
 
     # -- listeners --------------------------------------------------------------------------
 
@@ -229,24 +232,31 @@ class Keeper:
         listener = connection.listener(state, self.charge.container_id)
         try:
             if self.worker is None:
-                self._start_worker(self.init_pid or state.pid)
+                # No hook has run: the runtime has made the mounts of another time (restore).
+                self._start_worker(state.pid, ())
             if self.worker is not None:
-                self.worker.serve(listener)
+                self._serve(self.worker, listener)
         finally:
             os.close(listener)
 
+    def _serve(self, worker: Worker, listener: int) -> None:
+        if not self.decides:
+            pid = self.init_pid or worker.container
+            worker.decide_by(compile_policy(mountinfo.read(f"/proc/{pid}/mountinfo"), self.charge))
+            self.decides = True
+        worker.serve(listener)
+
     def _stop_unsupervised(self) -> None:
         """Without a worker the container would run and every mount in it fail: stop it instead."""
-        if self.worker is None and self._init_alive():
+        if not self.decides and self._init_alive():
             self.log("the container is stopped, because its supervisor could not start")
             self._kill_init()
 
-    def _start_worker(self, pid: int) -> None:
-        policy = compile_policy(mountinfo.read(f"/proc/{pid}/mountinfo"), self.charge)
+    def _start_worker(self, pid: int, cover: tuple[str, ...]) -> None:
         self.ring = Ring()
         errors = self._open_log()
         try:
-            self.worker = Worker(policy, self.ring, pid, errors)
+            self.worker = Worker(cover, self.ring, pid, errors)
         finally:
             os.close(errors)
         self._register(self.ring.event_fd, self._drain)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from eci_supervisor.kernel.ring import Ring
 
 PROGRAM = Path(__file__).parent.parent / "bin" / "eci-worker"
@@ -20,20 +22,29 @@ class WorkerError(Exception):
     """The worker did not start; the text says why."""
 
 
+def _memfd(name: str, content: bytes) -> int:
+    """Return an fd, the caller's, of a nameless file."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(fd), "wb") as file:
+        file.write(content)
+    return fd
+
+
 class Worker:
     """A started worker.  Owns the control socket."""
 
-    def __init__(self, policy: bytes, ring: Ring, pid: int, errors: int) -> None:
+    def __init__(self, cover: Sequence[str], ring: Ring, pid: int, errors: int) -> None:
         """Start it and wait until it stands in the namespaces of `pid` (host's number).
 
-        `errors` is an fd that gets its standard error.
+        Then /proc and /sys are covered as `cover` says.  `errors` is an fd that gets its standard
+        error.  WorkerError in the worker's words.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        table = os.memfd_create("eci-policy", os.MFD_CLOEXEC)
+        records = _memfd(
+            "eci-cover", b"".join(os.fsencode(text) + b"\0" for text in cover) or b"\0"
+        )
         try:
-            with os.fdopen(os.dup(table), "wb") as file:
-                file.write(policy)
-            fds = (theirs.fileno(), table, ring.fd, ring.event_fd)
+            fds = (theirs.fileno(), records, ring.fd, ring.event_fd)
             self._process = subprocess.Popen(
                 [PROGRAM, *map(str, fds), str(pid)],
                 pass_fds=fds,
@@ -45,18 +56,30 @@ class Worker:
             )
         finally:
             theirs.close()
-            os.close(table)
+            os.close(records)
         self._control = ours
+        self.container = pid
         self._control.settimeout(READY_SECONDS)
+        self._expect_ready()
+        self.pidfd = os.pidfd_open(self._process.pid)
+
+    def _expect_ready(self) -> None:
         try:
-            answer = self._control.recv(16)
+            answer = self._control.recv(4096)
         except OSError:
             answer = b""
         if answer != b"ready":
             self.stop()
-            msg = "the worker could not enter the container"
-            raise WorkerError(msg)
-        self.pidfd = os.pidfd_open(self._process.pid)
+            raise WorkerError(answer.decode(errors="replace") or "the worker does not answer")
+
+    def decide_by(self, policy: bytes) -> None:
+        """Give it the policy, once; WorkerError if it cannot be completed in the container."""
+        table = _memfd("eci-policy", policy)
+        try:
+            socket.send_fds(self._control, [b"P"], [table])
+        finally:
+            os.close(table)
+        self._expect_ready()
 
     @property
     def pid(self) -> int:

@@ -1,0 +1,556 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * procfs and sysfs with the masks and read-only paths of the container, which the kernel holds.
+ *
+ * A mask that a runtime puts on /proc is a mount like any other: root in the container takes it
+ * away, or gets beneath it where no call tells (the end of a mount namespace disconnects mounts
+ * that are not locked).  The kernel locks a mount in its place, MNT_LOCKED, when a tree of mounts
+ * comes into a mount namespace from one that another user namespace owns (mount_namespaces(7)).
+ * So the worker has two small mount namespaces of its own, which nothing in the container can
+ * name:
+ *
+ *     build    owned by the container's user namespace.  Here a new file system is mounted on
+ *              /build and covered.  It has a procfs and a sysfs without masks, so that the kernel
+ *              finds a new one no more revealing (fs/namespace.c, mnt_already_visible).
+ *     locked   owned by a user namespace below it.  What is moved to /slot/tree in the one comes
+ *              here by propagation, all but its root locked.  A clone of that goes to its place.
+ *
+ * At the createRuntime hook the procfs and sysfs that the runtime has mounted are exchanged for
+ * covered clones of them; later each new one is covered the same way.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/openat2.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+
+#include "compat.h"
+#include "worker.h"
+
+#define BUILD   "/build"
+#define SLOT    "/slot"
+#define TREE    SLOT "/tree"
+#define DEVNULL "/null"
+#define EMPTY   "/empty"
+
+enum { MAX_CHILDREN = 64 };
+
+/* Per-mount flags that a caller may set and take back. */
+#define OWN_FLAGS                                                                                  \
+    (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC |                \
+     MOUNT_ATTR_NODIRATIME | MOUNT_ATTR_NOSYMFOLLOW)
+
+static const struct {
+    const char *point;
+    uint32_t magic;
+} kinds[] = {
+    [KERNFS_PROC] = {"proc", PROC_SUPER_MAGIC},
+    [KERNFS_SYS] = {"sys", SYSFS_MAGIC},
+};
+
+/* The next record of `kind` after `at` (NULL: the first), without its first letter; or NULL. */
+static const char *next_record(const struct worker *worker, const char *at, char kind)
+{
+    const char *end = worker->cover + worker->cover_size;
+
+    for (at = at ? at + strlen(at) + 1 : worker->cover; at < end; at += strlen(at) + 1)
+        if (*at == kind)
+            return at + 1;
+    return NULL;
+}
+
+/* Where a record lies in a file system of that kind ("/proc/sys" → "sys"), or NULL. */
+static const char *inside(const char *path, enum kernfs kind)
+{
+    size_t n = strlen(kinds[kind].point);
+
+    if (path[0] != '/' || strncmp(path + 1, kinds[kind].point, n) != 0 || path[n + 1] != '/')
+        return NULL;
+    return path + n + 2;
+}
+
+bool kernfs_covers(const struct worker *worker, enum kernfs kind)
+{
+    for (const char *letter = "mr"; *letter; letter++)
+        for (const char *path = NULL; (path = next_record(worker, path, *letter));)
+            if (inside(path, kind))
+                return true;
+    return false;
+}
+
+/* Makes the tree of `build`, in a mount namespace of the host's user namespace. */
+int kernfs_open(struct worker *worker)
+{
+    static const char *const directories[] = {"proc", "sys", "build", "slot", "slot/tree", "empty"};
+    cleanup_fd int proc = -1;
+    cleanup_fd int sys = -1;
+
+    worker->build = worker->locked = -1;
+    if (!kernfs_covers(worker, KERNFS_PROC) && !kernfs_covers(worker, KERNFS_SYS))
+        return 0;
+    proc = (int)syscall(SYS_open_tree, AT_FDCWD, "/proc", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    sys = (int)syscall(SYS_open_tree, AT_FDCWD, "/sys", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (proc < 0 || sys < 0 || unshare(CLONE_NEWNS) < 0 ||
+        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        return -errno;
+    /* Any directory will do to begin with; afterwards nothing but this file system is left. */
+    if (mount("tmpfs", "/proc", "tmpfs", 0, "mode=0755,size=64k") < 0 || chdir("/proc") < 0)
+        return -errno;
+    for (unsigned int i = 0; i < sizeof(directories) / sizeof(directories[0]); i++)
+        if (mkdir(directories[i], 0755) < 0)
+            return -errno;
+    if (mknod("null", S_IFCHR | 0600, makedev(1, 3)) < 0 || chmod("null", 0666) < 0 ||
+        syscall(SYS_move_mount, proc, "", AT_FDCWD, "proc", MOVE_MOUNT_F_EMPTY_PATH) < 0 ||
+        syscall(SYS_move_mount, sys, "", AT_FDCWD, "sys", MOVE_MOUNT_F_EMPTY_PATH) < 0 ||
+        mount("slot", "slot", NULL, MS_BIND, NULL) < 0 ||
+        mount("empty", "empty", NULL, MS_BIND, NULL) < 0 ||
+        mount(NULL, "empty", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NOEXEC, NULL) <
+            0)
+        return -errno;
+    if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+        return -errno;
+    return 0;
+}
+
+static int open_own_mntns(const struct worker *worker)
+{
+    int fd = openat(worker->proc, "self/ns/mnt", O_RDONLY | O_CLOEXEC);
+
+    return fd < 0 ? -errno : fd;
+}
+
+/* Body of a child that shares our fds: puts a namespace that is locked in place of `fd`. */
+static int make_locked(const struct worker *worker, int fd)
+{
+    int ns;
+
+    if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0)
+        return errno;
+    ns = open_own_mntns(worker);
+    if (ns < 0)
+        return -ns;
+    if (dup3(ns, fd, O_CLOEXEC) < 0)
+        return errno;
+    close(ns);
+    return 0;
+}
+
+/* Makes both namespaces, once in the container's user namespace.  Single-threaded. */
+int kernfs_enter(struct worker *worker)
+{
+    int status;
+    pid_t child;
+
+    if (!kernfs_covers(worker, KERNFS_PROC) && !kernfs_covers(worker, KERNFS_SYS))
+        return 0;
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        mount(NULL, SLOT, NULL, MS_SHARED, NULL) < 0)
+        return -errno;
+    worker->build = open_own_mntns(worker);
+    if (worker->build < 0)
+        return worker->build;
+    worker->locked = fcntl(worker->build, F_DUPFD_CLOEXEC, 0);
+    if (worker->locked < 0)
+        return -errno;
+    child = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0UL, 0UL, 0UL, 0UL);
+    if (child < 0)
+        return -errno;
+    if (child == 0)
+        _exit(make_locked(worker, worker->locked));
+    if (waitpid(child, &status, 0) < 0)
+        return -errno;
+    if (!WIFEXITED(status))
+        return -ECHILD;
+    return -WEXITSTATUS(status);
+}
+
+static int enter(int ns)
+{
+    return setns(ns, CLONE_NEWNS) < 0 ? -errno : 0;
+}
+
+/* Something beneath the file system on /build; a link there would be no name of it. */
+static int open_beneath(int fs, const char *path)
+{
+    struct open_how how = {
+        .flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+    };
+    int fd = (int)syscall(SYS_openat2, fs, path, &how, sizeof(how));
+
+    return fd < 0 ? -errno : fd;
+}
+
+static int attach(int tree, int place, unsigned int flags)
+{
+    flags |= MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+    return syscall(SYS_move_mount, tree, "", place, "", flags) < 0 ? -errno : 0;
+}
+
+static int set_flags(int tree, uint64_t set, uint64_t clear)
+{
+    struct mount_attr attr = {.attr_set = set, .attr_clr = clear};
+
+    return syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0 ? -errno
+                                                                                        : 0;
+}
+
+static int clone_of(int dir, const char *path, unsigned int flags)
+{
+    int fd = (int)syscall(SYS_open_tree, dir, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags);
+
+    return fd < 0 ? -errno : fd;
+}
+
+/* 0 as well where the kernel has no such file: the runtimes do the same. */
+static int cover(int fs, const char *path, bool mask)
+{
+    cleanup_fd int place = open_beneath(fs, path);
+    cleanup_fd int tree = -1;
+    struct stat st;
+    int r;
+
+    if (place == -ENOENT)
+        return 0;
+    if (place < 0)
+        return place;
+    if (fstat(place, &st) < 0)
+        return -errno;
+    if (mask)
+        tree = clone_of(AT_FDCWD, S_ISDIR(st.st_mode) ? EMPTY : DEVNULL, 0);
+    else
+        tree = clone_of(place, "", AT_EMPTY_PATH | AT_RECURSIVE);
+    if (tree < 0)
+        return tree;
+    r = mask ? 0 : set_flags(tree, MOUNT_ATTR_RDONLY, 0);
+    return r < 0 ? r : attach(tree, place, 0);
+}
+
+/* In `build`, where the file system is on /build: masks and read-only paths, in runc's order. */
+static int cover_all(const struct worker *worker, enum kernfs kind)
+{
+    cleanup_fd int fs = open(BUILD, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    if (fs < 0)
+        return -errno;
+    for (const char *letter = "rm"; *letter; letter++) {
+        for (const char *path = NULL; (path = next_record(worker, path, *letter));) {
+            const char *name = inside(path, kind);
+            int r = name ? cover(fs, name, *letter == 'm') : 0;
+
+            if (r < 0)
+                return r;
+        }
+    }
+    return 0;
+}
+
+/*
+ * From `build`, where the covered file system is on /build, to a detached copy of it in which all
+ * but the root is locked.  Leaves nothing behind, and the thread in `build`.
+ */
+static int lock_tree(const struct worker *worker)
+{
+    int tree;
+    int r;
+
+    if (mount(BUILD, TREE, NULL, MS_MOVE, NULL) < 0)
+        return -errno;
+    tree = enter(worker->locked);
+    if (tree == 0)
+        tree = clone_of(AT_FDCWD, TREE, AT_RECURSIVE);
+    r = enter(worker->build);
+    if (r == 0 && umount2(TREE, MNT_DETACH) < 0)
+        r = -errno;
+    if (r < 0 && tree >= 0)
+        close(tree);
+    return r < 0 ? r : tree;
+}
+
+static int finish(const struct worker *worker, enum kernfs kind, bool own_flags)
+{
+    cleanup_fd int tree = -1;
+    uint64_t flags = 0;
+    int r = cover_all(worker, kind);
+
+    if (r == 0 && own_flags) {
+        /* Its own flags are the caller's to change: they come on after the locking. */
+        cleanup_fd int fs = open(BUILD, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+        struct statx stx;
+
+        r = fs < 0 ? -errno : stat_at(fs, "", &stx);
+        if (r == 0)
+            r = facts_attributes(stx.stx_mnt_id, &flags);
+        flags &= OWN_FLAGS;
+        if (r == 0)
+            r = set_flags(fs, worker->kernfs_flags[kind], flags & ~worker->kernfs_flags[kind]);
+    }
+    if (r == 0)
+        tree = lock_tree(worker);
+    if (r < 0 || tree < 0) {
+        umount2(BUILD, MNT_DETACH);
+        return r < 0 ? r : tree;
+    }
+    if (flags) {
+        r = set_flags(tree, flags, 0);
+        if (r < 0)
+            return r;
+    }
+    return take_fd(&tree);
+}
+
+/*
+ * A new procfs or sysfs, mounted with mount(2), on the directory `target`.  `source`, `flags` and
+ * `data` are the caller's; a name in `data` begins at the thread's working directory.  The thread
+ * has joined the namespaces that the file system shall show, and has all its capabilities.
+ */
+int kernfs_mount(struct session *session, const struct caller *caller, enum kernfs kind,
+                 const struct mount_args *args, uint64_t flags, const char *data, int target)
+{
+    const struct worker *worker = session->worker;
+    cleanup_fd int ns = openat(caller->dir, "ns/mnt", O_RDONLY | O_CLOEXEC);
+    cleanup_fd int tree = -1;
+    struct stat st;
+    int r;
+
+    if (ns < 0 || fstat(target, &st) < 0)
+        return -errno;
+    if (!S_ISDIR(st.st_mode))
+        return -ENOTDIR;
+    session->away = true;
+    r = enter(worker->build);
+    if (r == 0 && (fchdir(worker->self_fds) < 0 || mount(args->has_source ? args->source : NULL,
+                                                         BUILD, args->type, flags, data) < 0))
+        r = -errno;
+    if (r < 0)
+        return r;
+    tree = finish(worker, kind, true);
+    if (tree < 0)
+        return tree;
+    r = enter(ns);
+    return r < 0 ? r : attach(tree, target, 0);
+}
+
+/* -- the container's first ones ----------------------------------------------------------- */
+
+struct child {
+    char name[NAME_MAX + 1];
+    int mount; /* the mount itself, O_PATH; or, of a read-only one, a clone of it */
+    bool read_only;
+};
+
+static void close_children(struct child *children, unsigned int n)
+{
+    for (unsigned int i = 0; i < n; i++)
+        close_fd(&children[i].mount);
+}
+
+/* What lies directly on the mount `fs`, with all beneath: cgroups, and binds. */
+static int take_children(const struct statx *fs, struct child *children, unsigned int *n)
+{
+    struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = fs->stx_mnt_id};
+    char above[PATH_MAX];
+    uint64_t ids[256];
+    long found;
+    int r = facts_mount_point(fs->stx_mnt_id, above);
+
+    if (r < 0)
+        return r;
+    found = syscall(__NR_listmount, &req, ids, sizeof(ids) / sizeof(ids[0]), 0);
+    if (found < 0)
+        return -errno;
+    if (found == sizeof(ids) / sizeof(ids[0]))
+        return -E2BIG;
+    for (long i = 0; i < found; i++) {
+        struct child *child = &children[*n];
+        size_t length = strlen(above);
+        char point[PATH_MAX];
+        struct statx stx;
+        uint64_t parent;
+        uint64_t flags;
+
+        if (ids[i] == fs->stx_mnt_id || facts_parent(ids[i], &parent) < 0 ||
+            parent != fs->stx_mnt_id)
+            continue;
+        r = facts_mount_point(ids[i], point);
+        if (r == 0)
+            r = facts_attributes(ids[i], &flags);
+        if (r < 0)
+            return r;
+        if (*n == MAX_CHILDREN || strncmp(point, above, length) != 0 || point[length] != '/' ||
+            strlen(point + length + 1) > NAME_MAX)
+            return -E2BIG;
+        memcpy(child->name, point + length + 1, strlen(point + length + 1) + 1);
+        child->mount = open(point, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        if (child->mount < 0)
+            return -errno;
+        (*n)++;
+        if (stat_at(child->mount, "", &stx) < 0 || stx.stx_mnt_id != ids[i])
+            return -ESTALE;
+        child->read_only = (flags & MOUNT_ATTR_RDONLY) != 0;
+        if (child->read_only) {
+            int copy = clone_of(child->mount, "", AT_EMPTY_PATH | AT_RECURSIVE);
+
+            if (copy < 0)
+                return copy;
+            close(child->mount);
+            child->mount = copy;
+        }
+    }
+    return 0;
+}
+
+static int attach_children(int fs, const struct child *children, unsigned int n, bool read_only)
+{
+    for (unsigned int i = 0; i < n; i++) {
+        cleanup_fd int place = -1;
+        int r;
+
+        if (children[i].read_only != read_only)
+            continue;
+        place = open_beneath(fs, children[i].name);
+        if (place < 0)
+            return place;
+        r = attach(children[i].mount, place, 0);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Flags that the runtime may set only later, on the mount that will be gone (crun). */
+static uint64_t wanted_flags(const struct worker *worker, enum kernfs kind)
+{
+    for (const char *record = NULL; (record = next_record(worker, record, 'o'));)
+        if (strcmp(record + 1, kinds[kind].point) == 0)
+            return MOUNT_ATTR_RDONLY;
+    return 0;
+}
+
+/*
+ * The children that the runtime holds fds of, and may still change, move over as they are.  What is
+ * read-only hides what is writable, so a copy of it is locked together with the masks.
+ */
+static int exchange(struct worker *worker, int root, enum kernfs kind, struct child *children,
+                    unsigned int *n)
+{
+    cleanup_fd int old = open_beneath(root, kinds[kind].point);
+    cleanup_fd int copy = -1;
+    cleanup_fd int tree = -1;
+    char name[16];
+    uint64_t flags;
+    struct statfs fs;
+    struct statx stx;
+    int r;
+
+    if (old < 0)
+        return old;
+    r = stat_at(old, "", &stx);
+    if (r < 0)
+        return r;
+    if (fstatfs(old, &fs) < 0)
+        return -errno;
+    if (fs.f_type != kinds[kind].magic || !(stx.stx_attributes & STATX_ATTR_MOUNT_ROOT))
+        return -ENODEV;
+    r = facts_attributes(stx.stx_mnt_id, &flags);
+    if (r == 0)
+        r = take_children(&stx, children, n);
+    if (r < 0)
+        return r;
+    worker->kernfs_flags[kind] = (flags & MOUNT_ATTR_RDONLY) | wanted_flags(worker, kind);
+    copy = clone_of(old, "", AT_EMPTY_PATH);
+    if (copy < 0)
+        return copy;
+
+    r = enter(worker->build);
+    if (r == 0 && syscall(SYS_move_mount, copy, "", AT_FDCWD, BUILD, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        r = -errno;
+    if (r == 0)
+        r = set_flags(copy, worker->kernfs_flags[kind], 0);
+    if (r == 0)
+        r = attach_children(copy, children, *n, true);
+    tree = r < 0 ? r : finish(worker, kind, false);
+    if (tree < 0)
+        return tree;
+
+    /* Beneath the old one, so that umount2(2), which takes what is on top, takes that. */
+    r = enter(worker->mntns);
+    if (r == 0)
+        r = attach(tree, old, MOVE_MOUNT_BENEATH);
+    if (r == 0)
+        r = attach_children(tree, children, *n, false);
+    if (r < 0)
+        return r;
+    snprintf(name, sizeof(name), "%d", old);
+    if (fchdir(worker->self_fds) < 0 || umount2(name, MNT_DETACH) < 0)
+        return -errno;
+    return 0;
+}
+
+/* Writes a sysctl, "net/ipv4/ip_forward=1", with the container's rights and in its namespaces. */
+static int write_sysctl(const char *record, char *failed, size_t size)
+{
+    const char *value = strchr(record, '=');
+    char path[PATH_MAX];
+    ssize_t n = -1;
+
+    if (!value || snprintf(path, sizeof(path), "/proc/sys/%.*s", (int)(value - record), record) >=
+                      (int)sizeof(path))
+        return -EINVAL;
+    cleanup_fd int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd >= 0)
+        n = write(fd, value + 1, strlen(value + 1));
+    if (n >= 0)
+        return 0;
+    n = -errno;
+    snprintf(failed, size, "sysctl %s", record);
+    return (int)n;
+}
+
+/*
+ * What has to be done when the runtime has mounted everything and has not yet gone into the
+ * container's root: sysctls, as they may become read-only, and the first procfs and sysfs.  On
+ * failure `failed` says what it was about.  Leaves the thread in `build`.
+ */
+int kernfs_begin(struct worker *worker, char *failed, size_t size)
+{
+    const char *rootfs = next_record(worker, NULL, 'R');
+    int r = 0;
+
+    if (worker->build < 0)
+        return 0;
+    snprintf(failed, size, "its sysctls");
+    r = enter(worker->build);
+    for (const char *record = NULL; r == 0 && (record = next_record(worker, record, 's'));)
+        r = write_sysctl(record, failed, size);
+    for (enum kernfs kind = KERNFS_PROC; r == 0 && kind <= KERNFS_SYS; kind++) {
+        struct child children[MAX_CHILDREN];
+        unsigned int n = 0;
+        cleanup_fd int root = -1;
+
+        if (!rootfs || !kernfs_covers(worker, kind))
+            continue;
+        snprintf(failed, size, "the masks of /%s", kinds[kind].point);
+        r = enter(worker->mntns);
+        if (r < 0)
+            break;
+        root = open(rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (root < 0)
+            return -errno;
+        r = exchange(worker, root, kind, children, &n);
+        close_children(children, n);
+    }
+    if (r < 0)
+        return r;
+    return enter(worker->build);
+}
