@@ -45,6 +45,7 @@ PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
         [
             "worker.c",
             "notify.c",
+            "calls.c",
             "caller.c",
             "remote.c",
             "resolve.c",

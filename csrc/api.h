@@ -86,15 +86,19 @@ struct eci_policy {
 #define ECI_OP_PROPAGATION  5
 #define ECI_OP_MOVE         6
 #define ECI_OP_UMOUNT       7
+#define ECI_OP_ATTACH       8 /* of a detached tree */
+#define ECI_OP_SETATTR      9
 
 #define ECI_FS_OTHER 0
 #define ECI_FS_PROC  1
 #define ECI_FS_SYSFS 2
 
 struct eci_call {
-    uint64_t flags; /* MS_* without MS_MGC_VAL, or MNT_* for an umount */
-    uint32_t op;    /* ECI_OP_* */
-    uint32_t fs;    /* ECI_FS_*, for ECI_OP_NEW */
+    uint64_t flags;      /* MS_* without MS_MGC_VAL, or MNT_* for an umount */
+    uint32_t op;         /* ECI_OP_* */
+    uint32_t fs;         /* ECI_FS_*, for ECI_OP_NEW */
+    uint32_t recursive;  /* for ECI_OP_SETATTR, whose `flags` are the ECI_RDONLY ... it clears */
+    uint32_t unbindable; /* for ECI_OP_SETATTR */
 };
 
 /* What a path of the call turned out to be. */
@@ -112,22 +116,24 @@ struct eci_place {
     uint32_t self_hits; /* ECI_INODE_* of the object */
     uint32_t up_hits;   /* ECI_INODE_* of its ancestors inside the mount */
     uint32_t cov_known; /* not 0: cov_* are valid */
+    uint32_t held;      /* ECI_RDONLY ... that have to stay; for ECI_OP_SETATTR only */
     char root[4096];    /* root of the mount inside its super block; for a remount only */
 };
 
-#define ECI_REASON_PERFORMED      0
-#define ECI_REASON_NO_CAPABILITY  1
-#define ECI_REASON_OTHER_USERNS   2
-#define ECI_REASON_KERNEL         3
-#define ECI_REASON_ARGUMENT       4
-#define ECI_REASON_GONE           5
-#define ECI_REASON_LOOSEN         16
-#define ECI_REASON_UNCOVER        17
-#define ECI_REASON_KERNEL_FS_BUSY 18
-#define ECI_REASON_PROTECTED      19
-#define ECI_REASON_NEW_KERNEL_FS  20
-#define ECI_REASON_UNKNOWN_CALL   21
-#define ECI_REASON_INTERNAL       22
+#define ECI_REASON_PERFORMED       0
+#define ECI_REASON_NO_CAPABILITY   1
+#define ECI_REASON_OTHER_USERNS    2
+#define ECI_REASON_KERNEL          3
+#define ECI_REASON_ARGUMENT        4
+#define ECI_REASON_GONE            5
+#define ECI_REASON_NOTHING_COVERED 6
+#define ECI_REASON_LOOSEN          16
+#define ECI_REASON_UNCOVER         17
+#define ECI_REASON_KERNEL_FS_BUSY  18
+#define ECI_REASON_PROTECTED       19
+#define ECI_REASON_NEW_KERNEL_FS   20
+#define ECI_REASON_UNKNOWN_CALL    21
+#define ECI_REASON_INTERNAL        22
 
 struct eci_verdict {
     int32_t error; /* 0, or a positive errno that the caller shall see */

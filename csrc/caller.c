@@ -267,6 +267,29 @@ int caller_stand_in(struct session *session, struct caller *caller, bool with_cw
     return caller->cwd < 0 ? -errno : 0;
 }
 
+/* What an fd of the caller's stands for, as an O_PATH fd: a directory, a mount. */
+int caller_fd(const struct caller *caller, int fd)
+{
+    char name[32];
+    int path;
+
+    if (fd < 0)
+        return -EBADF;
+    snprintf(name, sizeof(name), "fd/%d", fd);
+    path = openat(caller->dir, name, O_PATH | O_CLOEXEC);
+    if (path < 0)
+        return errno == ENOENT ? -EBADF : -errno;
+    return path;
+}
+
+/* The open file itself that the caller has as `fd`. */
+int caller_file(const struct caller *caller, int fd)
+{
+    int file = (int)syscall(SYS_pidfd_getfd, caller->pidfd, fd, 0);
+
+    return file < 0 ? -EBADF : file;
+}
+
 /* A file of procfs as a string, cut where it does not fit. */
 int read_text(int dir, const char *path, char *text, size_t size)
 {

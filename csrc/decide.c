@@ -96,14 +96,14 @@ static int must_stay(const struct eci_policy *policy, const struct eci_place *pl
     return error;
 }
 
-/* Is the mount one that hides something or, with MS_REC, can one be below it? */
-static bool hides_something(const struct eci_policy *policy, const struct eci_call *call,
+/* Is the mount one that hides something or, recursively, can one be below it? */
+static bool hides_something(const struct eci_policy *policy, bool recursive,
                             const struct eci_place *place)
 {
     const struct eci_grant *grants = eci_policy_grants(policy);
 
     for (uint32_t i = 0; i < policy->n_grants; i++)
-        if (grants[i].hides && ((call->flags & MS_REC) || same_root(&grants[i], place)))
+        if (grants[i].hides && (recursive || same_root(&grants[i], place)))
             return true;
     return false;
 }
@@ -171,7 +171,7 @@ void eci_decide(const struct eci_policy *policy, const struct eci_call *call,
         return;
     case ECI_OP_PROPAGATION:
         /* A recursive bind leaves unbindable mounts behind, and shows what is under them. */
-        if ((call->flags & MS_UNBINDABLE) && hides_something(policy, call, dst))
+        if ((call->flags & MS_UNBINDABLE) && hides_something(policy, call->flags & MS_REC, dst))
             refuse(verdict, EPERM, ECI_REASON_UNCOVER);
         else
             allow(verdict);
@@ -179,6 +179,18 @@ void eci_decide(const struct eci_policy *policy, const struct eci_call *call,
     case ECI_OP_MOVE:
         if (src)
             decide_removal(policy, src, verdict);
+        return;
+    case ECI_OP_ATTACH:
+        if (src)
+            allow(verdict);
+        return;
+    case ECI_OP_SETATTR:
+        if (dst->held & call->flags)
+            refuse(verdict, EPERM, ECI_REASON_LOOSEN);
+        else if (call->unbindable && hides_something(policy, call->recursive, dst))
+            refuse(verdict, EPERM, ECI_REASON_UNCOVER);
+        else
+            allow(verdict);
         return;
     case ECI_OP_UMOUNT:
         decide_removal(policy, dst, verdict);

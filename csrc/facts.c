@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -190,6 +191,140 @@ int facts_storage(struct eci_place *place)
     place->sb_minor = buffer.mount.sb_dev_minor;
     r = snprintf(place->root, sizeof(place->root), "%s", buffer.mount.str + buffer.mount.mnt_root);
     return r >= (int)sizeof(place->root) ? -ENAMETOOLONG : 0;
+}
+
+/* What has to stay on a mount of this mount namespace, or on it and all beneath. */
+static int held_on(const struct worker *worker, uint64_t mnt_id, bool recursive, uint32_t *held)
+{
+    struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = mnt_id};
+    struct eci_place place = {.mnt_id = mnt_id};
+    uint64_t ids[256];
+    long n = 0;
+    int r = facts_storage(&place);
+
+    if (r < 0)
+        return r;
+    *held |= eci_policy_held(worker->policy, place.sb_major, place.sb_minor, place.root);
+    while (recursive &&
+           (n = syscall(__NR_listmount, &req, ids, sizeof(ids) / sizeof(ids[0]), 0)) > 0) {
+        for (long i = 0; i < n; i++) {
+            place.mnt_id = ids[i];
+            r = facts_storage(&place);
+            if (r < 0)
+                return r;
+            *held |= eci_policy_held(worker->policy, place.sb_major, place.sb_minor, place.root);
+        }
+        req.param = ids[n - 1];
+    }
+    return n < 0 ? -errno : 0;
+}
+
+/*
+ * The same of a detached tree, about which the kernel tells nothing: a copy of it is attached where
+ * nobody else is.  What cannot be copied counts as holding everything.
+ */
+static int held_on_detached(struct session *session, const struct target *target, bool recursive,
+                            uint32_t *held)
+{
+    const struct worker *worker = session->worker;
+    struct caller *caller = &session->caller;
+    cleanup_fd int ns = openat(caller->dir, "ns/mnt", O_RDONLY | O_CLOEXEC);
+    cleanup_fd int copy =
+        (int)syscall(SYS_open_tree, target->fd, "",
+                     AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    struct statx stx;
+    int r;
+
+    if (ns < 0)
+        return -errno;
+    if (copy < 0) {
+        *held = UINT32_MAX;
+        return 0;
+    }
+    caller_resume(session, caller);
+    session->away = true;
+    if (setns(worker->build >= 0 ? worker->build : worker->mntns, CLONE_NEWNS) < 0 ||
+        unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        syscall(SYS_move_mount, copy, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        return -errno;
+    r = stat_at(copy, "", &stx);
+    if (r == 0)
+        r = held_on(worker, stx.stx_mnt_id, recursive, held);
+    if (setns(ns, CLONE_NEWNS) < 0)
+        return -errno;
+    return r;
+}
+
+/* Which of the flags `cleared` have to stay on the mount that `target` lies on. */
+int facts_held(struct session *session, const struct target *target, uint64_t cleared,
+               bool recursive, uint32_t *held)
+{
+    uint64_t parent;
+
+    *held = 0;
+    if (!cleared)
+        return 0;
+    if (facts_parent(target->stx.stx_mnt_id, &parent) == 0)
+        return held_on(session->worker, target->stx.stx_mnt_id, recursive, held);
+    return held_on_detached(session, target, recursive, held);
+}
+
+/* The mount that lies right on `path`, a directory of the mount `mnt_id`; 0: none. */
+static int mounted_on(uint64_t mnt_id, const char *path, uint64_t *on_top)
+{
+    struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = mnt_id};
+    uint64_t ids[256];
+    long n;
+
+    *on_top = 0;
+    while ((n = syscall(__NR_listmount, &req, ids, sizeof(ids) / sizeof(ids[0]), 0)) > 0) {
+        for (long i = 0; i < n; i++) {
+            char point[PATH_MAX];
+            uint64_t parent;
+
+            if (facts_parent(ids[i], &parent) == 0 && parent == mnt_id &&
+                facts_mount_point(ids[i], point) == 0 && strcmp(point, path) == 0)
+                *on_top = ids[i];
+        }
+        req.param = ids[n - 1];
+    }
+    return n < 0 ? -errno : 0;
+}
+
+/*
+ * umount(2) goes down to what is mounted on top of the place that the path leads to
+ * (fs/namei.c, handle_lookup_down); an fd, "." and ".." can lead beneath it.  The target becomes
+ * the one on top.  -EBUSY where that cannot be named.
+ */
+int facts_topmost(const struct worker *worker, struct target *target)
+{
+    char number[16];
+    char path[PATH_MAX];
+    uint64_t on_top;
+    ssize_t n;
+    int r;
+
+    snprintf(number, sizeof(number), "%d", target->fd);
+    n = readlinkat(worker->self_fds, number, path, sizeof(path) - 1);
+    if (n < 0)
+        return -errno;
+    path[n] = 0;
+    for (;;) {
+        r = mounted_on(target->stx.stx_mnt_id, path, &on_top);
+        if (r < 0 || !on_top)
+            return r == -ENOENT ? 0 : r; /* a mount that is nowhere has none on it */
+        close_fd(&target->parent);
+        target->parent = -1;
+        if (perform_find_name(on_top, target) < 0)
+            return -EBUSY;
+        close_fd(&target->fd);
+        target->fd = openat(target->parent, target->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        if (target->fd < 0)
+            return -errno;
+        r = stat_at(target->fd, "", &target->stx);
+        if (r < 0 || target->stx.stx_mnt_id != on_top)
+            return r < 0 ? r : -EBUSY;
+    }
 }
 
 /* For a mount that is to go: what it hides, if it may be one that the policy cares for. */

@@ -42,6 +42,8 @@
 #define DEVNULL "/null"
 #define EMPTY   "/empty"
 
+#define MQUEUE_MAGIC 0x19800202 /* ipc/mqueue.c */
+
 enum { MAX_CHILDREN = 64 };
 
 /* Per-mount flags that a caller may set and take back. */
@@ -93,6 +95,7 @@ int kernfs_open(struct worker *worker)
     static const char *const directories[] = {"proc", "sys", "build", "slot", "slot/tree", "empty"};
     cleanup_fd int proc = -1;
     cleanup_fd int sys = -1;
+    struct stat st;
 
     worker->build = worker->locked = -1;
     if (!kernfs_covers(worker, KERNFS_PROC) && !kernfs_covers(worker, KERNFS_SYS))
@@ -116,6 +119,10 @@ int kernfs_open(struct worker *worker)
         mount(NULL, "empty", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NOEXEC, NULL) <
             0)
         return -errno;
+    if (stat(".", &st) < 0)
+        return -errno;
+    worker->masks_major = major(st.st_dev);
+    worker->masks_minor = minor(st.st_dev);
     if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
         return -errno;
     return 0;
@@ -276,12 +283,38 @@ static int lock_tree(const struct worker *worker)
     return r < 0 ? r : tree;
 }
 
+/* A file system that the container has already may not come up looser than it has it. */
+static int hold(const struct worker *worker)
+{
+    cleanup_fd int fs = open(BUILD, O_PATH | O_CLOEXEC);
+    struct eci_place place = {0};
+    struct statx stx;
+    uint32_t held;
+    int tree;
+    int r = fs < 0 ? -errno : stat_at(fs, "", &stx);
+
+    place.mnt_id = r < 0 ? 0 : stx.stx_mnt_id;
+    if (r == 0)
+        r = facts_storage(&place);
+    if (r == 0) {
+        held = eci_policy_held(worker->policy, place.sb_major, place.sb_minor, place.root);
+        r = held ? set_flags(fs, held, 0) : 0; /* ECI_* are MOUNT_ATTR_* */
+    }
+    tree = r < 0 ? r : clone_of(fs, "", AT_EMPTY_PATH);
+    umount2(BUILD, MNT_DETACH);
+    return tree;
+}
+
+/* From what is mounted on /build to a detached tree, and /build is free again. */
 static int finish(const struct worker *worker, enum kernfs kind, bool own_flags)
 {
     cleanup_fd int tree = -1;
     uint64_t flags = 0;
-    int r = cover_all(worker, kind);
+    int r;
 
+    if (kind == KERNFS_NONE || !kernfs_covers(worker, kind))
+        return hold(worker);
+    r = cover_all(worker, kind);
     if (r == 0 && own_flags) {
         /* Its own flags are the caller's to change: they come on after the locking. */
         cleanup_fd int fs = open(BUILD, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -310,7 +343,8 @@ static int finish(const struct worker *worker, enum kernfs kind, bool own_flags)
 }
 
 /*
- * A new procfs or sysfs, mounted with mount(2), on the directory `target`.  `source`, `flags` and
+ * A new file system, mounted with mount(2), on the directory `target`; covered, if it is of a kind
+ * that has to be.  `source`, `flags` and
  * `data` are the caller's; a name in `data` begins at the thread's working directory.  The thread
  * has joined the namespaces that the file system shall show, and has all its capabilities.
  */
@@ -339,6 +373,86 @@ int kernfs_mount(struct session *session, const struct caller *caller, enum kern
         return tree;
     r = enter(ns);
     return r < 0 ? r : attach(tree, target, 0);
+}
+
+/*
+ * Is nothing mounted on this procfs or sysfs but what we have put there?  Not asked of the
+ * container's first procfs, nor of a copy of it: those masks every container has.
+ */
+bool kernfs_has_masks_only(const struct worker *worker, struct eci_place *place)
+{
+    struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = place->mnt_id};
+    const struct eci_grant *grants = eci_policy_grants(worker->policy);
+    uint64_t ids[256];
+    long n;
+
+    if (worker->build < 0 || !place->is_root || facts_storage(place) < 0 ||
+        strcmp(place->root, "/") != 0)
+        return false;
+    for (uint32_t i = 0; i < worker->policy->n_grants; i++)
+        if (grants[i].kind == ECI_KIND_PROC && grants[i].sb_major == place->sb_major &&
+            grants[i].sb_minor == place->sb_minor)
+            return false;
+    n = syscall(__NR_listmount, &req, ids, sizeof(ids) / sizeof(ids[0]), 0);
+    if (n <= 0 || n == sizeof(ids) / sizeof(ids[0]))
+        return false;
+    for (long i = 0; i < n; i++) {
+        struct eci_place child = {.mnt_id = ids[i]};
+
+        if (facts_storage(&child) < 0)
+            return false;
+        if ((child.sb_major != worker->masks_major || child.sb_minor != worker->masks_minor) &&
+            (child.sb_major != place->sb_major || child.sb_minor != place->sb_minor))
+            return false;
+    }
+    return true;
+}
+
+static enum kernfs kind_of(int mount)
+{
+    struct statfs fs;
+
+    if (fstatfs(mount, &fs) < 0)
+        return KERNFS_NONE;
+    for (enum kernfs kind = KERNFS_PROC; kind < KERNFS_NONE; kind++)
+        if (fs.f_type == kinds[kind].magic)
+            return kind;
+    return KERNFS_NONE;
+}
+
+/* May the container have the very same file system mounted already? */
+static bool is_shared(int mount)
+{
+    struct statfs fs;
+
+    return fstatfs(mount, &fs) < 0 || fs.f_type == CGROUP_SUPER_MAGIC ||
+           fs.f_type == CGROUP2_SUPER_MAGIC || fs.f_type == MQUEUE_MAGIC;
+}
+
+/*
+ * fsmount(2) of the caller's file system context, of which nobody can tell what it is before it
+ * has been mounted.  Returns the detached mount, covered where it has to be.
+ */
+int kernfs_fsmount(struct session *session, struct caller *caller, int context, unsigned int flags,
+                   unsigned int attributes)
+{
+    const struct worker *worker = session->worker;
+    cleanup_fd int made = -1;
+    int r;
+
+    caller_resume(session, caller);
+    session->away = true;
+    r = enter(worker->build);
+    if (r < 0)
+        return r;
+    made = (int)syscall(SYS_fsmount, context, flags | FSMOUNT_CLOEXEC, attributes);
+    if (made < 0)
+        return -errno;
+    if (kind_of(made) == KERNFS_NONE && !is_shared(made))
+        return take_fd(&made);
+    if (syscall(SYS_move_mount, made, "", AT_FDCWD, BUILD, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        return -errno;
+    return finish(worker, kind_of(made), true);
 }
 
 /* -- the container's first ones ----------------------------------------------------------- */
@@ -533,7 +647,7 @@ int kernfs_begin(struct worker *worker, char *failed, size_t size)
     r = enter(worker->build);
     for (const char *record = NULL; r == 0 && (record = next_record(worker, record, 's'));)
         r = write_sysctl(record, failed, size);
-    for (enum kernfs kind = KERNFS_PROC; r == 0 && kind <= KERNFS_SYS; kind++) {
+    for (enum kernfs kind = KERNFS_PROC; r == 0 && kind < KERNFS_NONE; kind++) {
         struct child children[MAX_CHILDREN];
         unsigned int n = 0;
         cleanup_fd int root = -1;

@@ -2,9 +2,7 @@
 /*
  * The protocol: receive a call, settle or decide and perform it, reply.
  *
- * A reply starts as a denial and there is one place that sends it.  Nothing here rests on bytes
- * that the caller can still change: what was read is used once, to get fds, and the fds are
- * what is judged and acted upon.
+ * A reply starts as a denial and there is one place that sends it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,31 +17,6 @@
 #include "compat.h"
 #include "worker.h"
 
-/* linux/arch/x86/entry/syscalls/syscall_32.tbl */
-#define I386_MOUNT   21
-#define I386_UMOUNT  22
-#define I386_UMOUNT2 52
-
-enum family { FAMILY_NONE, FAMILY_MOUNT, FAMILY_UMOUNT, FAMILY_OLDUMOUNT };
-
-static enum family family_of(const struct seccomp_data *data)
-{
-    if (data->arch == AUDIT_ARCH_X86_64) {
-        if (data->nr == SYS_mount)
-            return FAMILY_MOUNT;
-        if (data->nr == SYS_umount2)
-            return FAMILY_UMOUNT;
-    } else if (data->arch == AUDIT_ARCH_I386) {
-        if (data->nr == I386_MOUNT)
-            return FAMILY_MOUNT;
-        if (data->nr == I386_UMOUNT2)
-            return FAMILY_UMOUNT;
-        if (data->nr == I386_UMOUNT)
-            return FAMILY_OLDUMOUNT;
-    }
-    return FAMILY_NONE;
-}
-
 static uint64_t now_ns(clockid_t clock)
 {
     struct timespec ts;
@@ -57,144 +30,25 @@ static bool is_alive(const struct session *session)
     return ioctl(session->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &session->notif.id) == 0;
 }
 
-/* Reads all strings of the call, in the kernel's order, so that the first fault is the same. */
-static int read_args(struct session *session, enum family family)
-{
-    const uint64_t *args = (const uint64_t *)session->notif.data.args;
-    struct mount_args *out = &session->args;
-    pid_t tid = (pid_t)session->notif.pid;
-    int r;
-
-    out->has_source = out->has_type = out->has_data = out->has_path = false;
-    out->source[0] = 0;
-    if (family == FAMILY_MOUNT) {
-        const uint64_t wanted[3] = {args[2], args[0], args[1]};
-        char *const into[3] = {out->type, out->source, out->path};
-
-        if (args[1] && remote_strings(tid, wanted, into)) {
-            out->has_type = args[2] != 0;
-            out->has_source = args[0] != 0;
-            r = remote_page(tid, args[4], out->data, &out->has_data);
-            if (r < 0)
-                return r;
-            out->has_path = true;
-            return *out->path ? 0 : -ENOENT;
-        }
-        r = remote_string(tid, args[2], out->type, &out->has_type);
-        if (r < 0)
-            return r;
-        r = remote_string(tid, args[0], out->source, &out->has_source);
-        if (r < 0)
-            return r;
-        r = remote_page(tid, args[4], out->data, &out->has_data);
-        if (r < 0)
-            return r;
-        r = remote_path(tid, args[1], out->path);
-    } else {
-        r = remote_path(tid, args[0], out->path);
-    }
-    out->has_path = r >= 0;
-    return r < 0 ? r : 0;
-}
-
-static int do_umount(struct session *session, struct caller *caller, struct eci_verdict *verdict)
-{
-    struct target target = TARGET_INIT;
-    struct eci_call call = {.op = ECI_OP_UMOUNT, .flags = session->notif.data.args[1]};
-    int r;
-
-    call.flags &= 0xffffffff; /* an int in the kernel */
-    r = resolve(caller, session->args.path, !(call.flags & UMOUNT_NOFOLLOW), WANT_NAME, &target);
-    if (r == 0)
-        r = facts_place(session->worker, &target, &session->target);
-    if (r == 0) {
-        facts_covered(session->worker, &target, &session->target);
-        eci_decide(session->worker->policy, &call, NULL, &session->target, verdict);
-        r = verdict->error ? -verdict->error
-                           : perform_umount(session, &target, session->target.mnt_id, call.flags);
-    }
-    target_close(&target);
-    return r;
-}
-
-static bool is_remount(uint32_t op)
-{
-    return op == ECI_OP_REMOUNT || op == ECI_OP_REMOUNT_BIND;
-}
-
-static int do_mount(struct session *session, struct caller *caller, struct eci_verdict *verdict)
-{
-    const struct mount_args *args = &session->args;
-    struct worker *worker = session->worker;
-    struct target source = TARGET_INIT;
-    struct target target = TARGET_INIT;
-    struct eci_call call;
-    bool has_source;
-    int r;
-
-    eci_decode_mount(session->notif.data.args[3], &call);
-    if (call.op == ECI_OP_NEW && args->has_type) {
-        if (strcmp(args->type, "proc") == 0)
-            call.fs = ECI_FS_PROC;
-        else if (strcmp(args->type, "sysfs") == 0)
-            call.fs = ECI_FS_SYSFS;
-    }
-    has_source = call.op == ECI_OP_BIND || call.op == ECI_OP_MOVE;
-
-    r = resolve(caller, args->path, true, WANT_OBJECT, &target);
-    if (r < 0)
-        goto out;
-    r = facts_place(worker, &target, &session->target);
-    if (r == 0 && is_remount(call.op))
-        r = facts_storage(&session->target);
-    if (r < 0)
-        goto out;
-    if (has_source) {
-        /* As do_loopback() and do_move_mount_old(): none and an empty one alike. */
-        if (!args->has_source || !*args->source)
-            r = -EINVAL;
-        else
-            r = resolve(caller, args->source, true,
-                        call.op == ECI_OP_MOVE ? WANT_OBJECT | WANT_NAME : WANT_OBJECT, &source);
-        if (r < 0)
-            goto out;
-        r = facts_place(worker, &source, &session->source);
-        if (r < 0)
-            goto out;
-        if (call.op == ECI_OP_MOVE)
-            facts_covered(worker, &source, &session->source);
-    }
-    eci_decide(worker->policy, &call, has_source ? &session->source : NULL, &session->target,
-               verdict);
-    if (verdict->error)
-        r = -verdict->error;
-    else if (call.op == ECI_OP_NEW)
-        r = perform_new(session, caller, args, session->notif.data.args[3], call.fs, target.fd);
-    else if (call.op == ECI_OP_REMOUNT)
-        r = perform_remount(session, target.fd, session->notif.data.args[3], args);
-    else
-        r = perform_on(session, source.fd, target.fd, session->notif.data.args[3], args->data,
-                       args->has_data);
-out:
-    target_close(&source);
-    target_close(&target);
-    return r;
-}
-
-/* Has the call put something on the target that can be taken back? */
-static bool has_added(uint64_t flags)
-{
-    struct eci_call call;
-
-    eci_decode_mount(flags, &call);
-    return call.op == ECI_OP_NEW || call.op == ECI_OP_BIND;
-}
-
 /* The one place that replies.  0, or -ENOENT when the caller is no longer waiting. */
 static int reply(struct session *session, int error, bool pass)
 {
     struct seccomp_notif_resp *resp = &session->resp;
+    int r;
 
+    if (!error && !pass && session->result >= 0) {
+        struct seccomp_notif_addfd addfd = {
+            .id = session->notif.id,
+            .flags = SECCOMP_ADDFD_FLAG_SEND, /* one step: no answer without the fd */
+            .srcfd = (uint32_t)session->result,
+            .newfd_flags = session->result_flags,
+        };
+
+        r = ioctl(session->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &addfd) < 0 ? -errno : 0;
+        if (r == 0 || r == -ENOENT)
+            return r;
+        error = r; /* EMFILE: the caller has no room for it */
+    }
     memset(resp, 0, sizeof(*resp));
     resp->id = session->notif.id;
     if (pass)
@@ -204,14 +58,13 @@ static int reply(struct session *session, int error, bool pass)
     return ioctl(session->listener, SECCOMP_IOCTL_NOTIF_SEND, resp) < 0 ? -errno : 0;
 }
 
-static void put_text(struct eci_event *event, unsigned int i, bool given, const char *text)
+static void put_text(struct eci_event *event, unsigned int i, const struct text *text)
 {
-    size_t length = given ? strlen(text) : 0;
-    size_t copied = length < ECI_EVENT_STRING ? length : ECI_EVENT_STRING;
+    size_t copied = text->length < ECI_EVENT_STRING ? text->length : ECI_EVENT_STRING;
 
-    event->length[i] = given ? (uint32_t)length : ECI_STRING_NULL;
-    if (given)
-        memcpy(event->text[i], text, copied);
+    event->length[i] = text->given ? (uint32_t)text->length : ECI_STRING_NULL;
+    if (text->given)
+        memcpy(event->text[i], text->text, copied);
 }
 
 /* The caller's command name, read while it waits: after the reply it may be gone. */
@@ -231,7 +84,6 @@ static void record(struct session *session, enum family family, const struct eci
                    bool pass, bool known, uint64_t began)
 {
     const struct seccomp_notif *notif = &session->notif;
-    const struct mount_args *args = &session->args;
     struct worker *worker = session->worker;
     struct eci_event event;
 
@@ -250,13 +102,12 @@ static void record(struct session *session, enum family family, const struct eci
     memcpy(event.comm, session->comm, sizeof(event.comm));
     for (unsigned int i = 0; i < ECI_EVENT_STRINGS; i++)
         event.length[i] = ECI_STRING_FAULT;
-    if (known && family == FAMILY_MOUNT) {
-        put_text(&event, 0, args->has_source, args->source);
-        put_text(&event, 1, args->has_path, args->path);
-        put_text(&event, 2, args->has_type, args->type);
-        put_text(&event, 3, args->has_data, args->data);
-    } else if (known) {
-        put_text(&event, 0, args->has_path, args->path);
+    if (known) {
+        struct text texts[ECI_EVENT_STRINGS];
+        unsigned int n = call_texts(session, family, texts);
+
+        for (unsigned int i = 0; i < n; i++)
+            put_text(&event, i, &texts[i]);
     }
     if (eci_ring_put(worker->ring, &event) == 1) {
         const uint64_t one = 1;
@@ -265,15 +116,6 @@ static void record(struct session *session, enum family family, const struct eci
         if (write(worker->ring_event, &one, sizeof(one)) < 0)
             return;
     }
-}
-
-/* May anything in the call begin at the caller's working directory? */
-static bool begins_at_cwd(const struct session *session, enum family family)
-{
-    const struct mount_args *args = &session->args;
-
-    return *args->path != '/' || (family == FAMILY_MOUNT &&
-                                  ((args->has_source && *args->source != '/') || args->has_data));
 }
 
 /*
@@ -308,7 +150,7 @@ static bool is_untold(struct session *session)
 static void handle_in_place(struct session *session, struct caller *caller, enum family family,
                             struct eci_verdict *verdict)
 {
-    int r = caller_stand_in(session, caller, begins_at_cwd(session, family));
+    int r = caller_stand_in(session, caller, call_begins_at_cwd(session, family));
 
     if (r == 0)
         r = caller_assume(session, caller);
@@ -320,8 +162,7 @@ static void handle_in_place(struct session *session, struct caller *caller, enum
         r = -EPERM;
     } else {
         verdict->reason = ECI_REASON_PERFORMED;
-        r = family == FAMILY_MOUNT ? do_mount(session, caller, verdict)
-                                   : do_umount(session, caller, verdict);
+        r = call_perform(session, caller, family, verdict);
         if (r < 0 && verdict->reason == ECI_REASON_PERFORMED)
             verdict->reason = ECI_REASON_KERNEL;
     }
@@ -329,12 +170,14 @@ static void handle_in_place(struct session *session, struct caller *caller, enum
     if (verdict->reason >= ECI_REASON_LOOSEN && !session->comm[0])
         read_comm(session, caller);
     if (reply(session, r, false) == -ENOENT) {
-        if (r == 0 && family == FAMILY_MOUNT && has_added(session->notif.data.args[3]))
+        if (r == 0 && call_added(session, family))
             perform_undo(session->target.mnt_id);
         else if (r == 0)
             keep_untold(session);
         verdict->reason = ECI_REASON_GONE;
     }
+    close_fd(&session->result);
+    session->result = -1;
     caller_leave(session, caller);
 }
 
@@ -342,12 +185,13 @@ static void handle(struct session *session)
 {
     struct caller *caller = &session->caller;
     struct eci_verdict verdict = {.error = EPERM, .reason = ECI_REASON_INTERNAL};
-    enum family family = family_of(&session->notif.data);
+    enum family family = call_family(&session->notif.data);
     uint64_t began = now_ns(CLOCK_MONOTONIC);
     bool known = false;
     int r;
 
     session->comm[0] = 0;
+    session->result = -1;
     if (family == FAMILY_NONE) {
         verdict.error = ENOSYS;
         verdict.reason = ECI_REASON_UNKNOWN_CALL;
@@ -358,6 +202,11 @@ static void handle(struct session *session)
         session->notif.data.args[1] = 0; /* umount(2) of i386 has no flags */
 
     r = caller_settle(session, caller, &verdict.reason);
+    if (r == 0 && family == FAMILY_FSMOUNT && session->worker->build < 0) {
+        /* Nothing is covered, so no file system that comes of it needs a look. */
+        verdict.reason = ECI_REASON_NOTHING_COVERED;
+        r = 1;
+    }
     if (r >= 0 && session->worker->policy->trace)
         read_comm(session, caller);
     if (r == 1) {
@@ -370,7 +219,7 @@ static void handle(struct session *session)
         reply(session, -EPERM, false);
         goto out;
     }
-    r = read_args(session, family);
+    r = call_read(session, family);
     known = true;
     if (r < 0) {
         verdict.error = -r;

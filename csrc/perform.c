@@ -288,7 +288,7 @@ static int proc_option(void *context, char *key, char *value)
 
     if (!value || strcmp(key, "pidns") != 0)
         return append_option(options, key, value);
-    r = resolve(options->caller, value, true, WANT_OBJECT, &target);
+    r = resolve(options->caller, options->caller->cwd, value, true, WANT_OBJECT, &target);
     /* The kernel would open it: a fifo of the container's would hold us for ever. */
     if (r == 0 && (fstatfs(target.fd, &fs) < 0 || fs.f_type != NSFS_MAGIC))
         r = -EINVAL;
@@ -359,7 +359,7 @@ int perform_remount(struct session *session, int target, uint64_t flags,
 
 static enum kernfs kernfs_of(uint32_t fs)
 {
-    return fs == ECI_FS_PROC ? KERNFS_PROC : KERNFS_SYS;
+    return fs == ECI_FS_PROC ? KERNFS_PROC : fs == ECI_FS_SYSFS ? KERNFS_SYS : KERNFS_NONE;
 }
 
 /*
@@ -380,11 +380,13 @@ int perform_new(struct session *session, struct caller *caller, const struct mou
     };
     struct options options = {.session = session, .caller = caller};
     const char *data = args->has_data ? args->data : NULL;
+    bool is_shown = fs == ECI_FS_PROC;
     struct fd_name to;
     int r;
 
     for (unsigned int i = 0; i < sizeof(shown) / sizeof(shown[0]); i++) {
         if (args->has_type && strcmp(args->type, shown[i].type) == 0) {
+            is_shown = true;
             r = caller_enter_namespaces(caller, shown[i].names);
             if (r < 0)
                 return r;
@@ -401,7 +403,7 @@ int perform_new(struct session *session, struct caller *caller, const struct mou
     } else {
         r = 0;
     }
-    if (r == 0 && fs != ECI_FS_OTHER && kernfs_covers(session->worker, kernfs_of(fs))) {
+    if (r == 0 && session->worker->build >= 0 && args->has_type && is_shown) {
         caller_resume(session, caller);
         r = kernfs_mount(session, caller, kernfs_of(fs), args, flags, data, target);
     } else if (r == 0 && (fchdir(session->worker->self_fds) < 0 ||
@@ -414,7 +416,7 @@ int perform_new(struct session *session, struct caller *caller, const struct mou
 }
 
 /* Finds directory and name of a mount that the path did not tell ("..", a magic link). */
-static int find_by_mount_point(uint64_t mnt_id, struct target *target)
+int perform_find_name(uint64_t mnt_id, struct target *target)
 {
     char point[PATH_MAX];
     char *slash;
@@ -474,7 +476,7 @@ int perform_umount(struct session *session, struct target *target, uint64_t mnt_
             return -errno;
         return 0;
     }
-    if (target->parent < 0 && find_by_mount_point(mnt_id, target) < 0)
+    if (target->parent < 0 && perform_find_name(mnt_id, target) < 0)
         return -EBUSY; /* the root of a namespace, or held by the fd it was named with */
     close_fd(&target->fd);
     target->fd = -1;
@@ -483,6 +485,22 @@ int perform_umount(struct session *session, struct target *target, uint64_t mnt_
     if (flags & MNT_EXPIRE)
         return unmount_expired(session->worker, target, mnt_id, (int)(flags | UMOUNT_NOFOLLOW));
     return umount2(target->name, (int)(flags | UMOUNT_NOFOLLOW)) < 0 ? -errno : 0;
+}
+
+/* move_mount(2) between what two fds stand for. */
+int perform_move(int source, int target, uint64_t flags)
+{
+    unsigned int kept = (unsigned int)flags & (MOVE_MOUNT_SET_GROUP | MOVE_MOUNT_BENEATH);
+
+    return syscall(SYS_move_mount, source, "", target, "",
+                   kept | MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0
+               ? -errno
+               : 0;
+}
+
+int perform_setattr(int target, unsigned int flags, const void *attr, size_t size)
+{
+    return syscall(SYS_mount_setattr, target, "", flags, attr, size) < 0 ? -errno : 0;
 }
 
 /* The newest mount on `under`, or -errno. */
@@ -515,7 +533,7 @@ void perform_undo(uint64_t under)
     struct target target = TARGET_INIT;
     uint64_t made;
 
-    if (newest_on(under, &made) == 0 && made && find_by_mount_point(made, &target) == 0 &&
+    if (newest_on(under, &made) == 0 && made && perform_find_name(made, &target) == 0 &&
         fchdir(target.parent) == 0)
         umount2(target.name, MNT_DETACH | UMOUNT_NOFOLLOW);
     target_close(&target);

@@ -110,6 +110,16 @@ int remote_string(pid_t tid, uint64_t address, char out[PATH_MAX], bool *given)
     return address ? read_string(tid, address, out, EINVAL) : 0;
 }
 
+/* Exactly `size` bytes, at most a page; 0 or -EFAULT. */
+int remote_bytes(pid_t tid, uint64_t address, void *out, size_t size)
+{
+    ssize_t got = read_some(tid, address, out, size);
+
+    if (got < 0)
+        return (int)got;
+    return (size_t)got == size ? 0 : -EFAULT;
+}
+
 /* A page of options as copy_mount_options() takes it: what can be read, zeros behind. */
 int remote_page(pid_t tid, uint64_t address, char out[PATH_MAX], bool *given)
 {

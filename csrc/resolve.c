@@ -33,10 +33,10 @@ static int open_path(int dir, const char *path, uint64_t flags, uint64_t how_res
     return fd < 0 ? -errno : (int)fd;
 }
 
-/* Where a path begins.  The working directory was opened if any path of the call needs it. */
-static int base_of(const struct caller *caller, const char *path)
+/* Where a path begins: at the root, or at `base`. */
+static int begin(int base, const char *path)
 {
-    return *path == '/' ? AT_FDCWD : caller->cwd;
+    return *path == '/' ? AT_FDCWD : base;
 }
 
 /* Type, inode and unique mount id of `name` in `fd`, or of `fd` itself for "". */
@@ -148,7 +148,8 @@ static ssize_t read_link(struct caller *caller, int dir, int link, const char *n
 }
 
 /* Step by step.  Leaves the directory and the name of the last step where there is one. */
-static int walk(struct caller *caller, const char *path, bool follow, struct target *target)
+static int walk(struct caller *caller, int base, const char *path, bool follow,
+                struct target *target)
 {
     char rest[2 * PATH_MAX];
     char link_text[PATH_MAX];
@@ -159,7 +160,7 @@ static int walk(struct caller *caller, const char *path, bool follow, struct tar
     if (n >= PATH_MAX)
         return -ENAMETOOLONG;
     memcpy(rest, path, n + 1);
-    at = open_path(base_of(caller, path), *path == '/' ? "/" : ".", O_DIRECTORY, 0);
+    at = open_path(begin(base, path), *path == '/' ? "/" : ".", O_DIRECTORY, 0);
     if (at < 0)
         return at;
 
@@ -262,7 +263,7 @@ static const char *last_name(const char *path, size_t *before, size_t *len)
  * The directory and the name, without a look at what the name stands for: -ELOOP where a path
  * does not end in a plain name.
  */
-static int resolve_name(struct caller *caller, const char *path, struct target *target)
+static int resolve_name(int base, const char *path, struct target *target)
 {
     char head[PATH_MAX];
     size_t before;
@@ -275,22 +276,22 @@ static int resolve_name(struct caller *caller, const char *path, struct target *
     memcpy(head + before, ".", 2);
     memcpy(target->name, name, len);
     target->name[len] = 0;
-    target->parent = open_path(base_of(caller, path), head, O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
+    target->parent = open_path(begin(base, path), head, O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
     return target->parent < 0 ? target->parent : 0;
 }
 
 /* One openat2 for the object; for a name, one for its directory and a look at it from there. */
-static int resolve_fast(struct caller *caller, const char *path, bool follow, unsigned int want,
+static int resolve_fast(int base, const char *path, bool follow, unsigned int want,
                         struct target *target)
 {
     int r;
 
     if (!(want & WANT_NAME)) {
         target->fd =
-            open_path(base_of(caller, path), path, follow ? 0 : O_NOFOLLOW, RESOLVE_NO_MAGICLINKS);
+            open_path(begin(base, path), path, follow ? 0 : O_NOFOLLOW, RESOLVE_NO_MAGICLINKS);
         return target->fd < 0 ? target->fd : stat_at(target->fd, "", &target->stx);
     }
-    r = resolve_name(caller, path, target);
+    r = resolve_name(base, path, target);
     if (r < 0)
         return r; /* -ELOOP: the step-by-step walk sorts it out */
     if (want & WANT_OBJECT) {
@@ -307,27 +308,28 @@ static int resolve_fast(struct caller *caller, const char *path, bool follow, un
 }
 
 /* Nothing is there, and no link of any kind was met on the way: the same for everybody. */
-static bool is_missing_for_all(struct caller *caller, const char *path)
+static bool is_missing_for_all(int base, const char *path)
 {
-    cleanup_fd int fd = open_path(base_of(caller, path), path, 0, RESOLVE_NO_SYMLINKS);
+    cleanup_fd int fd = open_path(begin(base, path), path, 0, RESOLVE_NO_SYMLINKS);
 
     return fd == -ENOENT;
 }
 
 /*
- * Resolves `path`.  With WANT_NAME the directory and the name that lead to the object are kept,
- * where there is such a pair ("/", ".." and magic links have none); the object itself is opened
- * only if it is wanted too, or if there is no name.
+ * Resolves `path`, which begins at `base` (O_PATH) unless it is absolute.  With WANT_NAME the
+ * directory and the name that lead to the object are kept, where there is such a pair ("/", ".."
+ * and magic links have none); the object itself is opened only if it is wanted too, or if there is
+ * no name.
  */
-int resolve(struct caller *caller, const char *path, bool follow, unsigned int want,
+int resolve(struct caller *caller, int base, const char *path, bool follow, unsigned int want,
             struct target *target)
 {
-    int r = resolve_fast(caller, path, follow, want, target);
+    int r = resolve_fast(base, path, follow, want, target);
 
     if (r != -ELOOP && r != -ENOENT)
         return r;
     target_close(target);
-    if (r == -ENOENT && is_missing_for_all(caller, path))
+    if (r == -ENOENT && is_missing_for_all(base, path))
         return -ENOENT;
-    return walk(caller, path, follow, target);
+    return walk(caller, base, path, follow, target);
 }

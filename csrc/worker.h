@@ -36,14 +36,20 @@ static inline int take_fd(int *fd)
     return taken;
 }
 
-enum { HARMLESS = 256, MARKED = 64 };
+enum { HARMLESS = 256, MARKED = 64, KEPT = 64 };
 
 struct caps {
     struct __user_cap_data_struct data[2];
 };
 
 /* File systems that show the kernel itself. */
-enum kernfs { KERNFS_PROC, KERNFS_SYS };
+enum kernfs { KERNFS_PROC, KERNFS_SYS, KERNFS_NONE };
+
+/* A detached mount that was made for a caller. */
+struct kept {
+    uint64_t mnt_id; /* unique; 0: a free place */
+    int fd;          /* owned; the mount goes when it is closed */
+};
 
 /* What all threads share.  Written before the first thread starts, read only afterwards. */
 struct worker {
@@ -59,6 +65,8 @@ struct worker {
     struct caps caps;  /* full set of the worker */
     const char *cover; /* records of NUL-terminated text, see kernfs.c */
     size_t cover_size;
+    uint32_t masks_major; /* super block of the masks */
+    uint32_t masks_minor;
     int build; /* mount namespaces of kernfs.c; -1 where nothing is covered */
     int locked;
     uint64_t kernfs_flags[2]; /* MOUNT_ATTR_* that a new procfs or sysfs has to have */
@@ -67,7 +75,9 @@ struct worker {
      * still be what the name means when the kernel looks it up again.
      */
     pthread_mutex_t turn;
-    uint64_t marked[MARKED];     /* unique ids of mounts that MNT_EXPIRE has marked; likewise */
+    uint64_t marked[MARKED]; /* unique ids of mounts that MNT_EXPIRE has marked; likewise */
+    struct kept kept[KEPT];  /* under `turn` */
+    unsigned int next_kept;
     uint64_t harmless[HARMLESS]; /* unique ids of mounts without protected paths; under `turn` */
 };
 
@@ -93,6 +103,26 @@ struct mount_args {
     bool has_path;
     bool has_type;
     bool has_data;
+    size_t data_size; /* of what stands in `data`, where that is no string */
+    int path_error;   /* a path that could not be read, when that is told later */
+};
+
+/* The calls of the mount family. */
+enum family {
+    FAMILY_NONE,
+    FAMILY_MOUNT,
+    FAMILY_UMOUNT,
+    FAMILY_OLDUMOUNT, /* umount(2) of i386 */
+    FAMILY_MOVE_MOUNT,
+    FAMILY_MOUNT_SETATTR,
+    FAMILY_FSMOUNT,
+};
+
+/* A string or struct of the call, for an event. */
+struct text {
+    bool given;
+    const char *text;
+    size_t length;
 };
 
 /* One thread: serves one listener. */
@@ -115,7 +145,9 @@ struct session {
         char path[PATH_MAX];
     } untold;
     char comm[16]; /* the caller's command name, where an event will want it */
-    bool done;     /* atomic: the thread has ended */
+    int result;    /* an fd that the caller gets, or -1 */
+    uint32_t result_flags;
+    bool done; /* atomic: the thread has ended */
     struct session *next;
     unsigned int slot; /* the main thread's: in what it polls */
     bool hung_up;      /* the main thread's: nobody has the filter any more */
@@ -132,12 +164,15 @@ void caller_resume(struct session *session, struct caller *caller);
 void caller_leave(struct session *session, struct caller *caller);
 int read_text(int dir, const char *path, char *text, size_t size);
 int caller_enter_namespaces(struct caller *caller, const char *const names[]);
+int caller_fd(const struct caller *caller, int fd);
+int caller_file(const struct caller *caller, int fd);
 void caller_close(struct caller *caller);
 
 /* remote.c: the caller's memory. */
 bool remote_strings(pid_t tid, const uint64_t address[3], char *const out[3]);
 int remote_path(pid_t tid, uint64_t address, char out[PATH_MAX]);
 int remote_string(pid_t tid, uint64_t address, char out[PATH_MAX], bool *given);
+int remote_bytes(pid_t tid, uint64_t address, void *out, size_t size);
 int remote_page(pid_t tid, uint64_t address, char out[PATH_MAX], bool *given);
 
 /* resolve.c: paths as the caller sees them. */
@@ -155,7 +190,7 @@ struct target {
     {                                                                                              \
         .fd = -1, .parent = -1                                                                     \
     }
-int resolve(struct caller *caller, const char *path, bool follow, unsigned int want,
+int resolve(struct caller *caller, int base, const char *path, bool follow, unsigned int want,
             struct target *target);
 int stat_at(int fd, const char *name, struct statx *stx);
 void target_close(struct target *target);
@@ -168,6 +203,9 @@ void facts_covered(const struct worker *worker, const struct target *target,
 int facts_parent(uint64_t mnt_id, uint64_t *parent);
 int facts_mount_point(uint64_t mnt_id, char out[PATH_MAX]);
 int facts_attributes(uint64_t mnt_id, uint64_t *attributes);
+int facts_topmost(const struct worker *worker, struct target *target);
+int facts_held(struct session *session, const struct target *target, uint64_t cleared,
+               bool recursive, uint32_t *held);
 int facts_prepare(const struct worker *worker);
 
 /* kernfs.c: procfs and sysfs with masks. */
@@ -177,6 +215,9 @@ int kernfs_enter(struct worker *worker);
 int kernfs_begin(struct worker *worker, char *failed, size_t size);
 int kernfs_mount(struct session *session, const struct caller *caller, enum kernfs kind,
                  const struct mount_args *args, uint64_t flags, const char *data, int target);
+bool kernfs_has_masks_only(const struct worker *worker, struct eci_place *place);
+int kernfs_fsmount(struct session *session, struct caller *caller, int context, unsigned int flags,
+                   unsigned int attributes);
 
 /* perform.c: carrying out what was decided. */
 int perform_new(struct session *session, struct caller *caller, const struct mount_args *args,
@@ -187,6 +228,19 @@ int perform_remount(struct session *session, int target, uint64_t flags,
                     const struct mount_args *args);
 int perform_umount(struct session *session, struct target *target, uint64_t mnt_id, uint64_t flags);
 void perform_undo(uint64_t under);
+int perform_find_name(uint64_t mnt_id, struct target *target);
+int perform_move(int source, int target, uint64_t flags);
+int perform_setattr(int target, unsigned int flags, const void *attr, size_t size);
+
+/* calls.c: what the calls are, and how each is settled. */
+enum family call_family(const struct seccomp_data *data);
+int call_read(struct session *session, enum family family);
+bool call_begins_at_cwd(const struct session *session, enum family family);
+unsigned int call_texts(const struct session *session, enum family family,
+                        struct text texts[ECI_EVENT_STRINGS]);
+int call_perform(struct session *session, struct caller *caller, enum family family,
+                 struct eci_verdict *verdict);
+bool call_added(const struct session *session, enum family family);
 
 /* notify.c: the protocol. */
 void session_serve(struct session *session);

@@ -9,6 +9,7 @@ bytes; here, and only here, it becomes text, escaped.
 from __future__ import annotations
 
 import errno
+import struct
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,26 @@ AUDIT_ARCH_I386 = 0x40000003
 TABLES: dict[int, dict[int, str]] = {
     AUDIT_ARCH_X86_64: x86_64.SYSCALL_NAMES,
     AUDIT_ARCH_I386: i386.SYSCALL_NAMES,
+}
+
+# Newer than python-ptrace's tables; the numbers are the same on both architectures.
+NEWER: dict[int, str] = {429: "move_mount", 432: "fsmount", 442: "mount_setattr"}
+PROTOTYPES: dict[str, tuple[tuple[str, str], ...]] = {
+    "move_mount": (
+        ("int", "from_dfd"),
+        ("const char *", "from_path"),
+        ("int", "to_dfd"),
+        ("const char *", "to_path"),
+        ("unsigned int", "flags"),
+    ),
+    "fsmount": (("int", "fd"), ("unsigned int", "flags"), ("unsigned int", "attr_flags")),
+    "mount_setattr": (
+        ("int", "dfd"),
+        ("const char *", "path"),
+        ("unsigned int", "flags"),
+        ("struct mount_attr *", "attr"),
+        ("size_t", "size"),
+    ),
 }
 
 # include/uapi/linux/mount.h; in the order of the bits.
@@ -62,6 +83,45 @@ UMOUNT_FLAGS: dict[int, str] = {
     4: "MNT_EXPIRE",
     8: "UMOUNT_NOFOLLOW",
 }
+MOVE_MOUNT_FLAGS: dict[int, str] = {
+    0x1: "MOVE_MOUNT_F_SYMLINKS",
+    0x2: "MOVE_MOUNT_F_AUTOMOUNTS",
+    0x4: "MOVE_MOUNT_F_EMPTY_PATH",
+    0x10: "MOVE_MOUNT_T_SYMLINKS",
+    0x20: "MOVE_MOUNT_T_AUTOMOUNTS",
+    0x40: "MOVE_MOUNT_T_EMPTY_PATH",
+    0x100: "MOVE_MOUNT_SET_GROUP",
+    0x200: "MOVE_MOUNT_BENEATH",
+}
+FSMOUNT_FLAGS: dict[int, str] = {1: "FSMOUNT_CLOEXEC"}
+# include/uapi/linux/fcntl.h
+AT_FLAGS: dict[int, str] = {
+    0x100: "AT_SYMLINK_NOFOLLOW",
+    0x800: "AT_NO_AUTOMOUNT",
+    0x1000: "AT_EMPTY_PATH",
+    0x8000: "AT_RECURSIVE",
+}
+AT_FDCWD = -100
+FLAGS: dict[str, dict[int, str]] = {
+    "umount": UMOUNT_FLAGS,
+    "umount2": UMOUNT_FLAGS,
+    "move_mount": MOVE_MOUNT_FLAGS,
+    "fsmount": FSMOUNT_FLAGS,
+    "mount_setattr": AT_FLAGS,
+}
+# What attributes there are; access time is a number of its own among them.
+ATTRIBUTES: dict[int, str] = {
+    0x1: "MOUNT_ATTR_RDONLY",
+    0x2: "MOUNT_ATTR_NOSUID",
+    0x4: "MOUNT_ATTR_NODEV",
+    0x8: "MOUNT_ATTR_NOEXEC",
+    0x10: "MOUNT_ATTR_NOATIME",
+    0x20: "MOUNT_ATTR_STRICTATIME",
+    0x80: "MOUNT_ATTR_NODIRATIME",
+    0x100000: "MOUNT_ATTR_IDMAP",
+    0x200000: "MOUNT_ATTR_NOSYMFOLLOW",
+}
+MOUNT_ATTR_SIZE_VER0 = 32
 MS_MGC_MSK = 0xFFFF0000
 MS_MGC_VAL = 0xC0ED0000
 
@@ -100,9 +160,29 @@ def _string(text: tuple[bytes | None, int], address: int) -> str:
     return f'"{quote(raw)}"' + ("..." if length > len(raw) else "")
 
 
+def _attr(text: tuple[bytes | None, int], address: int) -> str:
+    """Return a struct mount_attr (mount_setattr(2)) with the fields that are not 0."""
+    raw, length = text
+    if raw is None or length < MOUNT_ATTR_SIZE_VER0:
+        return "NULL" if address == 0 else hex(address)
+    fields = ("attr_set", "attr_clr", "propagation", "userns_fd")
+    words = []
+    for name, value in zip(fields, struct.unpack_from("<4Q", raw), strict=True):
+        if value:
+            table = ATTRIBUTES if name.startswith("attr") else MOUNT_FLAGS
+            shown = str(value) if name == "userns_fd" else flag_words(value, table)
+            words.append(f"{name}={shown}")
+    return "{" + ", ".join(words) + "}"
+
+
+def _dfd(value: int) -> str:
+    number = (value & 0xFFFFFFFF) - ((value & 0x80000000) << 1)
+    return "AT_FDCWD" if number == AT_FDCWD else str(number)
+
+
 def call_name(event: Event) -> tuple[str, str]:
     """Return the name of the call, and the one that its prototype goes by."""
-    name = TABLES.get(event.arch, {}).get(event.nr)
+    name = TABLES.get(event.arch, {}).get(event.nr) or NEWER.get(event.nr)
     if name is None:
         return f"syscall_{event.nr:#x}", ""
     # The kernel's source and python-ptrace name them so; users know them as umount and umount2.
@@ -116,16 +196,23 @@ def call_name(event: Event) -> tuple[str, str]:
 def arguments(event: Event) -> str:
     """Return the arguments as strace prints them."""
     name, prototype = call_name(event)
-    _, parameters = SYSCALL_PROTOTYPES.get(prototype, ("long", ()))
+    _, known = SYSCALL_PROTOTYPES.get(prototype, ("long", ()))
+    parameters = PROTOTYPES.get(name, known)
     words = []
     strings = iter(event.texts)
     for (kind, parameter), value in zip(parameters, event.args, strict=False):
-        if kind.endswith("*"):
+        if parameter == "attr":
+            words.append(_attr(next(strings), value))
+        elif kind.endswith("*"):
             words.append(_string(next(strings), value))
         elif parameter == "flags" and name == "mount":
             words.append(mount_flag_words(value))
         elif parameter == "flags":
-            words.append(flag_words(value & 0xFFFFFFFF, UMOUNT_FLAGS))
+            words.append(flag_words(value & 0xFFFFFFFF, FLAGS.get(name, {})))
+        elif parameter == "attr_flags":
+            words.append(flag_words(value & 0xFFFFFFFF, ATTRIBUTES))
+        elif kind == "int":
+            words.append(_dfd(value))
         else:
             words.append(hex(value))
     return ", ".join(words)

@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The calls of the mount family: which they are, what is read of each, and how each is looked
+ * up, decided and performed.
+ *
+ * Nothing here rests on bytes that the caller can still change: what was read is used once, to
+ * get fds, and the fds are what is judged and acted upon.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+
+#include "compat.h"
+#include "worker.h"
+
+/* linux/arch/x86/entry/syscalls/syscall_32.tbl; the later calls have one number everywhere. */
+#define I386_MOUNT   21
+#define I386_UMOUNT  22
+#define I386_UMOUNT2 52
+
+#define SETATTR_FLAGS (AT_EMPTY_PATH | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT)
+#define MOVE_FLAGS                                                                                 \
+    (MOVE_MOUNT_F_SYMLINKS | MOVE_MOUNT_F_AUTOMOUNTS | MOVE_MOUNT_F_EMPTY_PATH |                   \
+     MOVE_MOUNT_T_SYMLINKS | MOVE_MOUNT_T_AUTOMOUNTS | MOVE_MOUNT_T_EMPTY_PATH |                   \
+     MOVE_MOUNT_SET_GROUP | MOVE_MOUNT_BENEATH)
+
+enum family call_family(const struct seccomp_data *data)
+{
+    static const struct {
+        uint32_t arch;
+        int nr;
+        enum family family;
+    } calls[] = {
+        {AUDIT_ARCH_X86_64, SYS_mount, FAMILY_MOUNT},
+        {AUDIT_ARCH_X86_64, SYS_umount2, FAMILY_UMOUNT},
+        {AUDIT_ARCH_X86_64, SYS_move_mount, FAMILY_MOVE_MOUNT},
+        {AUDIT_ARCH_X86_64, SYS_mount_setattr, FAMILY_MOUNT_SETATTR},
+        {AUDIT_ARCH_X86_64, SYS_fsmount, FAMILY_FSMOUNT},
+        {AUDIT_ARCH_I386, I386_MOUNT, FAMILY_MOUNT},
+        {AUDIT_ARCH_I386, I386_UMOUNT2, FAMILY_UMOUNT},
+        {AUDIT_ARCH_I386, I386_UMOUNT, FAMILY_OLDUMOUNT},
+        {AUDIT_ARCH_I386, SYS_move_mount, FAMILY_MOVE_MOUNT},
+        {AUDIT_ARCH_I386, SYS_mount_setattr, FAMILY_MOUNT_SETATTR},
+        {AUDIT_ARCH_I386, SYS_fsmount, FAMILY_FSMOUNT},
+    };
+
+    for (unsigned int i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
+        if (data->nr == calls[i].nr && data->arch == calls[i].arch)
+            return calls[i].family;
+    return FAMILY_NONE;
+}
+
+/* -- reading ------------------------------------------------------------------------------ */
+
+/* In the kernel's order, so that the first fault is the same. */
+static int read_mount(struct session *session, const uint64_t *args)
+{
+    struct mount_args *out = &session->args;
+    pid_t tid = (pid_t)session->notif.pid;
+    const uint64_t wanted[3] = {args[2], args[0], args[1]};
+    char *const into[3] = {out->type, out->source, out->path};
+    int r;
+
+    if (args[1] && remote_strings(tid, wanted, into)) {
+        out->has_type = args[2] != 0;
+        out->has_source = args[0] != 0;
+        r = remote_page(tid, args[4], out->data, &out->has_data);
+        if (r < 0)
+            return r;
+        out->has_path = true;
+        return *out->path ? 0 : -ENOENT;
+    }
+    r = remote_string(tid, args[2], out->type, &out->has_type);
+    if (r < 0)
+        return r;
+    r = remote_string(tid, args[0], out->source, &out->has_source);
+    if (r < 0)
+        return r;
+    r = remote_page(tid, args[4], out->data, &out->has_data);
+    if (r < 0)
+        return r;
+    r = remote_path(tid, args[1], out->path);
+    out->has_path = r >= 0;
+    return r;
+}
+
+/* A path that may be empty, or none, where the flags say so. */
+static int read_at(pid_t tid, uint64_t address, bool may_be_empty, char out[PATH_MAX], bool *given)
+{
+    int r;
+
+    *given = false;
+    out[0] = 0;
+    if (!address && may_be_empty)
+        return 0;
+    r = remote_path(tid, address, out);
+    if (r == -ENOENT && may_be_empty && address)
+        r = 0;
+    *given = r >= 0;
+    return r;
+}
+
+static int read_move_mount(struct session *session, const uint64_t *args)
+{
+    struct mount_args *out = &session->args;
+    pid_t tid = (pid_t)session->notif.pid;
+    uint64_t flags = args[4] & 0xffffffff;
+    int r;
+
+    if ((flags & ~(uint64_t)MOVE_FLAGS) || (flags & (MOVE_MOUNT_BENEATH | MOVE_MOUNT_SET_GROUP)) ==
+                                               (MOVE_MOUNT_BENEATH | MOVE_MOUNT_SET_GROUP))
+        return -EINVAL;
+    r = read_at(tid, args[3], flags & MOVE_MOUNT_T_EMPTY_PATH, out->path, &out->has_path);
+    if (r < 0)
+        return r;
+    return read_at(tid, args[1], flags & MOVE_MOUNT_F_EMPTY_PATH, out->source, &out->has_source);
+}
+
+static int read_mount_setattr(struct session *session, const uint64_t *args)
+{
+    struct mount_args *out = &session->args;
+    pid_t tid = (pid_t)session->notif.pid;
+    uint64_t flags = args[2] & 0xffffffff;
+    int r;
+
+    if (flags & ~(uint64_t)SETATTR_FLAGS)
+        return -EINVAL;
+    if (args[4] > sizeof(out->data))
+        return -E2BIG;
+    if (args[4] < MOUNT_ATTR_SIZE_VER0)
+        return -EINVAL;
+    out->data_size = (size_t)args[4];
+    r = remote_bytes(tid, args[3], out->data, out->data_size);
+    if (r < 0)
+        return r;
+    out->has_data = true;
+    /* The kernel looks at the path only after the attributes have been found in order. */
+    r = read_at(tid, args[1], flags & AT_EMPTY_PATH, out->path, &out->has_path);
+    out->path_error = r < 0 ? r : 0;
+    return 0;
+}
+
+/* Reads all that the call points at; 0 or -errno. */
+int call_read(struct session *session, enum family family)
+{
+    const uint64_t *args = (const uint64_t *)session->notif.data.args;
+    struct mount_args *out = &session->args;
+    int r;
+
+    out->has_source = out->has_type = out->has_data = out->has_path = false;
+    out->source[0] = out->path[0] = 0;
+    out->path_error = 0;
+    switch (family) {
+    case FAMILY_MOUNT:
+        r = read_mount(session, args);
+        break;
+    case FAMILY_UMOUNT:
+    case FAMILY_OLDUMOUNT:
+        r = remote_path((pid_t)session->notif.pid, args[0], out->path);
+        out->has_path = r >= 0;
+        break;
+    case FAMILY_MOVE_MOUNT:
+        r = read_move_mount(session, args);
+        break;
+    case FAMILY_MOUNT_SETATTR:
+        r = read_mount_setattr(session, args);
+        break;
+    case FAMILY_FSMOUNT:
+        r = 0;
+        break;
+    default:
+        r = -ENOSYS;
+    }
+    return r < 0 ? r : 0;
+}
+
+/* May anything in the call begin at the caller's working directory? */
+bool call_begins_at_cwd(const struct session *session, enum family family)
+{
+    const struct mount_args *args = &session->args;
+
+    if (family == FAMILY_FSMOUNT)
+        return false;
+    return *args->path != '/' ||
+           (family == FAMILY_MOUNT &&
+            ((args->has_source && *args->source != '/') || args->has_data)) ||
+           (family == FAMILY_MOVE_MOUNT && *args->source != '/');
+}
+
+/* Which strings an event shows, in the order of the arguments that are pointers. */
+unsigned int call_texts(const struct session *session, enum family family,
+                        struct text texts[ECI_EVENT_STRINGS])
+{
+    const struct mount_args *args = &session->args;
+    unsigned int n = 0;
+
+    switch (family) {
+    case FAMILY_MOUNT:
+        texts[n++] = (struct text){args->has_source, args->source, strlen(args->source)};
+        texts[n++] = (struct text){args->has_path, args->path, strlen(args->path)};
+        texts[n++] = (struct text){args->has_type, args->type, strlen(args->type)};
+        texts[n++] = (struct text){args->has_data, args->data, strlen(args->data)};
+        break;
+    case FAMILY_UMOUNT:
+    case FAMILY_OLDUMOUNT:
+        texts[n++] = (struct text){args->has_path, args->path, strlen(args->path)};
+        break;
+    case FAMILY_MOVE_MOUNT:
+        texts[n++] = (struct text){args->has_source, args->source, strlen(args->source)};
+        texts[n++] = (struct text){args->has_path, args->path, strlen(args->path)};
+        break;
+    case FAMILY_MOUNT_SETATTR:
+        texts[n++] = (struct text){args->has_path, args->path, strlen(args->path)};
+        texts[n++] = (struct text){args->has_data, args->data, args->data_size};
+        break;
+    default:
+        break;
+    }
+    return n;
+}
+
+/* -- performing --------------------------------------------------------------------------- */
+
+static int do_umount(struct session *session, struct caller *caller, struct eci_verdict *verdict)
+{
+    struct target target = TARGET_INIT;
+    struct eci_call call = {.op = ECI_OP_UMOUNT, .flags = session->notif.data.args[1]};
+    int r;
+
+    call.flags &= 0xffffffff; /* an int in the kernel */
+    r = resolve(caller, caller->cwd, session->args.path, !(call.flags & UMOUNT_NOFOLLOW), WANT_NAME,
+                &target);
+    if (r == 0 && target.parent < 0)
+        r = facts_topmost(session->worker, &target);
+    if (r == 0)
+        r = facts_place(session->worker, &target, &session->target);
+    if (r == 0) {
+        facts_covered(session->worker, &target, &session->target);
+        eci_decide(session->worker->policy, &call, NULL, &session->target, verdict);
+        r = verdict->error ? -verdict->error
+                           : perform_umount(session, &target, session->target.mnt_id, call.flags);
+        /* The masks that we have put on it are no reason to call it busy. */
+        if (r == -EBUSY && !verdict->error && !(call.flags & (MNT_EXPIRE | MNT_DETACH)) &&
+            kernfs_has_masks_only(session->worker, &session->target))
+            r = perform_umount(session, &target, session->target.mnt_id, call.flags | MNT_DETACH);
+    }
+    target_close(&target);
+    return r;
+}
+
+static bool is_remount(uint32_t op)
+{
+    return op == ECI_OP_REMOUNT || op == ECI_OP_REMOUNT_BIND;
+}
+
+static int do_mount(struct session *session, struct caller *caller, struct eci_verdict *verdict)
+{
+    const struct mount_args *args = &session->args;
+    struct worker *worker = session->worker;
+    struct target source = TARGET_INIT;
+    struct target target = TARGET_INIT;
+    struct eci_call call;
+    bool has_source;
+    int r;
+
+    eci_decode_mount(session->notif.data.args[3], &call);
+    if (call.op == ECI_OP_NEW && args->has_type) {
+        if (strcmp(args->type, "proc") == 0)
+            call.fs = ECI_FS_PROC;
+        else if (strcmp(args->type, "sysfs") == 0)
+            call.fs = ECI_FS_SYSFS;
+    }
+    has_source = call.op == ECI_OP_BIND || call.op == ECI_OP_MOVE;
+
+    r = resolve(caller, caller->cwd, args->path, true, WANT_OBJECT, &target);
+    if (r < 0)
+        goto out;
+    r = facts_place(worker, &target, &session->target);
+    if (r == 0 && is_remount(call.op))
+        r = facts_storage(&session->target);
+    if (r < 0)
+        goto out;
+    if (has_source) {
+        /* As do_loopback() and do_move_mount_old(): none and an empty one alike. */
+        if (!args->has_source || !*args->source)
+            r = -EINVAL;
+        else
+            r = resolve(caller, caller->cwd, args->source, true,
+                        call.op == ECI_OP_MOVE ? WANT_OBJECT | WANT_NAME : WANT_OBJECT, &source);
+        if (r < 0)
+            goto out;
+        r = facts_place(worker, &source, &session->source);
+        if (r < 0)
+            goto out;
+        if (call.op == ECI_OP_MOVE)
+            facts_covered(worker, &source, &session->source);
+    }
+    eci_decide(worker->policy, &call, has_source ? &session->source : NULL, &session->target,
+               verdict);
+    if (verdict->error)
+        r = -verdict->error;
+    else if (call.op == ECI_OP_NEW)
+        r = perform_new(session, caller, args, session->notif.data.args[3], call.fs, target.fd);
+    else if (call.op == ECI_OP_REMOUNT)
+        r = perform_remount(session, target.fd, session->notif.data.args[3], args);
+    else
+        r = perform_on(session, source.fd, target.fd, session->notif.data.args[3], args->data,
+                       args->has_data);
+out:
+    target_close(&source);
+    target_close(&target);
+    return r;
+}
+
+/* Resolves a path of the *at() kind; an empty one means what `dfd` of the caller stands for. */
+static int resolve_at(struct caller *caller, uint64_t dfd, const char *path, bool follow,
+                      unsigned int want, struct target *target)
+{
+    cleanup_fd int base = -1;
+    int at = caller->cwd;
+
+    if (*path != '/' && (int)dfd != AT_FDCWD) {
+        base = caller_fd(caller, (int)dfd);
+        if (base < 0)
+            return base;
+        at = base;
+    }
+    if (*path)
+        return resolve(caller, at, path, follow, want, target);
+    target->fd = base >= 0 ? take_fd(&base) : fcntl(at, F_DUPFD_CLOEXEC, 0);
+    if (target->fd < 0)
+        return -errno;
+    return stat_at(target->fd, "", &target->stx);
+}
+
+/* Takes the fd of a detached mount; the oldest has to go for it. */
+static void keep(struct worker *worker, uint64_t mnt_id, int fd)
+{
+    struct kept *kept = &worker->kept[worker->next_kept++ % KEPT];
+
+    if (kept->mnt_id)
+        close(kept->fd);
+    *kept = (struct kept){.mnt_id = mnt_id, .fd = fd};
+}
+
+/* A detached mount has found its place, and lives there. */
+static void let_go(struct worker *worker, uint64_t mnt_id)
+{
+    for (unsigned int i = 0; i < KEPT; i++) {
+        if (worker->kept[i].mnt_id == mnt_id) {
+            close(worker->kept[i].fd);
+            worker->kept[i].mnt_id = 0;
+        }
+    }
+}
+
+static int do_move_mount(struct session *session, struct caller *caller,
+                         struct eci_verdict *verdict)
+{
+    const uint64_t *args = (const uint64_t *)session->notif.data.args;
+    struct worker *worker = session->worker;
+    struct target source = TARGET_INIT;
+    struct target target = TARGET_INIT;
+    uint64_t flags = args[4] & 0xffffffff;
+    struct eci_call call = {.op = ECI_OP_ATTACH, .flags = flags};
+    uint64_t parent;
+    int r;
+
+    r = resolve_at(caller, args[2], session->args.path, flags & MOVE_MOUNT_T_SYMLINKS, WANT_OBJECT,
+                   &target);
+    if (r == 0)
+        r = resolve_at(caller, args[0], session->args.source, flags & MOVE_MOUNT_F_SYMLINKS,
+                       WANT_OBJECT | WANT_NAME, &source);
+    if (r == 0)
+        r = facts_place(worker, &target, &session->target);
+    if (r == 0)
+        r = facts_place(worker, &source, &session->source);
+    if (r < 0)
+        goto out;
+    /* A detached tree is in no mount namespace, so nothing is found out about its mounts. */
+    if (!(flags & MOVE_MOUNT_SET_GROUP) && facts_parent(session->source.mnt_id, &parent) == 0) {
+        call.op = ECI_OP_MOVE;
+        if (source.parent < 0)
+            perform_find_name(session->source.mnt_id, &source);
+        facts_covered(worker, &source, &session->source);
+    }
+    eci_decide(worker->policy, &call, &session->source, &session->target, verdict);
+    r = verdict->error ? -verdict->error : perform_move(source.fd, target.fd, flags);
+    if (r == 0)
+        let_go(worker, session->source.mnt_id);
+out:
+    target_close(&source);
+    target_close(&target);
+    return r;
+}
+
+static int do_mount_setattr(struct session *session, struct caller *caller,
+                            struct eci_verdict *verdict)
+{
+    const uint64_t *args = (const uint64_t *)session->notif.data.args;
+    struct mount_args *out = &session->args;
+    struct target target = TARGET_INIT;
+    struct mount_attr attr;
+    unsigned int flags = (unsigned int)args[2];
+    cleanup_fd int userns = -1;
+    struct eci_call call = {.op = ECI_OP_SETATTR};
+    int r;
+
+    memcpy(&attr, out->data, sizeof(attr));
+    if ((attr.attr_set & MOUNT_ATTR_IDMAP) && attr.userns_fd <= INT_MAX) {
+        userns = caller_file(caller, (int)attr.userns_fd);
+        attr.userns_fd = (uint64_t)userns;
+        if (userns >= 0)
+            memcpy(out->data, &attr, sizeof(attr));
+    }
+    /* The kernel's own opinion of the attributes: what is in order gets as far as the fd. */
+    r = perform_setattr(-1, AT_EMPTY_PATH | (flags & AT_RECURSIVE), out->data, out->data_size);
+    if (r != -EBADF || out->path_error)
+        return r == -EBADF ? out->path_error : r;
+    r = resolve_at(caller, args[0], out->path, !(flags & AT_SYMLINK_NOFOLLOW), WANT_OBJECT,
+                   &target);
+    if (r == 0)
+        r = facts_place(session->worker, &target, &session->target);
+    if (r == 0) {
+        /* MOUNT_ATTR_RDONLY and the next three are ECI_RDONLY and the next three. */
+        call.flags = attr.attr_clr &
+                     (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+        call.unbindable = (attr.propagation & MS_UNBINDABLE) != 0;
+        call.recursive = (flags & AT_RECURSIVE) != 0;
+        r = facts_held(session, &target, call.flags, call.recursive, &session->target.held);
+    }
+    if (r == 0) {
+        eci_decide(session->worker->policy, &call, NULL, &session->target, verdict);
+        r = verdict->error ? -verdict->error
+                           : perform_setattr(target.fd, AT_EMPTY_PATH | (flags & AT_RECURSIVE),
+                                             out->data, out->data_size);
+    }
+    target_close(&target);
+    return r;
+}
+
+/*
+ * The descriptor that the kernel makes is an O_PATH one, which SECCOMP_IOCTL_NOTIF_ADDFD does not
+ * take.  The caller gets a directory opened on the mount, and the worker keeps the other, because
+ * the detached mount lives as long as that: until move_mount, or until many more have been made.
+ */
+static int do_fsmount(struct session *session, struct caller *caller)
+{
+    const uint64_t *args = (const uint64_t *)session->notif.data.args;
+    cleanup_fd int context = caller_file(caller, (int)args[0]);
+    cleanup_fd int made = -1;
+    struct statx stx;
+    int r;
+
+    if (context < 0)
+        return -EBADF;
+    made = kernfs_fsmount(session, caller, context, (unsigned int)args[1], (unsigned int)args[2]);
+    if (made < 0)
+        return made;
+    r = stat_at(made, "", &stx);
+    if (r < 0)
+        return r;
+    session->result = openat(made, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    session->result_flags = (args[1] & FSMOUNT_CLOEXEC) ? O_CLOEXEC : 0;
+    if (session->result < 0)
+        return -errno;
+    keep(session->worker, stx.stx_mnt_id, take_fd(&made));
+    return 0;
+}
+
+/* Looks up, decides and performs.  0 or -errno; a descriptor for the caller in `result`. */
+int call_perform(struct session *session, struct caller *caller, enum family family,
+                 struct eci_verdict *verdict)
+{
+    switch (family) {
+    case FAMILY_MOUNT:
+        return do_mount(session, caller, verdict);
+    case FAMILY_UMOUNT:
+    case FAMILY_OLDUMOUNT:
+        return do_umount(session, caller, verdict);
+    case FAMILY_MOVE_MOUNT:
+        return do_move_mount(session, caller, verdict);
+    case FAMILY_MOUNT_SETATTR:
+        return do_mount_setattr(session, caller, verdict);
+    case FAMILY_FSMOUNT:
+        return do_fsmount(session, caller);
+    default:
+        return -ENOSYS;
+    }
+}
+
+/* Has the call put something on the target that can be taken back? */
+bool call_added(const struct session *session, enum family family)
+{
+    struct eci_call call;
+
+    if (family != FAMILY_MOUNT)
+        return false;
+    eci_decode_mount(session->notif.data.args[3], &call);
+    return call.op == ECI_OP_NEW || call.op == ECI_OP_BIND;
+}
