@@ -141,7 +141,8 @@ int facts_place(struct worker *worker, const struct target *target, struct eci_p
     const struct statx *stx = &target->stx;
     uint32_t known;
 
-    memset(place, 0, offsetof(struct eci_place, root));
+    memset(place, 0, offsetof(struct eci_place, name));
+    place->name[0] = 0;
     place->root[0] = 0;
     place->mnt_id = stx->stx_mnt_id;
     place->ino = stx->stx_ino;
@@ -192,15 +193,25 @@ int facts_storage(struct eci_place *place)
     return r >= (int)sizeof(place->root) ? -ENAMETOOLONG : 0;
 }
 
-/* For a mount that is to go: what it hides, if it may be one that the policy cares for. */
+/*
+ * For a mount that is to go: where it lies and what it hides, if it may be one that the policy
+ * cares for.
+ */
 void facts_covered(const struct worker *worker, const struct target *target,
                    struct eci_place *place)
 {
     struct statx stx;
 
     if (!place->is_root || target->parent < 0 ||
-        !eci_policy_hides(worker->policy, place->major, place->minor, place->ino) ||
-        stat_under(target->parent, target->name, &stx) < 0)
+        !eci_policy_hides(worker->policy, place->major, place->minor, place->ino))
+        return;
+    if (stat_at(target->parent, "", &stx) == 0) {
+        place->dir_major = stx.stx_dev_major;
+        place->dir_minor = stx.stx_dev_minor;
+        place->dir_ino = stx.stx_ino;
+        snprintf(place->name, sizeof(place->name), "%s", target->name);
+    }
+    if (stat_under(target->parent, target->name, &stx) < 0)
         return;
     place->cov_major = stx.stx_dev_major;
     place->cov_minor = stx.stx_dev_minor;
@@ -324,17 +335,26 @@ int facts_prepare(const struct worker *worker)
         parent = open_parent(copy, &name);
         if (parent < 0)
             return parent;
-        r = stat_under(parent, name, &stx);
-        if (r == -EINVAL) {
-            /* The kernel has locked mounts here in their place: it holds them itself. */
-            grant->hides = 0;
-            continue;
-        }
+        r = stat_at(parent, "", &stx);
         if (r < 0)
             return r;
-        grant->cov_major = stx.stx_dev_major;
-        grant->cov_minor = stx.stx_dev_minor;
-        grant->cov_ino = stx.stx_ino;
+        grant->dir_major = stx.stx_dev_major;
+        grant->dir_minor = stx.stx_dev_minor;
+        grant->dir_ino = stx.stx_ino;
+        r = stat_under(parent, name, &stx);
+        if (r < 0 && r != -EINVAL)
+            return r;
+        /*
+         * The kernel has locked a mount in this directory or below, this one or another, and so
+         * gives nobody a bare copy.  The name stands for what is beneath: rename(2) refuses it
+         * wherever the mount is to be seen, and what is locked stays in any case.
+         */
+        grant->by_name = r == -EINVAL;
+        if (!grant->by_name) {
+            grant->cov_major = stx.stx_dev_major;
+            grant->cov_minor = stx.stx_dev_minor;
+            grant->cov_ino = stx.stx_ino;
+        }
         /* Under /proc and /sys there is an empty directory of the image. */
         if (eci_grant_is_kernel_fs(grant))
             continue;
