@@ -44,6 +44,9 @@ struct eci_grant {
     uint64_t cov_ino; /* inode and device of what it hides */
     uint32_t cov_major;
     uint32_t cov_minor;
+    uint64_t dir_ino; /* of the directory that it lies in */
+    uint32_t dir_major;
+    uint32_t dir_minor;
     /* From the mount table: */
     uint32_t sb_major;
     uint32_t sb_minor;
@@ -52,7 +55,7 @@ struct eci_grant {
     uint32_t flags;     /* ECI_RDONLY ...: what may not be cleared */
     uint32_t kind;      /* ECI_KIND_* */
     uint32_t hides;     /* not 0: unmounting or moving it away would uncover something */
-    uint32_t pad;
+    uint32_t by_name;   /* not 0: cov_* could not be found out, dir_* and the name stand for it */
 };
 
 struct eci_inode_rule {
@@ -117,7 +120,11 @@ struct eci_place {
     uint32_t up_hits;   /* ECI_INODE_* of its ancestors inside the mount */
     uint32_t cov_known; /* not 0: cov_* are valid */
     uint32_t held;      /* ECI_RDONLY ... that have to stay; for ECI_OP_SETATTR only */
-    char root[4096];    /* root of the mount inside its super block; for a remount only */
+    uint32_t dir_major; /* of the directory that a mount lies in, with cov_* */
+    uint32_t dir_minor;
+    uint64_t dir_ino; /* 0 where it is not known */
+    char name[256];   /* of the mount point in that directory */
+    char root[4096];  /* root of the mount inside its super block; for a remount only */
 };
 
 #define ECI_REASON_PERFORMED       0

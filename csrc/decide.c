@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <stdbool.h>
+#include <string.h>
 #include <sys/mount.h>
 
 #include "api.h"
@@ -64,18 +65,31 @@ static bool same_root(const struct eci_grant *grant, const struct eci_place *pla
            grant->own_minor == place->minor;
 }
 
+/* The same name in the same directory. */
+static bool same_name(const struct eci_policy *policy, const struct eci_grant *grant,
+                      const struct eci_place *place)
+{
+    const char *name = strrchr((const char *)policy + grant->point_off, '/');
+
+    return grant->dir_ino == place->dir_ino && grant->dir_major == place->dir_major &&
+           grant->dir_minor == place->dir_minor && name && strcmp(name + 1, place->name) == 0;
+}
+
 /*
  * Does the mount lie where the initial one lies?  Its root and the inode under it must both be the
- * initial mount's: a bind of the same storage elsewhere is the container's own.  Where the inode
- * beneath could not be found out, the worst is believed.
+ * initial mount's: a bind of the same storage elsewhere is the container's own.  Where the kernel
+ * has locked mounts, nobody is shown what is beneath (facts.c), and directory and name stand for
+ * it.  Where these could not be found out either, the worst is believed.
  */
-static bool in_its_place(const struct eci_grant *grant, const struct eci_place *place)
+static bool in_its_place(const struct eci_policy *policy, const struct eci_grant *grant,
+                         const struct eci_place *place)
 {
     if (!same_root(grant, place))
         return false;
-    return !place->cov_known ||
-           (grant->cov_ino == place->cov_ino && grant->cov_major == place->cov_major &&
-            grant->cov_minor == place->cov_minor);
+    if (!grant->by_name && place->cov_known)
+        return grant->cov_ino == place->cov_ino && grant->cov_major == place->cov_major &&
+               grant->cov_minor == place->cov_minor;
+    return !place->dir_ino || same_name(policy, grant, place);
 }
 
 /* Rule 2 of a mount that is to go: 0, or the errno of the refusal. */
@@ -88,9 +102,9 @@ static int must_stay(const struct eci_policy *policy, const struct eci_place *pl
         const struct eci_grant *grant = &grants[i];
 
         /* /proc and /sys themselves; a copy elsewhere goes with the masks on it. */
-        if (eci_grant_is_kernel_fs(grant) && in_its_place(grant, place))
+        if (eci_grant_is_kernel_fs(grant) && in_its_place(policy, grant, place))
             return EBUSY;
-        if (grant->hides && in_its_place(grant, place))
+        if (grant->hides && in_its_place(policy, grant, place))
             error = EPERM;
     }
     return error;

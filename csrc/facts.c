@@ -142,7 +142,8 @@ int facts_place(struct worker *worker, const struct target *target, struct eci_p
     const struct statx *stx = &target->stx;
     uint32_t known;
 
-    memset(place, 0, offsetof(struct eci_place, root));
+    memset(place, 0, offsetof(struct eci_place, name));
+    place->name[0] = 0;
     place->root[0] = 0;
     place->mnt_id = stx->stx_mnt_id;
     place->ino = stx->stx_ino;
@@ -244,15 +245,16 @@ static int held_on_detached(struct session *session, const struct target *target
     caller_resume(session, caller);
     session->away = true;
     if (setns(worker->build >= 0 ? worker->build : worker->mntns, CLONE_NEWNS) < 0 ||
-        unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-        syscall(SYS_move_mount, copy, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return -errno;
-    r = stat_at(copy, "", &stx);
+    r = syscall(SYS_move_mount, copy, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0
+            ? -errno
+            : stat_at(copy, "", &stx);
     if (r == 0)
         r = held_on(worker, stx.stx_mnt_id, recursive, held);
-    if (setns(ns, CLONE_NEWNS) < 0)
-        return -errno;
-    return r;
+    if (r < 0)
+        *held = UINT32_MAX; /* a file, for one */
+    return setns(ns, CLONE_NEWNS) < 0 ? -errno : 0;
 }
 
 /* Which of the flags `cleared` have to stay on the mount that `target` lies on. */
@@ -327,15 +329,25 @@ int facts_topmost(const struct worker *worker, struct target *target)
     }
 }
 
-/* For a mount that is to go: what it hides, if it may be one that the policy cares for. */
+/*
+ * For a mount that is to go: where it lies and what it hides, if it may be one that the policy
+ * cares for.
+ */
 void facts_covered(const struct worker *worker, const struct target *target,
                    struct eci_place *place)
 {
     struct statx stx;
 
     if (!place->is_root || target->parent < 0 ||
-        !eci_policy_hides(worker->policy, place->major, place->minor, place->ino) ||
-        stat_under(target->parent, target->name, &stx) < 0)
+        !eci_policy_hides(worker->policy, place->major, place->minor, place->ino))
+        return;
+    if (stat_at(target->parent, "", &stx) == 0) {
+        place->dir_major = stx.stx_dev_major;
+        place->dir_minor = stx.stx_dev_minor;
+        place->dir_ino = stx.stx_ino;
+        snprintf(place->name, sizeof(place->name), "%s", target->name);
+    }
+    if (stat_under(target->parent, target->name, &stx) < 0)
         return;
     place->cov_major = stx.stx_dev_major;
     place->cov_minor = stx.stx_dev_minor;
@@ -459,17 +471,26 @@ int facts_prepare(const struct worker *worker)
         parent = open_parent(copy, &name);
         if (parent < 0)
             return parent;
-        r = stat_under(parent, name, &stx);
-        if (r == -EINVAL) {
-            /* The kernel has locked mounts here in their place: it holds them itself. */
-            grant->hides = 0;
-            continue;
-        }
+        r = stat_at(parent, "", &stx);
         if (r < 0)
             return r;
-        grant->cov_major = stx.stx_dev_major;
-        grant->cov_minor = stx.stx_dev_minor;
-        grant->cov_ino = stx.stx_ino;
+        grant->dir_major = stx.stx_dev_major;
+        grant->dir_minor = stx.stx_dev_minor;
+        grant->dir_ino = stx.stx_ino;
+        r = stat_under(parent, name, &stx);
+        if (r < 0 && r != -EINVAL)
+            return r;
+        /*
+         * The kernel has locked a mount in this directory or below, this one or another, and so
+         * gives nobody a bare copy.  The name stands for what is beneath: rename(2) refuses it
+         * wherever the mount is to be seen, and what is locked stays in any case.
+         */
+        grant->by_name = r == -EINVAL;
+        if (!grant->by_name) {
+            grant->cov_major = stx.stx_dev_major;
+            grant->cov_minor = stx.stx_dev_minor;
+            grant->cov_ino = stx.stx_ino;
+        }
         /* Under /proc and /sys there is an empty directory of the image. */
         if (eci_grant_is_kernel_fs(grant))
             continue;

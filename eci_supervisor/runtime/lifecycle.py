@@ -29,6 +29,7 @@ from eci_supervisor.runtime import (
     engine,
     guard,
     joins,
+    mounts,
     overlay,
     refuse,
     rewrite,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from eci_supervisor.runtime.joins import Joins
     from eci_supervisor.runtime.overlay import Layers
     from eci_supervisor.runtime.ranges import RangeStore
-    from eci_supervisor.runtime.rewrite import Staged
     from eci_supervisor.runtime.spec import Mapping, Spec
 
 TRACE_DIRECTORY = "/var/log/eci/trace"
@@ -287,45 +287,6 @@ def _userns(taken: Taken) -> int | None:
     )
 
 
-def _stage_mounts(stage: Stage, request: Request, taken: Taken) -> dict[int, Staged]:
-    """Stage the binds of mounts[], and a sysfs that the container could not mount."""
-    staged = {}
-    for index, mount in enumerate(oci.items(request.spec, "mounts", dict)):
-        options = oci.options(mount)
-        if oci.is_bind(mount):
-            source = os.path.join(request.call.bundle, str(mount.get("source") or ""))
-            own = _mount_userns(mount, options, taken)
-            try:
-                staged[index] = stage.bind(
-                    index, source, options, own if own is not None else stage.userns
-                )
-            finally:
-                if own is not None:
-                    os.close(own)
-        elif mount.get("type") == "sysfs" and request.joins.network_of_host:
-            # A sysfs shows a network namespace, and to mount one needs rights over it: sysfs(5).
-            staged[index] = stage.sysfs(index, oci.namespaces(request.spec)["network"], options)
-    return staged
-
-
-def _mount_userns(mount: dict[str, object], options: list[str], taken: Taken) -> int | None:
-    """Return the user namespace of a mount that the engine itself wants mapped, or None.
-
-    Only where the container has the engine's own maps; else ours hold for every mount.
-    """
-    if taken.shift:
-        return None
-    uids = oci.mappings(mount.get("uidMappings"), "mounts[].uidMappings")
-    gids = oci.mappings(mount.get("gidMappings"), "mounts[].gidMappings")
-    if uids and gids:
-        return syscalls.userns_create(oci.map_text(uids), oci.map_text(gids))
-    if {"idmap", "ridmap"} & set(options):
-        return syscalls.userns_create(
-            oci.map_text(taken.uid_mappings), oci.map_text(taken.gid_mappings)
-        )
-    return None
-
-
 def mount_points(spec: Spec, bundle: str) -> list[tuple[str, bool]]:
     """Return what the runtime would make in a root file system: (path, is a directory).
 
@@ -456,7 +417,7 @@ def _root(stage: Stage, request: Request) -> None:
     destinations = mount_points(request.spec, request.call.bundle)
     # Without a /dev of its own the runtime must make the nodes in the root file system, and
     # can do so only before it makes that read-only itself.
-    if request.spec["root"].get("readonly") is True and ("/dev", True) in destinations:
+    if oci.has_readonly_root(request.spec) and ("/dev", True) in destinations:
         stage.lock_root(destinations)
 
 
@@ -472,7 +433,7 @@ def prepare(request: Request, taken: Taken, profile: dict[str, object] | None) -
     stage = Stage(taken.state_dir, userns, taken.record.base)
     stage.enter()
     _root(stage, request)
-    staged = _stage_mounts(stage, request, taken)
+    staged, nested = mounts.prepare(stage, request, taken)
     devices = tuple(
         (
             device,
@@ -496,6 +457,7 @@ def prepare(request: Request, taken: Taken, profile: dict[str, object] | None) -
         poststop=(sys.executable, "-I", "-m", "eci_supervisor.runtime.cleanup", taken.state_dir),
         userns_path="" if user is None else stage.pin_namespace(user.fd),
         staged=staged,
+        nested=nested,
         devices=devices,
         seccomp=profile,
         hard_limits=_hard_limits(spec),

@@ -54,6 +54,9 @@ class Plan:
     """A user namespace to join; "" for a new one."""
     staged: dict[int, Staged] = field(default_factory=dict)
     """Index in mounts[] → its new source."""
+    nested: frozenset[int] = frozenset()
+    """Indices in mounts[] of what lies in another one's tree, or the root's: nothing is left to
+    do for the runtime."""
     devices: tuple[tuple[Device, str], ...] = ()
     """The named devices, and where each node was made."""
     seccomp: dict[str, Any] | None = None
@@ -127,6 +130,7 @@ def _mounts(spec: Spec, plan: Plan) -> None:
         # Done by the staging; crun would map a second time.
         for key in ("uidMappings", "gidMappings"):
             mount.pop(key, None)
+    mounts = [mount for index, mount in enumerate(mounts) if index not in plan.nested]
     for device, path in plan.devices:
         mounts.append(
             {

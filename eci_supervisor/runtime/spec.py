@@ -182,3 +182,8 @@ def is_bind(mount: dict[str, Any]) -> bool:
     Both runtimes go by the options or the type, whichever says so.
     """
     return mount.get("type") == "bind" or not {"bind", "rbind"}.isdisjoint(options(mount))
+
+
+def has_readonly_root(spec: Spec) -> bool:
+    """Whether the container's root file system is to be read-only."""
+    return spec["root"].get("readonly") is True

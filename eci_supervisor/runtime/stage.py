@@ -12,6 +12,8 @@ A path is used once, to get a descriptor.  Mounts of one container lie at
 
     STATE/rootfs     the root file system
     STATE/m          a tmpfs of the stage's own, with N for entry N of mounts[]
+
+and in one another: what hides something lies in the tree that it lies on (nesting.py).
 """
 
 from __future__ import annotations
@@ -21,15 +23,18 @@ import errno
 import os
 import shutil
 import stat
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eci_supervisor.kernel import mountinfo, syscalls
 from eci_supervisor.kernel.syscalls import lib
+from eci_supervisor.runtime import points
+from eci_supervisor.runtime.attributes import attributes, propagation
 from eci_supervisor.runtime.errors import StageError
 from eci_supervisor.runtime.rewrite import Staged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from eci_supervisor.kernel.mountinfo import Mount
     from eci_supervisor.runtime.overlay import Layers
@@ -38,59 +43,8 @@ if TYPE_CHECKING:
 UNIFIED = "/sys/fs/cgroup/unified"
 CGROUP2_SUPER_MAGIC = 0x63677270
 
-ATTRIBUTES = {
-    "ro": lib.MOUNT_ATTR_RDONLY,
-    "nosuid": lib.MOUNT_ATTR_NOSUID,
-    "nodev": lib.MOUNT_ATTR_NODEV,
-    "noexec": lib.MOUNT_ATTR_NOEXEC,
-    "nosymfollow": lib.MOUNT_ATTR_NOSYMFOLLOW,
-    "nodiratime": lib.MOUNT_ATTR_NODIRATIME,
-}
-"""Mount option → the MOUNT_ATTR_* bit that it sets."""
-_CLEARED = {
-    "rw": "ro",
-    "suid": "nosuid",
-    "dev": "nodev",
-    "exec": "noexec",
-    "symfollow": "nosymfollow",
-}
-_ATIME = {
-    "noatime": lib.MOUNT_ATTR_NOATIME,
-    "strictatime": lib.MOUNT_ATTR_STRICTATIME,
-    "relatime": 0,
-}
 # statfs(2) f_flags, whose values differ from MOUNT_ATTR_* and are the same as MS_* for these.
 _SHOWN = {"ro": 0x1, "nosuid": 0x2, "nodev": 0x4, "noexec": 0x8}
-
-
-def attributes(options: Iterable[str]) -> tuple[int, int, int]:
-    """Translate mount options into (set, clear, set recursively) of MOUNT_ATTR_*.  Pure.
-
-    A later option overrides an earlier one, as mount(8) has it; `rro` and its like are for
-    the mounts beneath as well.
-    """
-    flags: dict[str, bool] = {}
-    recursive = 0
-    atime: str | None = None
-    for option in options:
-        if option in ATTRIBUTES:
-            flags[option] = True
-        elif option in _CLEARED:
-            flags[_CLEARED[option]] = False
-        elif option in _ATIME:
-            atime = option
-        elif option.startswith("r") and option[1:] in ATTRIBUTES:
-            recursive |= ATTRIBUTES[option[1:]]
-    # A word such as "rw" only takes back what the list itself set; it never opens the source.
-    to_set = recursive
-    for name, on in flags.items():
-        if on:
-            to_set |= ATTRIBUTES[name]
-    to_clear = 0
-    if atime is not None:
-        to_set |= _ATIME[atime]
-        to_clear |= lib.MOUNT_ATTR__ATIME
-    return to_set, to_clear, recursive
 
 
 @contextlib.contextmanager
@@ -100,6 +54,16 @@ def closing(fd: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def _fs_ids(owner: int) -> Iterator[None]:
+    """Make files for `owner`, with all our capabilities."""
+    syscalls.setfsids(owner, owner)
+    try:
+        yield
+    finally:
+        syscalls.setfsids(0, 0)
 
 
 def root_mount(path: bytes) -> Mount | None:
@@ -112,6 +76,23 @@ def root_mount(path: bytes) -> Mount | None:
     if found is None or found.fstype != b"overlay" or found.target != real:
         return None
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Clone:
+    """A copy of a bind's source, ready to be mounted."""
+
+    tree: int
+    """Descriptor of the detached mount, owned by who has asked for it."""
+    directory: bool
+    flags: tuple[str, ...]
+    """As `Staged.flags`."""
+    beneath: int = 0
+    """MOUNT_ATTR_* that its inner mounts get once it is mounted."""
+    source: bytes | None = None
+    """Where its inner mounts come from, one by one; None where it has them."""
+    userns: int | None = None
+    """Their ID mapping; not owned."""
 
 
 class Stage:
@@ -233,10 +214,11 @@ class Stage:
 
     # -- binds ------------------------------------------------------------------------------
 
-    def bind(self, index: int, source: str, options: list[str], userns: int | None) -> Staged:
-        """Prepare the source of entry `index` of mounts[].
+    def clone(self, index: int, source: str, options: list[str], userns: int | None) -> Clone:
+        """Clone the source of entry `index` of mounts[], with the flags of its options.
 
-        `userns`: the ID mapping, or None for none.  StageError if the source is not there.
+        `userns`: the ID mapping, or None for none.  StageError if the source is not there.  The
+        clone lies nowhere yet: `put` or `nest` is to follow.
         """
         recursive = lib.AT_RECURSIVE if "rbind" in options else 0
         one_by_one = False
@@ -246,8 +228,8 @@ class Stage:
             one_by_one = True
             tree = self._clone(index, source, 0)
             self._map(tree, userns)
-        with closing(tree):
-            to_set, to_clear, beneath = attributes(options)
+        to_set, to_clear, beneath = attributes(options)
+        try:
             syscalls.mount_setattr(
                 tree,
                 b"",
@@ -256,17 +238,44 @@ class Stage:
                 attr_clr=to_clear,
                 propagation=lib.MS_SLAVE,
             )
-            name = str(index)
-            self._mount_point(name, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
-            self._attach(tree, self.tmpfs, name)
-            if one_by_one and userns is not None:
-                self._attach_beneath(os.path.realpath(os.fsencode(source)), tree, userns)
-            if beneath:
-                syscalls.mount_setattr(
-                    tree, b"", lib.AT_EMPTY_PATH | lib.AT_RECURSIVE, attr_set=beneath
-                )
-            shown = syscalls.fstatfs_flags(tree)
-        return Staged(self.path(name), tuple(flag for flag, bit in _SHOWN.items() if shown & bit))
+        except BaseException:
+            os.close(tree)
+            raise
+        shown = syscalls.fstatfs_flags(tree)
+        return Clone(
+            tree=tree,
+            directory=stat.S_ISDIR(os.fstat(tree).st_mode),
+            flags=tuple(flag for flag, bit in _SHOWN.items() if shown & bit),
+            beneath=beneath,
+            source=os.path.realpath(os.fsencode(source)) if one_by_one else None,
+            userns=userns,
+        )
+
+    def put(self, index: int, clone: Clone) -> Staged:
+        """Mount a clone where the runtime finds it as the source of entry `index`."""
+        name = str(index)
+        self._mount_point(name, directory=clone.directory)
+        self._attach(clone.tree, self.tmpfs, name)
+        self._finish(clone)
+        return Staged(self.path(name), clone.flags)
+
+    def nest(self, clone: Clone, point: int, options: list[str]) -> None:
+        """Mount a clone on `point`, a place in a tree of the stage: nothing is left to do of it."""
+        change, recursive = propagation(options)
+        if change:
+            flags = lib.AT_EMPTY_PATH | (lib.AT_RECURSIVE if recursive else 0)
+            syscalls.mount_setattr(clone.tree, b"", flags, propagation=change)
+        flags = lib.MOVE_MOUNT_F_EMPTY_PATH | lib.MOVE_MOUNT_T_EMPTY_PATH
+        syscalls.move_mount(clone.tree, "", point, "", flags)
+        self._finish(clone)
+
+    def _finish(self, clone: Clone) -> None:
+        """Do what can only be done to a tree that is mounted."""
+        if clone.source is not None and clone.userns is not None:
+            self._attach_beneath(clone.source, clone.tree, clone.userns)
+        if clone.beneath:
+            flags = lib.AT_EMPTY_PATH | lib.AT_RECURSIVE
+            syscalls.mount_setattr(clone.tree, b"", flags, attr_set=clone.beneath)
 
     def sysfs(self, index: int, network: str, options: list[str]) -> Staged:
         """Prepare a read-only sysfs of the network namespace `network` for entry `index`.
@@ -395,7 +404,7 @@ class Stage:
         data = [
             self._layer(source, place, f"d{index}") for index, source in enumerate(layers.data_only)
         ]
-        with closing(self._as_owner(syscalls.fsopen, "overlay")) as context:
+        with closing(self._as_mounter(syscalls.fsopen, "overlay")) as context:
             syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "source", "overlay")
             for path in lower:
                 syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "lowerdir+", path)
@@ -412,59 +421,34 @@ class Stage:
                 syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, key.decode("ascii"), value)
             if layers.volatile:
                 syscalls.fsconfig(context, lib.FSCONFIG_SET_FLAG, "volatile")
-            self._as_owner(syscalls.fsconfig, context, lib.FSCONFIG_CMD_CREATE)
+            self._as_mounter(syscalls.fsconfig, context, lib.FSCONFIG_CMD_CREATE)
             return syscalls.fsmount(context)
 
-    def _as_owner(self, call: object, *args: object) -> int:
-        """Call with the container's root as fsuid and fsgid, and all our capabilities.
+    def _as_mounter(self, call: object, *args: object) -> int:
+        """Call with the container's root as fsuid and fsgid, where files are ID-mapped.
 
         overlayfs works on its layers with the credentials of who mounts it.  Host id 0 is not
         mapped in the layers, and could make nothing there (EOVERFLOW).
         """
-        owner = self.owner if self.userns is not None else 0
-        syscalls.setfsids(owner, owner)
-        try:
+        with _fs_ids(self.owner if self.userns is not None else 0):
             return call(*args)  # type: ignore[operator, no-any-return]
-        finally:
-            syscalls.setfsids(0, 0)
+
+    def mount_point(self, root: int, path: str, resolve: int, *, directory: bool) -> int:
+        """As `points.make`; what is made belongs to the container's root, as the runtime's does."""
+        with _fs_ids(self.owner):
+            return points.make(root, path, resolve, directory=directory)
+
+    def root(self) -> contextlib.AbstractContextManager[int]:
+        """Open the root file system's directory, for the length of a block."""
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        return closing(os.open(f"{self.state_dir}/rootfs", flags))
 
     def lock_root(self, destinations: list[tuple[str, bool]]) -> None:
         """Make the root file system read-only itself, so that the kernel holds it.
 
         First the mount points are made that the runtime would make: (path, is a directory).
         """
-        rootfs = f"{self.state_dir}/rootfs"
-        with closing(os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+        with self.root() as root:
             for path, directory in destinations:
-                self._as_owner(_make_in_root, root, path, directory)
+                os.close(self.mount_point(root, path, points.IN_ROOT, directory=directory))
             syscalls.mount_setattr(root, b"", lib.AT_EMPTY_PATH, attr_set=lib.MOUNT_ATTR_RDONLY)
-
-
-def _open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
-    return syscalls.openat2(
-        root, path, flags, mode=mode, resolve=lib.RESOLVE_IN_ROOT | lib.RESOLVE_NO_MAGICLINKS
-    )
-
-
-def _make_in_root(root: int, path: str, directory: bool) -> int:  # noqa: FBT001 - see lock_root
-    """Make the directory or file `path` beneath `root`, with its parents; links stay inside.
-
-    What is there already stays.  Returns 0; OSError where a parent is no directory.
-    """
-    steps = [step for step in path.split("/") if step]
-    for depth, step in enumerate(steps, 1):
-        here = "/".join(steps[:depth])
-        last = depth == len(steps)
-        try:
-            os.close(_open_in_root(root, here, os.O_PATH))
-        except FileNotFoundError:
-            parent = _open_in_root(
-                root, "/".join(steps[: depth - 1]) or "/", os.O_PATH | os.O_DIRECTORY
-            )
-            with closing(parent):
-                if last and not directory:
-                    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-                    os.close(os.open(step, flags, 0o755, dir_fd=parent))
-                else:
-                    os.mkdir(step, 0o755, dir_fd=parent)
-    return 0

@@ -223,8 +223,57 @@ READ_ONLY_VOLUME = [
 ]
 
 LOWER = ("write /w/in/x", "0", "EROFS")
+IN_PRIVATE = ("unshare CLONE_NEWNS", *SAME)
 
-# /w is a writable volume, /w/in a read-only one in it, over a directory of /w.
+
+def gone_around(above: str, below: str, name: str) -> list[Attack]:
+    """Return what takes no mount away, and yet comes to what lies under one.
+
+    `above` is a writable directory and the root of its mount, `below` a path in it at which a
+    read-only volume lies, whose root has a directory `sub`.
+    """
+    inside = above.rstrip("/") + "/" + below
+    write = (f"write {below}/x", "0", "EROFS")
+    copy = (f"mount {above} /mnt - MS_BIND|MS_REC -", *SAME)
+    return [
+        attack(f"{name}_in_a_detached_copy", copy, ("chdir /mnt", *SAME),
+               ("umount2 /mnt MNT_DETACH", *SAME), write),
+        attack(f"{name}_in_a_detached_copy_of_a_copy", copy,
+               ("mount /mnt /mnt - MS_BIND|MS_REC -", *SAME), ("hold /mnt", *SAME),
+               ("umount2 /mnt MNT_DETACH", *SAME), ("umount2 /mnt MNT_DETACH", *SAME),
+               ("back", *SAME), write),
+        attack(f"{name}_in_a_dead_namespace", IN_PRIVATE, (f"hold {above}", *SAME),
+               IN_PRIVATE, ("back", *SAME), write),
+        attack(f"{name}_in_an_overlay", ("mount none /mnt tmpfs - -", *SAME),
+               ("mkdir /mnt/m", *SAME), ("mkdir /mnt/l", *SAME),
+               (f"mount overlay /mnt/m overlay - lowerdir=/mnt/l:{above}", "0", "EINVAL"),
+               (f"count /mnt/m/{below}", r"\d+", "ENOENT")),
+        attack(f"{name}_from_a_new_root", IN_PRIVATE, (f"hold {above}", *SAME),
+               (f"pivot_root {inside} {inside}/sub", "0", "EINVAL"), ("back", *SAME), write,
+               kinds=(PRIVILEGED,)),
+        attack(f"{name}_from_a_new_root_after_a_copy", IN_PRIVATE, copy, ("hold /mnt", *SAME),
+               (f"pivot_root /mnt/{below} /mnt/{below}/sub", "0", "EINVAL"), ("back", *SAME), write,
+               kinds=(PRIVILEGED,)),
+    ]  # fmt: skip
+
+
+def renamed(directory: str, other: str, *, rest: str) -> Attack:
+    """Return the attack that moves a directory above a read-only volume, and binds there."""
+    name = directory.rsplit("/", 1)[1]
+    return attack(
+        f"rename_{directory.strip('/').replace('/', '_')}",
+        (f"mkdir {other}", *SAME),
+        (f"rename {directory} {other}/{name}", *SAME),
+        (f"mount {other} /mnt - MS_BIND -", "0", "EINVAL"),
+        (f"write /mnt/{name}/{rest}/x", "0", "ENOENT"),
+        (f"write {other}/{name}/{rest}/x", "EROFS", "EROFS"),
+        (f"rename {other}/{name} {directory}", *SAME),
+        (f"rmdir {other}", "0|EBUSY", "0"),
+    )
+
+
+# /w is a writable volume, /w/in and /w/d/in are read-only ones in it, over directories of /w.
+# /vol and /srv/d/in are read-only over the root file system.
 READ_ONLY_OVER_WRITABLE = [
     attack("umount", ("umount2 /w/in -", *DENIED), LOWER),
     attack("umount_detach", ("umount2 /w/in MNT_DETACH", *DENIED), LOWER),
@@ -250,13 +299,20 @@ READ_ONLY_OVER_WRITABLE = [
         ("mount /w /mnt - MS_BIND|MS_REC -", *SAME),
         ("write /mnt/in/x", "0", "EROFS"),
     ),
+    # What carries it is locked as well: crun would leave it behind (runtime/nesting.py).
+    attack("move_the_parent", ("mount /w /mnt - MS_MOVE -", "0", "EINVAL"),
+           ("write /w/in/x", "EROFS|ENOENT", "EROFS")),
     attack(
-        "remount_after_moving_the_parent",
-        ("mount /w /mnt - MS_MOVE -", *SAME),
-        (rebind("/mnt/in"), *DENIED),
-        ("umount2 /mnt/in -", *DENIED),
-        ("write /mnt/in/x", "0", "EROFS"),
-        ("mount /mnt /w - MS_MOVE -", *SAME),
+        "remount_after_moving_a_copy_of_the_parent",
+        ("mount none /mnt tmpfs - -", *SAME),
+        ("mount - /mnt - MS_PRIVATE -", *SAME),
+        ("mkdir /mnt/a", *SAME),
+        ("mkdir /mnt/b", *SAME),
+        ("mount /w /mnt/a - MS_BIND|MS_REC -", *SAME),
+        ("mount /mnt/a /mnt/b - MS_MOVE -", *SAME),
+        (rebind("/mnt/b/in"), *DENIED),
+        ("umount2 /mnt/b/in -", *DENIED),
+        ("write /mnt/b/in/x", "0", "EROFS"),
     ),
     attack(
         "umount_from_a_chroot",
@@ -265,7 +321,28 @@ READ_ONLY_OVER_WRITABLE = [
         ("umount2 /in -", *DENIED),
         ("write /in/x", "0", "EROFS"),
     ),
-]
+    attack("umount_expire", ("umount2 /w/in MNT_EXPIRE", "EAGAIN", "EPERM"),
+           ("umount2 /w/in MNT_EXPIRE", *DENIED), LOWER),
+    attack("umount_of_two", ("umount2 /w/d/in -", *DENIED), ("umount2 /w/in -", *DENIED), LOWER),
+    attack("umount_over_the_root", ("umount2 /srv/d/in -", *DENIED),
+           ("write /srv/d/in/x", "0", "EROFS")),
+    attack("umount_volume", ("umount2 /vol MNT_DETACH", *DENIED), OPENS),
+    attack("move_volume", ("mount /vol /mnt - MS_MOVE -", *DENIED), ("write /vol/x", "0", "EROFS")),
+    attack("bind_around_the_root", ("mount / /mnt - MS_BIND -", "0", "EPERM|EINVAL"),
+           ("write /mnt/vol/x", "0", "ENOENT")),
+    *gone_around("/w", "in", "volume"),
+    *gone_around("/w", "d/in", "deep_volume"),
+    *gone_around("/", "vol", "root"),
+    *gone_around("/", "srv/d/in", "deep_root"),
+    attack("over_in_an_upper_layer", ("mkdir /w/work", *SAME),
+           ("mount none /mnt tmpfs - -", *SAME), ("mkdir /mnt/l", *SAME), ("mkdir /mnt/m", *SAME),
+           ("mount overlay /mnt/m overlay - lowerdir=/mnt/l,upperdir=/w/d,workdir=/w/work",
+            "0", "EINVAL"),
+           ("write /mnt/m/in/x", "0", "ENOENT"), ("umount2 /mnt/m -", "0", "EINVAL"),
+           ("rmdir /w/work/work", "0", "ENOENT"), ("rmdir /w/work", *SAME)),
+    renamed("/w/d", "/w/other", rest="in"),
+    renamed("/srv/d", "/srv/other", rest="in"),
+]  # fmt: skip
 
 MASKED_FILE = ("kind /proc/timer_list", "reg", "chr 1:3")
 MASKED_DIRECTORY = ("count /sys/firmware", r"[1-9]\d*", "0")
@@ -361,7 +438,9 @@ class Volumes:
         read_only, writable, inner = (place.directory("v") for _ in range(3))
         (read_only / "sub").mkdir()
         (read_only / "file").touch()
+        (inner / "sub").mkdir()
         (writable / "in").mkdir()
+        (writable / "d/in").mkdir(parents=True)
         return cls(read_only, writable, inner)
 
     def mend(self) -> None:
@@ -375,7 +454,8 @@ class Volumes:
 
     def written(self) -> list[str]:
         """Return what has been written where nothing may be."""
-        sealed = (self.read_only, self.read_only / "sub", self.writable / "in", self.inner)
+        under = (self.writable / "in", self.writable / "d/in")
+        sealed = (self.read_only, self.read_only / "sub", self.inner, *under)
         found = [str(path) for top in sealed for path in top.glob("x")]
         file = self.read_only / "file"
         return found + ([str(file)] if file.stat().st_size else [])
@@ -413,7 +493,9 @@ class Protected:
             self._containers[kind] = self.dockerd.out(
                 "run", "-d", f"--runtime={self._runtime}", *KINDS[kind],
                 "-v", f"{volumes.read_only}:/vol:ro", "-v", f"{volumes.writable}:/w",
-                "-v", f"{volumes.inner}:/w/in:ro", IMAGE, "sh", "-c", f"touch /tmp/file; {SLEEP}",
+                "-v", f"{volumes.inner}:/w/in:ro", "-v", f"{volumes.inner}:/w/d/in:ro",
+                "-v", f"{volumes.inner}:/srv/d/in:ro", IMAGE,
+                "sh", "-c", f"touch /tmp/file; {SLEEP}",
             )  # fmt: skip
         return self._containers[kind]
 
@@ -460,6 +542,8 @@ def bare(bundles: Bundles, place: Place, own_root: Path) -> Callable[[str, list[
                 bind(mine.read_only, "/vol", "ro"),
                 bind(mine.writable, "/w"),
                 bind(mine.inner, "/w/in", "ro"),
+                bind(mine.inner, "/w/d/in", "ro"),
+                bind(mine.inner, "/srv/d/in", "ro"),
             ],
             identity_userns=True,
         )

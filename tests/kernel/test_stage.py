@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import stat
 import traceback
@@ -18,18 +19,22 @@ import pytest
 
 from eci_supervisor.kernel import mountinfo, syscalls
 from eci_supervisor.kernel.syscalls import lib
-from eci_supervisor.runtime import cleanup, overlay, state
+from eci_supervisor.runtime import cleanup, overlay, points, state
+from eci_supervisor.runtime.attributes import attributes
 from eci_supervisor.runtime.errors import StageError
 from eci_supervisor.runtime.spec import Device
-from eci_supervisor.runtime.stage import Stage, attributes, root_mount
+from eci_supervisor.runtime.stage import Stage, root_mount
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from eci_supervisor.runtime.rewrite import Staged
 
 pytestmark = pytest.mark.root
 
 BASE = 300000
 MAP = f"0 {BASE} 65536\n"
+MS_MOVE = 0x2000
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -78,6 +83,15 @@ def entered(state_dir: Path) -> Stage:
     stage = Stage(str(state_dir), syscalls.userns_create(MAP, MAP), BASE)
     stage.enter()
     return stage
+
+
+def bound(stage: Stage, index: int, source: str, options: list[str], userns: int | None) -> Staged:
+    """Prepare a bind for the runtime, as entry `index`."""
+    clone = stage.clone(index, source, options, userns)
+    try:
+        return stage.put(index, clone)
+    finally:
+        os.close(clone.tree)
 
 
 def become_container() -> None:
@@ -196,7 +210,7 @@ def test_a_volume_keeps_its_owners_on_disk(state_dir: Path, tmp_path: Path) -> N
 
     def work() -> None:
         stage = entered(state_dir)
-        staged = stage.bind(0, str(source), ["rbind"], stage.userns)
+        staged = bound(stage, 0, str(source), ["rbind"], stage.userns)
         assert staged.flags == ()
         become_container()
         info = os.stat(f"{staged.path}/old")
@@ -215,7 +229,7 @@ def test_the_kernel_holds_what_was_staged(state_dir: Path, tmp_path: Path) -> No
     def work() -> None:
         stage = entered(state_dir)
         options = ["rbind", "ro", "nosuid", "nodev", "noexec"]
-        staged = stage.bind(0, str(source), options, stage.userns)
+        staged = bound(stage, 0, str(source), options, stage.userns)
         assert staged.flags == ("ro", "nosuid", "nodev", "noexec")
         become_container()
         assert errno_of(lambda: Path(staged.path, "new").touch()) == errno.EROFS
@@ -235,7 +249,7 @@ def test_the_kernel_holds_what_was_staged(state_dir: Path, tmp_path: Path) -> No
 def test_what_cannot_be_mapped_is_staged_all_the_same(state_dir: Path) -> None:
     def work() -> None:
         stage = entered(state_dir)
-        staged = stage.bind(3, "/proc", ["bind", "ro"], stage.userns)
+        staged = bound(stage, 3, "/proc", ["bind", "ro"], stage.userns)
         assert staged.flags[0] == "ro"
         assert Path(staged.path, "version").is_file()
 
@@ -253,7 +267,7 @@ def test_a_tree_is_mapped_mount_by_mount(state_dir: Path, tmp_path: Path) -> Non
         syscalls.mount("proc", str(source / "proc"), "proc", 0)
         syscalls.mount("own", str(source / "own"), "tmpfs", 0)
         stage = entered(state_dir)
-        staged = stage.bind(0, str(source), ["rbind"], stage.userns)
+        staged = bound(stage, 0, str(source), ["rbind"], stage.userns)
         assert os.stat(f"{staged.path}/own").st_uid == BASE
         assert os.stat(staged.path).st_uid == BASE
         assert os.stat(f"{staged.path}/proc").st_uid == 0
@@ -267,7 +281,7 @@ def test_a_file_is_bound_on_a_file(state_dir: Path, tmp_path: Path) -> None:
 
     def work() -> None:
         stage = entered(state_dir)
-        staged = stage.bind(0, str(source), ["bind", "ro"], stage.userns)
+        staged = bound(stage, 0, str(source), ["bind", "ro"], stage.userns)
         assert Path(staged.path).read_text() == "text"
 
     in_child(work)
@@ -277,7 +291,7 @@ def test_a_source_that_is_not_there_says_so(state_dir: Path) -> None:
     def work() -> None:
         stage = entered(state_dir)
         with pytest.raises(StageError, match=r"mounts\[4\]: bind source /none: No such file"):
-            stage.bind(4, "/none", ["bind"], None)
+            bound(stage, 4, "/none", ["bind"], None)
 
     in_child(work)
 
@@ -293,6 +307,122 @@ def test_a_device_belongs_to_its_user_and_can_be_opened(state_dir: Path) -> None
             assert file.read(1) == b"\0"
 
     in_child(work)
+
+
+def test_what_is_nested_is_locked_in_its_place(state_dir: Path, tmp_path: Path) -> None:
+    """As a runtime takes it over: in a user namespace, by a recursive bind of the root."""
+    root, outer, inner = (tmp_path / name for name in ("root", "outer", "inner"))
+    for directory in (root, outer, inner):
+        directory.mkdir()
+
+    def nest(stage: Stage, tree: int, path: str, source: Path, *options: str) -> int:
+        clone = stage.clone(0, str(source), ["rbind", *options], stage.userns)
+        point = stage.mount_point(tree, path, points.NO_LINKS, directory=True)
+        stage.nest(clone, point, ["rprivate"])
+        return clone.tree
+
+    def work() -> None:
+        stage = entered(state_dir)
+        stage.root_directory(os.fsencode(root))
+        with stage.root() as tree:
+            volume = nest(stage, tree, "w", outer)
+        nest(stage, volume, "d/in", inner, "ro")
+        become_container()
+        top = f"{state_dir}/rootfs"
+        syscalls.mount(top, top, None, lib.MS_BIND | lib.MS_REC)
+        sealed, copy = f"{top}/w/d/in", f"{top}/mnt"
+        os.mkdir(copy)
+
+        def refused(source: str | None, target: str, flags: int, data: str = "") -> int | None:
+            fstype = "overlay" if data else None
+            return errno_of(lambda: syscalls.mount(source, target, fstype, flags, data or None))
+
+        for flags in (0, lib.MNT_DETACH):
+            assert errno_of(lambda: syscalls.umount2(sealed, flags)) == errno.EINVAL  # noqa: B023 - called at once
+        assert refused(sealed, copy, MS_MOVE) == errno.EINVAL
+        for above in (f"{top}/w/d", f"{top}/w", top):
+            assert refused(above, copy, lib.MS_BIND) == errno.EINVAL
+            layers = f"lowerdir={above}:{top}"
+            assert refused("overlay", copy, 0, layers) == errno.EINVAL
+        # A detached copy stays in one piece.
+        syscalls.mount(f"{top}/w", copy, None, lib.MS_BIND | lib.MS_REC)
+        held = os.open(copy, os.O_PATH | os.O_DIRECTORY)
+        syscalls.umount2(copy, lib.MNT_DETACH)
+        made = os.O_CREAT | os.O_WRONLY
+        assert errno_of(lambda: os.open("d/in/x", made, dir_fd=held)) == errno.EROFS
+        # So does one of a mount namespace that has ended.
+        held = os.open(f"{top}/w", os.O_PATH | os.O_DIRECTORY)
+        syscalls.unshare(lib.CLONE_NEWNS)
+        assert errno_of(lambda: os.open("d/in/x", made, dir_fd=held)) == errno.EROFS
+        syscalls.mount(None, sealed, None, lib.MS_UNBINDABLE)
+        assert refused(f"{top}/w", copy, lib.MS_BIND | lib.MS_REC) == errno.EPERM
+
+    in_child(work)
+    assert [path.stat().st_uid for path in (root / "w", outer / "d", outer / "d/in")] == [0] * 3
+    assert list((outer / "d/in").iterdir()) == list(inner.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        (["private"], [b"", b"master"]),
+        (["rprivate"], [b"", b""]),
+        (["rslave"], [b"master"] * 2),
+        ([], [b"master"] * 2),
+    ],
+)
+def test_propagation_of_what_is_nested(
+    state_dir: Path, tmp_path: Path, options: list[str], fields: list[bytes]
+) -> None:
+    """What the runtime would set, since it does not see these any more."""
+    root, source = tmp_path / "root", tmp_path / "source"
+    for directory in (root / "v", source):
+        directory.mkdir(parents=True)
+
+    def work() -> None:
+        syscalls.unshare(lib.CLONE_NEWNS)
+        syscalls.mount(None, "/", None, lib.MS_REC | lib.MS_PRIVATE)
+        for target in (source, source / "sub"):
+            target.mkdir(exist_ok=True)
+            syscalls.mount("own", str(target), "tmpfs", 0)
+            syscalls.mount(None, str(target), None, lib.MS_SHARED)
+        os.open("/proc/self/ns/mnt", os.O_RDONLY)  # as the host's lives on
+        stage = entered(state_dir)
+        stage.root_directory(os.fsencode(root))
+        clone = stage.clone(0, str(source), ["rbind", *options], stage.userns)
+        with stage.root() as tree:
+            point = stage.mount_point(tree, "v", points.NO_LINKS, directory=True)
+        stage.nest(clone, point, options)
+        top = os.fsencode(f"{state_dir}/rootfs/v")
+        found = {m.target: m.propagation for m in mountinfo.read() if m.target.startswith(top)}
+        assert [
+            b"".join(words).partition(b":")[0] for words in (found[top], found[top + b"/sub"])
+        ] == fields
+
+    in_child(work)
+
+
+def test_a_link_in_the_way_of_a_mount_point_is_an_error(state_dir: Path, tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    (volume / "link").symlink_to("..")
+    (volume / "gone").symlink_to("/none")
+
+    def work() -> None:
+        stage = entered(state_dir)
+        clone = stage.clone(0, str(volume), ["rbind"], stage.userns)
+        for path in ("link", "link/x", "gone", "gone/x"):
+            call = functools.partial(stage.mount_point, clone.tree, path, points.NO_LINKS)
+            assert errno_of(lambda: call(directory=True)) == errno.ELOOP  # noqa: B023 - called at once
+        assert errno_of(
+            lambda: stage.mount_point(clone.tree, "../x", points.NO_LINKS, directory=True)
+        ) == (errno.EXDEV)
+        assert points.read_link(clone.tree, "link") == ".."
+        assert points.read_link(clone.tree, "none") is None
+        assert points.read_link(clone.tree, ".") is None
+
+    in_child(work)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state", "volume"]
 
 
 # -- the root file system ---------------------------------------------------------------------
@@ -373,7 +503,7 @@ def test_clearing_up_never_descends_into_what_is_mounted(state_dir: Path, tmp_pa
     def work() -> None:
         stage = entered(state_dir)
         stage.root_directory(os.fsencode(root))
-        stage.bind(0, str(volume), ["rbind"], stage.userns)
+        bound(stage, 0, str(volume), ["rbind"], stage.userns)
         cleanup.clean(str(state_dir))
         assert not state_dir.exists()
 

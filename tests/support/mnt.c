@@ -190,6 +190,15 @@ static long map_self(unsigned long uid)
     return 0;
 }
 
+static int held = -1;
+
+/* hold DIR, back: keep a directory open, and make it the working directory again. */
+static long hold(const char *path)
+{
+    held = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return held < 0 ? -1 : 0;
+}
+
 static int print_kind(const char *path)
 {
     struct stat st;
@@ -295,6 +304,10 @@ static long command(int n, char **w)
         return chroot(w[1]);
     if (IS("chdir", 1))
         return chdir(w[1]);
+    if (IS("hold", 1))
+        return hold(w[1]);
+    if (IS("back", 0))
+        return fchdir(held);
     if (IS("setuid", 1))
         return become(number(w[1]));
     if (IS("write", 1))

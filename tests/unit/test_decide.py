@@ -256,6 +256,43 @@ def test_not_knowing_what_is_beneath_is_a_refusal(policy: Policy) -> None:
     assert policy.decide(lib.ECI_OP_UMOUNT, dst=at(b"/ro", covered=None)) == UNCOVERING
 
 
+LOCKED_NEIGHBOURS = (0, 50, 2)
+
+
+def named(point: bytes, name: bytes, directory: tuple[int, int, int]) -> dict[str, Any]:
+    """Facts of a copy of an initial mount, where the kernel shows nobody what is beneath."""
+    facts = at(point, covered=None) | {"name": name}
+    return facts | dict(zip(("dir_major", "dir_minor", "dir_ino"), directory, strict=True))
+
+
+@pytest.mark.parametrize("point", [b"/ro", b"/proc"])
+@pytest.mark.parametrize("by_name", [True, False])
+def test_among_locked_mounts_directory_and_name_tell_the_place(
+    policy: Policy, point: bytes, *, by_name: bool
+) -> None:
+    rows = ffi.cast("struct eci_grant *", lib.eci_policy_grants(policy.policy))
+    row = rows[[grant.point for grant in GRANTS].index(point)]
+    row.dir_major, row.dir_minor, row.dir_ino = LOCKED_NEIGHBOURS
+    if by_name:
+        row.by_name = 1
+        row.cov_major = row.cov_minor = row.cov_ino = 0
+    refusal = BUSY if point == b"/proc" else UNCOVERING
+    name = point[1:]
+
+    def umount(facts: dict[str, Any]) -> tuple[int, str]:
+        return policy.decide(lib.ECI_OP_UMOUNT, dst=facts)
+
+    assert umount(named(point, name, LOCKED_NEIGHBOURS)) == refusal
+    assert umount(named(point, b"mnt", LOCKED_NEIGHBOURS)) == ALLOWED
+    for other in ((0, 50, 3), (0, 51, 2), (1, 50, 2)):
+        assert umount(named(point, name, other)) == ALLOWED
+    assert umount(at(point, covered=None)) == refusal
+    # What is beneath is known of one of the two only: the name decides as well.
+    known = {"cov_known": 1, "cov_major": 0, "cov_minor": 50, "cov_ino": 4711}
+    here = named(point, name, LOCKED_NEIGHBOURS) | known
+    assert umount(here) == (refusal if by_name else ALLOWED)
+
+
 def test_the_kernel_answers_for_what_is_no_mount(policy: Policy) -> None:
     inside = at(b"/ro") | {"is_root": 0}
     assert policy.decide(lib.ECI_OP_UMOUNT, dst=inside) == ALLOWED

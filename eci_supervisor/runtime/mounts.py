@@ -1,0 +1,126 @@
+"""From mounts[] to mounts: what of it the stage makes ready, and what the runtime is to do."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from eci_supervisor.kernel import syscalls
+from eci_supervisor.runtime import nesting
+from eci_supervisor.runtime import spec as oci
+from eci_supervisor.runtime.points import NO_LINKS, read_link
+
+if TYPE_CHECKING:
+    from eci_supervisor.runtime.lifecycle import Request, Taken
+    from eci_supervisor.runtime.rewrite import Staged
+    from eci_supervisor.runtime.stage import Clone, Stage
+
+
+def prepare(
+    stage: Stage, request: Request, taken: Taken
+) -> tuple[dict[int, Staged], frozenset[int]]:
+    """Stage the binds of mounts[], and a sysfs that the container could not mount.
+
+    Returns what the runtime is to mount, and the entries of which nothing is left to mount.
+    """
+    clones: dict[int, Clone] = {}
+    staged: dict[int, Staged] = {}
+    mounts = oci.items(request.spec, "mounts", dict)
+    with contextlib.ExitStack() as stack:
+        for index, mount in enumerate(mounts):
+            options = oci.options(mount)
+            if oci.is_bind(mount):
+                source = os.path.join(request.call.bundle, str(mount.get("source") or ""))
+                own = _mount_userns(mount, options, taken)
+                if own is not None:
+                    stack.callback(os.close, own)
+                clone = stage.clone(
+                    index, source, options, own if own is not None else stage.userns
+                )
+                stack.callback(os.close, clone.tree)
+                clones[index] = clone
+            elif mount.get("type") == "sysfs" and request.joins.network_of_host:
+                # It shows a network namespace, and to mount it needs rights over that: sysfs(5).
+                network = oci.namespaces(request.spec)["network"]
+                staged[index] = stage.sysfs(index, network, options)
+        points = _nest(
+            stage, mounts, clones, read_only=oci.has_readonly_root(request.spec), stack=stack
+        )
+        for index, clone in clones.items():
+            if index in points:
+                stage.nest(clone, points[index], oci.options(mounts[index]))
+            else:
+                staged[index] = stage.put(index, clone)
+    return staged, frozenset(points)
+
+
+def _nest(
+    stage: Stage,
+    mounts: list[dict[str, object]],
+    clones: dict[int, Clone],
+    *,
+    read_only: bool,
+    stack: contextlib.ExitStack,
+) -> dict[int, int]:
+    """Return descriptors of the places of what is to be nested; `stack` owns them."""
+    root = stack.enter_context(stage.root())
+    points: dict[int, int] = {}
+
+    def reach(index: int, parent: int | None, path: str) -> bool:
+        """Open a place, in trees that lie nowhere yet, so that no other entry is in the way.
+
+        The content of a volume may be another container's work.  Where it has a link in the way,
+        or whatever else is wrong, the mount is the runtime's to make or to refuse, and the
+        supervisor's second rule holds it.
+        """
+        tree = root if parent is None else clones[parent].tree
+        directory = clones[index].directory
+        try:
+            if path == ".":
+                fd = os.dup(tree)  # on top of that very mount, a file's as well
+            else:
+                fd = stage.mount_point(tree, path, NO_LINKS, directory=directory)
+        except OSError:
+            return False
+        stack.callback(os.close, fd)
+        points[index] = fd
+        return stat.S_ISDIR(os.fstat(fd).st_mode) == directory
+
+    entries = [
+        nesting.Entry(
+            destination=str(mount.get("destination") or ""),
+            options=oci.options(mount),
+            staged=index in clones,
+            whole=index in clones and clones[index].source is None,
+            readonly=index in clones and "ro" in clones[index].flags,
+        )
+        for index, mount in enumerate(mounts)
+    ]
+    nested = nesting.plan(
+        entries,
+        root_readonly=read_only or bool(syscalls.fstatfs_flags(root) & os.ST_RDONLY),
+        link=functools.partial(read_link, root),
+        reach=reach,
+    )
+    return {index: points[index] for index in nested}
+
+
+def _mount_userns(mount: dict[str, object], options: list[str], taken: Taken) -> int | None:
+    """Return the user namespace of a mount that the engine itself wants mapped, or None.
+
+    Only where the container has the engine's own maps; else ours hold for every mount.
+    """
+    if taken.shift:
+        return None
+    uids = oci.mappings(mount.get("uidMappings"), "mounts[].uidMappings")
+    gids = oci.mappings(mount.get("gidMappings"), "mounts[].gidMappings")
+    if uids and gids:
+        return syscalls.userns_create(oci.map_text(uids), oci.map_text(gids))
+    if {"idmap", "ridmap"} & set(options):
+        return syscalls.userns_create(
+            oci.map_text(taken.uid_mappings), oci.map_text(taken.gid_mappings)
+        )
+    return None

@@ -1,0 +1,234 @@
+"""Volumes that the kernel holds in their places, and what stays as it was.
+
+Whether it does is asked of the kernel itself, by a process of the host's that enters the
+container's namespaces past the supervisor.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.bundle import bind, make_spec
+from tests.support.result import require_success
+from tests.support.rootfs import build_root
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from tests.engine.conftest import Bundles
+    from tests.support.bundle import Runtime
+    from tests.support.place import Place
+
+pytestmark = [pytest.mark.root, pytest.mark.engine]
+
+HELD = "EINVAL"
+
+
+class Containers:
+    """Makes containers with volumes on a root file system of their own."""
+
+    def __init__(
+        self, bundles: Bundles, place: Place, program: Path, programs: dict[str, Path]
+    ) -> None:
+        self.bundles = bundles
+        self.place = place
+        self.program = program
+        self.root = build_root(place.directory("b") / "root", programs.values())
+
+    def volume(self, *directories: str) -> Path:
+        """Return a volume that holds these directories."""
+        volume = self.place.directory("v")
+        for name in directories:
+            (volume / name).mkdir(parents=True)
+        return volume
+
+    def start(self, *mounts: dict[str, Any], readonly: bool = False) -> Container:
+        """Start one."""
+        name = self.bundles.name()
+        spec = make_spec(
+            ["sleep", "1000"],
+            cgroup=self.bundles.cgroup(name),
+            privileged=True,
+            readonly=readonly,
+            mounts=mounts,
+        )
+        runtime = self.bundles.runtime(self.program)
+        self.bundles.expect(runtime, name)
+        bundle = self.bundles.write(spec, self.root)
+        runtime.call("create", "--bundle", str(bundle), name)
+        runtime.call("start", name)
+        return Container(runtime, name)
+
+
+class Container:
+    """A running container."""
+
+    def __init__(self, runtime: Runtime, name: str) -> None:
+        self.runtime = runtime
+        self.name = name
+        self.pid = json.loads(runtime.call("state", name).stdout)["pid"]
+
+    def run(self, *words: str) -> list[str]:
+        """Run a program in it, as `exec` does, and return the lines that it prints."""
+        return self.runtime.call("exec", self.name, *words).stdout.splitlines()
+
+    def native(self, *words: str) -> list[str]:
+        """Run a program in its user and mount namespace, past the supervisor."""
+        argv = ["nsenter", "-t", str(self.pid), "-U", "-m", "-r", "-w", "/bin/mnt", *words]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
+        require_success(done, f"{words}")
+        return done.stdout.splitlines()
+
+    def held(self, *paths: str) -> dict[str, str]:
+        """Unmount each, past the supervisor; returns the kernel's answers."""
+        return {path: self.native("umount2", path, "MNT_DETACH")[0] for path in paths}
+
+
+@pytest.fixture
+def containers(
+    bundles: Bundles,
+    place: Place,
+    runtimes: dict[str, Path],
+    programs: dict[str, Path],
+    runtime: str,
+) -> Containers:
+    """A maker of containers, on each runtime."""
+    return Containers(bundles, place, runtimes[runtime], programs)
+
+
+def test_kernel_holds_what_is_read_only_over_something_writable(containers: Containers) -> None:
+    outer, inner = containers.volume("in"), containers.volume("sub")
+    file = inner / "file"
+    file.write_text("text")
+    paths = ["/w/in", "/w/made/for it", "/vol", "/a b/c", "/etc/conf", "/etc/passwd", "/w"]
+    container = containers.start(
+        bind(outer, "/w"),
+        bind(inner, "/w/in", "ro"),
+        bind(inner, "/w/made/for it", "ro"),
+        bind(inner, "/vol", "ro", "nosuid"),
+        bind(inner, "/a b/c", "ro"),
+        bind(file, "/etc/conf", "ro"),
+        bind(file, "/etc/passwd", "ro"),
+    )
+    assert container.held(*paths) == dict.fromkeys(paths, HELD)
+    assert container.run("cat", "/etc/conf", "/etc/passwd") == ["texttext"]
+    assert container.run("mnt", "flags", "/vol", ",", "flags", "/w/in", ",", "flags", "/w") == [
+        "ro,nosuid",
+        "ro",
+        "rw",
+    ]
+    # The supervisor's answer comes first, and says why.
+    for path in paths[:-1]:
+        assert container.run("mnt", "umount2", path, "MNT_DETACH") == ["EPERM"], path
+    # Mount points that were not there belong to the container's root, on disk the host's.
+    made = [outer / "made", outer / "made/for it", containers.root / "a b/c"]
+    made.append(containers.root / "etc/conf")
+    assert [(path.stat().st_uid, path.stat().st_gid) for path in made] == [(0, 0)] * len(made)
+    assert made[-1].is_file()
+    assert made[-1].stat().st_size == 0
+    assert container.run("stat", "-c", "%u", "/a b", "/w/made") == ["0", "0"]
+
+
+def test_destinations_through_links_of_the_image(containers: Containers) -> None:
+    root, inner = containers.root, containers.volume("sub")
+    (root / "run").mkdir()
+    (root / "var/run").symlink_to("/run")
+    (root / "up").symlink_to("../../../../srv/gone")
+    (root / "etc/time").symlink_to("../usr/zone")
+    (inner / "file").write_text("zone")
+    container = containers.start(
+        bind(inner, "/var/run/secret", "ro"),
+        bind(inner, "/up", "ro"),
+        bind(inner / "file", "/etc/time", "ro"),
+    )
+    paths = ["/run/secret", "/srv/gone", "/usr/zone"]
+    assert container.held(*paths) == dict.fromkeys(paths, HELD)
+    assert container.run("cat", "/etc/time", "/up/file", "/var/run/secret/file") == ["zone" * 3]
+
+
+def test_what_hides_nothing_can_be_unmounted(containers: Containers) -> None:
+    volume = containers.volume("in")
+    container = containers.start(
+        bind(volume, "/w"), bind(volume, "/w/in"), bind(volume / "in", "/etc/hosts.d")
+    )
+    words = "umount2 /w/in - , umount2 /w - , umount2 /etc/hosts.d - , write /w/x".split()
+    assert container.run("mnt", *words) == ["0"] * 4
+    assert list(volume.iterdir()) == [volume / "in"]
+
+
+def test_read_only_root_file_system_stays_as_it_is(containers: Containers) -> None:
+    volume = containers.volume("in")
+    container = containers.start(
+        bind(volume, "/vol", "ro"),
+        bind(volume, "/w"),
+        bind(volume / "in", "/w/in", "ro"),
+        readonly=True,
+    )
+    assert container.run(*"mnt write /x , write /vol/x , write /w/x , write /w/in/x".split()) == [
+        "EROFS",
+        "EROFS",
+        "0",
+        "EROFS",
+    ]
+    assert container.held("/w/in", "/w", "/vol") == {"/w/in": HELD, "/w": HELD, "/vol": "0"}
+
+
+def test_order_of_volumes_stays(containers: Containers) -> None:
+    first, second, third = (containers.volume(name) for name in ("first", "in", "third"))
+    container = containers.start(
+        bind(first, "/data/in", "ro"),
+        bind(second, "/data"),
+        bind(third, "/data/in"),
+        bind(third, "/twice", "ro"),
+        bind(first, "/twice"),
+    )
+    assert container.run("ls", "/data", "/data/in", "/twice") == [
+        *("/data:", "in", "", "/data/in:", "third", "", "/twice:", "first")
+    ]
+    assert container.held("/data/in", "/data", "/twice") == {
+        "/data/in": "0",
+        "/data": HELD,
+        "/twice": HELD,
+    }
+
+
+# -- what is the runtime's to mount --------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["/srv/in", "../../../../../srv/in"])
+def test_link_in_a_volume_leaves_the_mount_to_the_runtime(
+    containers: Containers, target: str
+) -> None:
+    outer, inner = containers.volume("in"), containers.volume("sub")
+    (containers.root / "srv/in").mkdir(parents=True)  # crun makes none behind a link
+    (outer / "link").symlink_to(target)
+    container = containers.start(bind(outer, "/w"), bind(inner, "/w/link", "ro"))
+    assert container.run("ls", "/srv/in") == ["sub"]
+    assert container.run(*"mnt umount2 /srv/in MNT_DETACH , write /srv/in/x".split()) == [
+        "EPERM",
+        "EROFS",
+    ]
+    assert not (containers.root / "srv/in/sub").exists()
+
+
+def test_volume_in_a_tmpfs_is_held_by_the_supervisor(containers: Containers) -> None:
+    inner = containers.volume("sub")
+    tmpfs = {"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": []}
+    sealed = {"destination": "/s", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]}
+    container = containers.start(
+        tmpfs, bind(inner, "/t/in", "ro"), sealed, bind(inner, "/vol", "ro")
+    )
+    # The root directory has a mount that the kernel has locked, and two that it has not.
+    words = "umount2 /t/in - , umount2 /s - , umount2 /vol - , umount2 /proc MNT_DETACH".split()
+    assert container.run("mnt", *words) == ["EPERM", "EPERM", "EPERM", "EBUSY"]
+    # Copies of them elsewhere in that very directory are the container's own.
+    words = []
+    for path in ("/t/in", "/s", "/vol", "/proc"):
+        words += f"mount {path} /mnt - MS_BIND|MS_REC - , umount2 /mnt MNT_DETACH ,".split()
+    assert container.run("mnt", *words[:-1]) == ["0"] * 8
+    assert container.held("/t/in", "/s", "/vol") == {"/t/in": "0", "/s": "0", "/vol": HELD}
