@@ -233,7 +233,7 @@ static int held_on_detached(struct session *session, const struct target *target
     cleanup_fd int copy =
         (int)syscall(SYS_open_tree, target->fd, "",
                      AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-    struct statx stx;
+    struct statx stx = {0};
     int r;
 
     if (ns < 0)

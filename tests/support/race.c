@@ -22,7 +22,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define ENOUGH_FLIPS 200
+#define ENOUGH 200 /* rounds that begin with either path in memory */
 
 static volatile char path[4096];
 static char own[4096], foreign[4096];
@@ -52,7 +52,8 @@ static void *rewrite(void *unused)
 
 int main(int argc, char **argv)
 {
-    static unsigned long counts[4096];
+    static unsigned long counts[4096], begun[2];
+    size_t differs = 0;
     pthread_t thread;
 
     if (argc != 5 || strlen(argv[3]) != strlen(argv[4]) || strlen(argv[3]) >= sizeof own)
@@ -60,12 +61,17 @@ int main(int argc, char **argv)
     strcpy(own, argv[3]);
     strcpy(foreign, argv[4]);
     strcpy((char *)path, own);
+    while (own[differs] && own[differs] == foreign[differs])
+        differs++;
     if (pthread_create(&thread, NULL, rewrite, NULL))
         return 2;
-    /* As many rounds as told, and more until the other thread has had its share. */
-    for (long round = strtol(argv[2], NULL, 10); round > 0 || atomic_load(&flips) < ENOUGH_FLIPS;
-         round--) {
+    /* As many rounds as told, and more until both paths have had their share: on one busy
+     * processor all the changes can fall between two rounds. */
+    for (long round = strtol(argv[2], NULL, 10);
+         round > 0 || begun[0] < ENOUGH || begun[1] < ENOUGH; round--) {
         long result;
+
+        begun[path[differs] == foreign[differs]]++;
 
         if (!strcmp(argv[1], "remount")) {
             result = syscall(SYS_mount, NULL, path, NULL, MS_REMOUNT | MS_BIND, NULL);
