@@ -38,6 +38,7 @@ from eci_supervisor.runtime import (
 )
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.errors import EciError, RefusedError, SpecError, StageError, UsageError
+from eci_supervisor.runtime.points import Point
 from eci_supervisor.runtime.stage import Stage, closing, root_mount
 from eci_supervisor.supervisor.charge import Charge
 
@@ -287,24 +288,35 @@ def _userns(taken: Taken) -> int | None:
     )
 
 
-def mount_points(spec: Spec, bundle: str) -> list[tuple[str, bool]]:
-    """Return what the runtime would make in a root file system: (path, is a directory).
+def _tmpfs_mode(mount: dict[str, object]) -> int:
+    """Return the mode of a tmpfs.  runc gives a tmpfs that of the directory under it."""
+    for option in reversed(oci.options(mount)):
+        if option.startswith("mode=") and option[5:].isdigit():
+            return int(option[5:], 8) & 0o7777
+    return 0o1777
+
+
+def mount_points(spec: Spec, bundle: str) -> list[Point]:
+    """Return what the runtime would make in a root file system.
 
     Not what lies beneath another mount, which hides it.
     """
-    found: list[tuple[str, bool]] = []
+    found: list[Point] = []
     hidden: list[str] = []
     for mount in oci.items(spec, "mounts", dict):
         destination = oci.inside(mount.get("destination"))
-        directory = True
+        point = Point(destination)
         if oci.is_bind(mount):
-            directory = os.path.isdir(os.path.join(bundle, str(mount.get("source") or "")))
+            source = os.path.join(bundle, str(mount.get("source") or ""))
+            point = Point(destination, directory=os.path.isdir(source))
+        elif mount.get("type") == "tmpfs":
+            point = Point(destination, mode=_tmpfs_mode(mount))
         if not any(destination.startswith(above.rstrip("/") + "/") for above in hidden):
-            found.append((destination, directory))
+            found.append(point)
         hidden.append(destination)
     cwd = oci.inside(oci.part(spec, "process", dict).get("cwd"))
     if not any((cwd + "/").startswith(above.rstrip("/") + "/") for above in hidden):
-        found.append((cwd, True))
+        found.append(Point(cwd))
     return found
 
 
@@ -414,11 +426,11 @@ def _root(stage: Stage, request: Request) -> None:
         stage.root_overlay(request.layers, request.root_part)
     else:
         stage.root_directory(request.root)
-    destinations = mount_points(request.spec, request.call.bundle)
+    wanted = mount_points(request.spec, request.call.bundle)
     # Without a /dev of its own the runtime must make the nodes in the root file system, and
     # can do so only before it makes that read-only itself.
-    if oci.has_readonly_root(request.spec) and ("/dev", True) in destinations:
-        stage.lock_root(destinations)
+    if oci.has_readonly_root(request.spec) and any(point.path == "/dev" for point in wanted):
+        stage.lock_root(wanted)
 
 
 def prepare(request: Request, taken: Taken, profile: dict[str, object] | None) -> None:

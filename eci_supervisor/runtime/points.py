@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass
 
 from eci_supervisor.kernel import syscalls
 from eci_supervisor.kernel.syscalls import lib
@@ -30,7 +31,21 @@ def read_link(root: int, path: str) -> str | None:
         os.close(fd)
 
 
-def make(root: int, path: str, resolve: int, *, directory: bool) -> int:
+DEFAULT_MODE = 0o755
+"""What the runtimes give to a mount point that they make."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A place in the root file system where something will be mounted."""
+
+    path: str
+    directory: bool = True
+    mode: int = DEFAULT_MODE
+    """Of the directory, if it has to be made."""
+
+
+def make(root: int, path: str, resolve: int, *, directory: bool, mode: int = DEFAULT_MODE) -> int:
     """Return an O_PATH descriptor of `path` beneath `root`, made with its parents where missing.
 
     `resolve`: `IN_ROOT` or `NO_LINKS`.  What is there already stays.  OSError where a parent is
@@ -46,7 +61,10 @@ def make(root: int, path: str, resolve: int, *, directory: bool) -> int:
             flags = os.O_PATH | os.O_DIRECTORY
             parent = syscalls.openat2(root, above, flags, resolve=resolve)
             try:
-                _make_one(parent, step, directory=directory or depth < len(steps))
+                last = depth == len(steps)
+                _make_one(parent, step, directory=directory or not last)
+                if last and directory and mode != DEFAULT_MODE:
+                    os.chmod(step, mode, dir_fd=parent)
             finally:
                 os.close(parent)
     return syscalls.openat2(root, "/".join(steps) or ".", os.O_PATH, resolve=resolve)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from eci_supervisor.kernel.mountinfo import Mount
     from eci_supervisor.runtime.overlay import Layers
+    from eci_supervisor.runtime.points import Point
     from eci_supervisor.runtime.spec import Device
 
 UNIFIED = "/sys/fs/cgroup/unified"
@@ -433,22 +434,38 @@ class Stage:
         with _fs_ids(self.owner if self.userns is not None else 0):
             return call(*args)  # type: ignore[operator, no-any-return]
 
-    def mount_point(self, root: int, path: str, resolve: int, *, directory: bool) -> int:
+    def mount_point(
+        self,
+        root: int,
+        path: str,
+        resolve: int,
+        *,
+        directory: bool,
+        mode: int = points.DEFAULT_MODE,
+    ) -> int:
         """As `points.make`; what is made belongs to the container's root, as the runtime's does."""
         with _fs_ids(self.owner):
-            return points.make(root, path, resolve, directory=directory)
+            return points.make(root, path, resolve, directory=directory, mode=mode)
 
     def root(self) -> contextlib.AbstractContextManager[int]:
         """Open the root file system's directory, for the length of a block."""
         flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         return closing(os.open(f"{self.state_dir}/rootfs", flags))
 
-    def lock_root(self, destinations: list[tuple[str, bool]]) -> None:
+    def lock_root(self, wanted: list[Point]) -> None:
         """Make the root file system read-only itself, so that the kernel holds it.
 
-        First the mount points are made that the runtime would make: (path, is a directory).
+        First the mount points are made that the runtime would make.
         """
         with self.root() as root:
-            for path, directory in destinations:
-                os.close(self.mount_point(root, path, points.IN_ROOT, directory=directory))
+            for point in wanted:
+                os.close(
+                    self.mount_point(
+                        root,
+                        point.path,
+                        points.IN_ROOT,
+                        directory=point.directory,
+                        mode=point.mode,
+                    )
+                )
             syscalls.mount_setattr(root, b"", lib.AT_EMPTY_PATH, attr_set=lib.MOUNT_ATTR_RDONLY)

@@ -22,6 +22,7 @@ from eci_supervisor.kernel.syscalls import lib
 from eci_supervisor.runtime import cleanup, overlay, points, state
 from eci_supervisor.runtime.attributes import attributes
 from eci_supervisor.runtime.errors import StageError
+from eci_supervisor.runtime.points import Point
 from eci_supervisor.runtime.spec import Device
 from eci_supervisor.runtime.stage import Stage, root_mount
 
@@ -475,7 +476,13 @@ def test_a_locked_root_has_its_mount_points_and_stays_read_only(
     def work() -> None:
         stage = entered(state_dir)
         stage.root_directory(os.fsencode(root))
-        wanted = [("/a/b", True), ("/link/c", True), ("/etc/hosts", False), ("/out/d", True)]
+        wanted = [
+            Point("/a/b"),
+            Point("/link/c", mode=0o1777),
+            Point("/etc/hosts", directory=False),
+            Point("/out/d"),
+            Point("/real", mode=0o1777),
+        ]
         stage.lock_root(wanted)
         become_container()
         rootfs = str(state_dir / "rootfs")
@@ -488,6 +495,8 @@ def test_a_locked_root_has_its_mount_points_and_stays_read_only(
         assert (root / name).is_dir()
         assert (root / name).stat().st_uid == 0
     assert (root / "etc/hosts").is_file()
+    modes = {name: (root / name).stat().st_mode & 0o7777 for name in ("a/b", "real/c", "real")}
+    assert modes == {"a/b": 0o755, "real/c": 0o1777, "real": 0o755}
 
 
 # -- clearing up ------------------------------------------------------------------------------
