@@ -461,6 +461,9 @@ int facts_prepare(const struct worker *worker)
         if (!grant->hides && !eci_grant_is_kernel_fs(grant))
             continue;
         r = stat_at(AT_FDCWD, point, &stx);
+        /* Another initial mount has buried it, and hides the path: that one has to stay. */
+        if (r == -ENOENT || r == -ENOTDIR)
+            continue;
         if (r < 0)
             return r;
         grant->own_major = stx.stx_dev_major;

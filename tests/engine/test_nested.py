@@ -232,3 +232,11 @@ def test_volume_in_a_tmpfs_is_held_by_the_supervisor(containers: Containers) -> 
         words += f"mount {path} /mnt - MS_BIND|MS_REC - , umount2 /mnt MNT_DETACH ,".split()
     assert container.run("mnt", *words[:-1]) == ["0"] * 8
     assert container.held("/t/in", "/s", "/vol") == {"/t/in": "0", "/s": "0", "/vol": HELD}
+
+
+def test_volume_under_a_volume_that_lacks_its_place(containers: Containers) -> None:
+    first, second = containers.volume("first"), containers.volume("other")
+    container = containers.start(bind(first, "/data/in/it", "ro"), bind(second, "/data"))
+    assert container.run("ls", "/data") == ["other"]
+    assert container.run("mnt", "umount2", "/data", "MNT_DETACH") == ["EPERM"]
+    assert container.held("/data") == {"/data": HELD}
