@@ -8,10 +8,13 @@
  * that is gone.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -75,6 +78,23 @@ static int connect_to(const char *path)
     return fd;
 }
 
+/*
+ * Where the reason goes.  crun gives its hooks /dev/null and says no more than that one failed:
+ * then its own standard error is the place.
+ */
+static FILE *complaints(void)
+{
+    char path[32];
+    struct stat st;
+    int fd;
+
+    if (fstat(STDERR_FILENO, &st) == 0 && (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3)))
+        return stderr;
+    snprintf(path, sizeof(path), "/proc/%d/fd/2", getppid());
+    fd = open(path, O_WRONLY | O_APPEND | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    return fd < 0 ? stderr : fdopen(fd, "w");
+}
+
 int main(int argc, char **argv)
 {
     static char state[STATE_LIMIT];
@@ -109,7 +129,11 @@ int main(int argc, char **argv)
     if (strcmp(reply, "ok\n") == 0)
         return 0;
     reply[strcspn(reply, "\n")] = '\0';
-    fprintf(stderr, "eci-hook: %s\n",
-            reply[0] != '\0' ? reply : "the container's keeper ended without an answer");
+    FILE *out = complaints();
+    if (out) {
+        fprintf(out, "eci-hook: %s\n",
+                reply[0] != '\0' ? reply : "the container's keeper ended without an answer");
+        fflush(out);
+    }
     return 1;
 }

@@ -16,7 +16,16 @@
  *              here by propagation, all but its root locked.  A clone of that goes to its place.
  *
  * At the createRuntime hook the procfs and sysfs that the runtime has mounted are exchanged for
- * covered clones of them; later each new one is covered the same way.
+ * covered clones of them; later each new one is covered the same way.  crun makes clones of bind
+ * sources outside of the user namespace, so their flags are not locked: these are exchanged, too.
+ *
+ * What is to be done comes as records, each a letter and a text:
+ *
+ *     R path          the container's root, as the runtime's mount namespace has it
+ *     s name=value    a sysctl: /proc/sys may become read-only before the runtime writes it
+ *     o point         /proc or /sys is read-only as a whole
+ *     r path, m path  a read-only path, a masked path
+ *     b path          a bind whose flags are to be locked
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -38,7 +47,6 @@
 
 #define BUILD   "/build"
 #define SLOT    "/slot"
-#define TREE    SLOT "/tree"
 #define DEVNULL "/null"
 #define EMPTY   "/empty"
 
@@ -50,6 +58,12 @@ enum { MAX_CHILDREN = 64 };
 #define OWN_FLAGS                                                                                  \
     (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC |                \
      MOUNT_ATTR_NODIRATIME | MOUNT_ATTR_NOSYMFOLLOW)
+
+/* Where something is built, and where it goes to be locked: a directory, or a file. */
+static const struct slot {
+    const char *build;
+    const char *tree;
+} directory_slot = {BUILD, SLOT "/tree"}, file_slot = {"/file", SLOT "/file"};
 
 static const struct {
     const char *point;
@@ -89,6 +103,12 @@ bool kernfs_covers(const struct worker *worker, enum kernfs kind)
     return false;
 }
 
+static bool is_wanted(const struct worker *worker)
+{
+    return kernfs_covers(worker, KERNFS_PROC) || kernfs_covers(worker, KERNFS_SYS) ||
+           next_record(worker, NULL, 'b');
+}
+
 /* Makes the tree of `build`, in a mount namespace of the host's user namespace. */
 int kernfs_open(struct worker *worker)
 {
@@ -98,7 +118,7 @@ int kernfs_open(struct worker *worker)
     struct stat st;
 
     worker->build = worker->locked = -1;
-    if (!kernfs_covers(worker, KERNFS_PROC) && !kernfs_covers(worker, KERNFS_SYS))
+    if (!is_wanted(worker))
         return 0;
     proc = (int)syscall(SYS_open_tree, AT_FDCWD, "/proc", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     sys = (int)syscall(SYS_open_tree, AT_FDCWD, "/sys", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
@@ -111,6 +131,8 @@ int kernfs_open(struct worker *worker)
     for (unsigned int i = 0; i < sizeof(directories) / sizeof(directories[0]); i++)
         if (mkdir(directories[i], 0755) < 0)
             return -errno;
+    if (mknod("file", S_IFREG | 0600, 0) < 0 || mknod("slot/file", S_IFREG | 0600, 0) < 0)
+        return -errno;
     if (mknod("null", S_IFCHR | 0600, makedev(1, 3)) < 0 || chmod("null", 0666) < 0 ||
         syscall(SYS_move_mount, proc, "", AT_FDCWD, "proc", MOVE_MOUNT_F_EMPTY_PATH) < 0 ||
         syscall(SYS_move_mount, sys, "", AT_FDCWD, "sys", MOVE_MOUNT_F_EMPTY_PATH) < 0 ||
@@ -157,7 +179,7 @@ int kernfs_enter(struct worker *worker)
     int status;
     pid_t child;
 
-    if (!kernfs_covers(worker, KERNFS_PROC) && !kernfs_covers(worker, KERNFS_SYS))
+    if (!is_wanted(worker))
         return 0;
     if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
         mount(NULL, SLOT, NULL, MS_SHARED, NULL) < 0)
@@ -262,21 +284,21 @@ static int cover_all(const struct worker *worker, enum kernfs kind)
 }
 
 /*
- * From `build`, where the covered file system is on /build, to a detached copy of it in which all
- * but the root is locked.  Leaves nothing behind, and the thread in `build`.
+ * From `build`, where a tree lies in its slot, to a detached copy of it in which all but the root
+ * is locked, and the root's flags are.  Leaves nothing behind, and the thread in `build`.
  */
-static int lock_tree(const struct worker *worker)
+static int lock_tree(const struct worker *worker, const struct slot *slot)
 {
     int tree;
     int r;
 
-    if (mount(BUILD, TREE, NULL, MS_MOVE, NULL) < 0)
+    if (mount(slot->build, slot->tree, NULL, MS_MOVE, NULL) < 0)
         return -errno;
     tree = enter(worker->locked);
     if (tree == 0)
-        tree = clone_of(AT_FDCWD, TREE, AT_RECURSIVE);
+        tree = clone_of(AT_FDCWD, slot->tree, AT_RECURSIVE);
     r = enter(worker->build);
-    if (r == 0 && umount2(TREE, MNT_DETACH) < 0)
+    if (r == 0 && umount2(slot->tree, MNT_DETACH) < 0)
         r = -errno;
     if (r < 0 && tree >= 0)
         close(tree);
@@ -306,7 +328,7 @@ static int hold(const struct worker *worker)
 }
 
 /* From what is mounted on /build to a detached tree, and /build is free again. */
-static int finish(const struct worker *worker, enum kernfs kind, bool own_flags)
+static int finish(const struct worker *worker, enum kernfs kind)
 {
     cleanup_fd int tree = -1;
     uint64_t flags = 0;
@@ -315,10 +337,9 @@ static int finish(const struct worker *worker, enum kernfs kind, bool own_flags)
     if (kind == KERNFS_NONE || !kernfs_covers(worker, kind))
         return hold(worker);
     r = cover_all(worker, kind);
-    if (r == 0 && own_flags) {
+    if (r == 0) {
         /* Its own flags are the caller's to change: they come on after the locking. */
         cleanup_fd int fs = open(BUILD, O_PATH | O_DIRECTORY | O_CLOEXEC);
-
         struct statx stx;
 
         r = fs < 0 ? -errno : stat_at(fs, "", &stx);
@@ -329,7 +350,7 @@ static int finish(const struct worker *worker, enum kernfs kind, bool own_flags)
             r = set_flags(fs, worker->kernfs_flags[kind], flags & ~worker->kernfs_flags[kind]);
     }
     if (r == 0)
-        tree = lock_tree(worker);
+        tree = lock_tree(worker, &directory_slot);
     if (r < 0 || tree < 0) {
         umount2(BUILD, MNT_DETACH);
         return r < 0 ? r : tree;
@@ -368,7 +389,7 @@ int kernfs_mount(struct session *session, const struct caller *caller, enum kern
         r = -errno;
     if (r < 0)
         return r;
-    tree = finish(worker, kind, true);
+    tree = finish(worker, kind);
     if (tree < 0)
         return tree;
     r = enter(ns);
@@ -452,7 +473,7 @@ int kernfs_fsmount(struct session *session, struct caller *caller, int context, 
         return take_fd(&made);
     if (syscall(SYS_move_mount, made, "", AT_FDCWD, BUILD, MOVE_MOUNT_F_EMPTY_PATH) < 0)
         return -errno;
-    return finish(worker, kind_of(made), true);
+    return finish(worker, kind_of(made));
 }
 
 /* -- the container's first ones ----------------------------------------------------------- */
@@ -555,45 +576,42 @@ static uint64_t wanted_flags(const struct worker *worker, enum kernfs kind)
  * The children that the runtime holds fds of, and may still change, move over as they are.  What is
  * read-only hides what is writable, so a copy of it is locked together with the masks.
  */
-static int exchange(struct worker *worker, int root, enum kernfs kind, struct child *children,
+static int exchange(struct worker *worker, int old, enum kernfs kind, struct child *children,
                     unsigned int *n)
 {
-    cleanup_fd int old = open_beneath(root, kinds[kind].point);
+    const struct slot *slot = &directory_slot;
     cleanup_fd int copy = -1;
     cleanup_fd int tree = -1;
     char name[16];
     uint64_t flags;
-    struct statfs fs;
     struct statx stx;
-    int r;
+    int r = stat_at(old, "", &stx);
 
-    if (old < 0)
-        return old;
-    r = stat_at(old, "", &stx);
-    if (r < 0)
-        return r;
-    if (fstatfs(old, &fs) < 0)
-        return -errno;
-    if (fs.f_type != kinds[kind].magic || !(stx.stx_attributes & STATX_ATTR_MOUNT_ROOT))
-        return -ENODEV;
-    r = facts_attributes(stx.stx_mnt_id, &flags);
+    if (r == 0)
+        r = facts_attributes(stx.stx_mnt_id, &flags);
     if (r == 0)
         r = take_children(&stx, children, n);
     if (r < 0)
         return r;
-    worker->kernfs_flags[kind] = (flags & MOUNT_ATTR_RDONLY) | wanted_flags(worker, kind);
     copy = clone_of(old, "", AT_EMPTY_PATH);
     if (copy < 0)
         return copy;
 
     r = enter(worker->build);
-    if (r == 0 && syscall(SYS_move_mount, copy, "", AT_FDCWD, BUILD, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+    if (!S_ISDIR(stx.stx_mode))
+        slot = &file_slot;
+    if (r == 0 &&
+        syscall(SYS_move_mount, copy, "", AT_FDCWD, slot->build, MOVE_MOUNT_F_EMPTY_PATH) < 0)
         r = -errno;
-    if (r == 0)
+    if (r == 0 && kind != KERNFS_NONE) {
+        worker->kernfs_flags[kind] = (flags & MOUNT_ATTR_RDONLY) | wanted_flags(worker, kind);
         r = set_flags(copy, worker->kernfs_flags[kind], 0);
+    }
     if (r == 0)
         r = attach_children(copy, children, *n, true);
-    tree = r < 0 ? r : finish(worker, kind, false);
+    if (r == 0 && kind != KERNFS_NONE)
+        r = cover_all(worker, kind);
+    tree = r < 0 ? r : lock_tree(worker, slot);
     if (tree < 0)
         return tree;
 
@@ -609,6 +627,41 @@ static int exchange(struct worker *worker, int root, enum kernfs kind, struct ch
     if (fchdir(worker->self_fds) < 0 || umount2(name, MNT_DETACH) < 0)
         return -errno;
     return 0;
+}
+
+/* Exchanges the mount at `path` in the container's root, which must be the root of a mount. */
+static int exchange_at(struct worker *worker, const char *rootfs, const char *path,
+                       enum kernfs kind)
+{
+    struct open_how how = {
+        .flags = O_PATH | O_CLOEXEC,
+        .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+    };
+    struct child children[MAX_CHILDREN];
+    cleanup_fd int root = -1;
+    cleanup_fd int old = -1;
+    unsigned int n = 0;
+    struct statfs fs;
+    struct statx stx;
+    int r = enter(worker->mntns);
+
+    if (r < 0)
+        return r;
+    root = open(rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return -errno;
+    old = (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
+    if (old < 0 || fstatfs(old, &fs) < 0)
+        return -errno;
+    r = stat_at(old, "", &stx);
+    if (r < 0)
+        return r;
+    if (!(stx.stx_attributes & STATX_ATTR_MOUNT_ROOT) ||
+        (kind != KERNFS_NONE && fs.f_type != kinds[kind].magic))
+        return -ENODEV;
+    r = exchange(worker, old, kind, children, &n);
+    close_children(children, n);
+    return r;
 }
 
 /* Writes a sysctl, "net/ipv4/ip_forward=1", with the container's rights and in its namespaces. */
@@ -647,22 +700,15 @@ int kernfs_begin(struct worker *worker, char *failed, size_t size)
     r = enter(worker->build);
     for (const char *record = NULL; r == 0 && (record = next_record(worker, record, 's'));)
         r = write_sysctl(record, failed, size);
-    for (enum kernfs kind = KERNFS_PROC; r == 0 && kind < KERNFS_NONE; kind++) {
-        struct child children[MAX_CHILDREN];
-        unsigned int n = 0;
-        cleanup_fd int root = -1;
-
-        if (!rootfs || !kernfs_covers(worker, kind))
+    for (enum kernfs kind = KERNFS_PROC; r == 0 && rootfs && kind < KERNFS_NONE; kind++) {
+        if (!kernfs_covers(worker, kind))
             continue;
         snprintf(failed, size, "the masks of /%s", kinds[kind].point);
-        r = enter(worker->mntns);
-        if (r < 0)
-            break;
-        root = open(rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (root < 0)
-            return -errno;
-        r = exchange(worker, root, kind, children, &n);
-        close_children(children, n);
+        r = exchange_at(worker, rootfs, kinds[kind].point, kind);
+    }
+    for (const char *path = NULL; r == 0 && rootfs && (path = next_record(worker, path, 'b'));) {
+        snprintf(failed, size, "the flags of %s", path);
+        r = exchange_at(worker, rootfs, path, KERNFS_NONE);
     }
     if (r < 0)
         return r;

@@ -8,6 +8,7 @@ that it would set are the worker's as well.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from eci_supervisor.runtime.rewrite import PING_GROUP_RANGE, ping_group_range
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from eci_supervisor.runtime.rewrite import Staged
     from eci_supervisor.runtime.spec import Mapping, Spec
 
 _KINDS = {"proc": "/proc", "sysfs": "/sys"}
@@ -43,19 +45,23 @@ class Cover:
     readonly: tuple[str, ...] = ()
     sealed: tuple[str, ...] = ()
     """Of /proc and /sys those that are read-only as a whole."""
+    flagged: tuple[str, ...] = ()
+    """Destinations of binds whose flags the runtime leaves unlocked."""
     sysctl: dict[str, str] = field(default_factory=dict)
 
-    def records(self, rootfs: str) -> tuple[str, ...]:
+    def records(self, rootfs: str) -> tuple[bytes, ...]:
         """Return the records that csrc/kernfs.c reads; `rootfs` is the runtime's root.path."""
-        if not self.masked and not self.readonly:
+        if not self.masked and not self.readonly and not self.flagged:
             return ()
-        return (
+        texts = (
             f"R{rootfs}",
             *(f"s{sysctl_path(name)}={value}" for name, value in self.sysctl.items()),
             *(f"o{path}" for path in self.sealed),
             *(f"r{path}" for path in self.readonly),
             *(f"m{path}" for path in self.masked),
+            *(f"b{path}" for path in self.flagged),
         )
+        return tuple(os.fsencode(text) for text in texts)
 
 
 def sysctl_path(name: str) -> str:
@@ -93,11 +99,17 @@ def _is_namespaced(name: str) -> bool:
     return name.startswith(("net.", "fs.mqueue.")) or name in _IPC_SYSCTLS
 
 
-def plan(spec: Spec, gids: tuple[Mapping, ...], plain: Callable[[str], bool]) -> Cover:
+def plan(
+    spec: Spec,
+    gids: tuple[Mapping, ...],
+    plain: Callable[[str], bool],
+    loose: dict[int, Staged],
+) -> Cover:
     """Return what the worker is to cover.
 
     `plain` says of a path of the host that no part of it is a symbolic link; where one is, the
-    runtime resolves it as before.  `gids`: the container's own map.
+    runtime resolves it as before.  `gids`: the container's own map.  `loose`: the staged entries
+    of mounts[], where the runtime clones them outside of the user namespace (crun).
     """
     points = _on_kernel_fs(spec)
     readonly = _taken(spec, "readonlyPaths", points, plain)
@@ -112,5 +124,10 @@ def plan(spec: Spec, gids: tuple[Mapping, ...], plain: Callable[[str], bool]) ->
         masked=tuple(_taken(spec, "maskedPaths", points, plain)),
         readonly=tuple(readonly),
         sealed=tuple(point for point, options in points.items() if "ro" in options),
+        flagged=tuple(
+            oci.inside(mount.get("destination"))
+            for index, mount in enumerate(oci.items(spec, "mounts", dict))
+            if index in loose and loose[index].flags
+        ),
         sysctl=sysctl,
     )

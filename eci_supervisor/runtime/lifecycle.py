@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from eci_supervisor.runtime.joins import Joins
     from eci_supervisor.runtime.overlay import Layers
     from eci_supervisor.runtime.ranges import RangeStore
+    from eci_supervisor.runtime.rewrite import Staged
     from eci_supervisor.runtime.spec import Mapping, Spec
 
 TRACE_DIRECTORY = "/var/log/eci/trace"
@@ -366,11 +367,12 @@ def _is_plain(path: str) -> bool:
     return os.path.realpath(path) == path
 
 
-def _cover(request: Request, taken: Taken) -> cover.Cover:
+def _cover(request: Request, taken: Taken, staged: dict[int, Staged]) -> cover.Cover:
     """Return what the worker covers; nothing where there is none, or no hook to do it at."""
     if not taken.record.supervised or request.call.subcommand == "restore":
         return cover.Cover()
-    found = cover.plan(request.spec, taken.gid_mappings, _is_plain)
+    loose = staged if request.call.runtime == "crun" else {}
+    found = cover.plan(request.spec, taken.gid_mappings, _is_plain, loose)
     if request.joins.network_of_host:
         # Set already, since the container could not: _network().
         for name in [name for name in found.sysctl if name.startswith("net.")]:
@@ -460,7 +462,12 @@ def prepare(request: Request, taken: Taken, profile: dict[str, object] | None) -
     if call.runtime == "crun":
         stage.hide_unified()
         stage.replace_null()
-    covered = _cover(request, taken)
+    covered = _cover(request, taken, staged)
+    # The keeper was forked before, and reads it at the createRuntime hook.
+    state.write_file(
+        f"{taken.state_dir}/{state.COVER}",
+        b"".join(record + b"\0" for record in covered.records(f"{taken.state_dir}/rootfs")),
+    )
     plan = rewrite.Plan(
         uid_mappings=taken.uid_mappings,
         gid_mappings=taken.gid_mappings,
@@ -518,7 +525,6 @@ def _charge(request: Request, taken: Taken) -> Charge:
         supervised=record.supervised,
         masked_paths=tuple(oci.items(request.spec, "linux.maskedPaths", str)),
         readonly_paths=tuple(oci.items(request.spec, "linux.readonlyPaths", str)),
-        cover=_cover(request, taken).records(f"{taken.state_dir}/rootfs"),
         protected_paths=request.protected_paths,
         trace=_trace(record.key),
         cgroups_path=_cgroups_path(request.spec),

@@ -94,6 +94,10 @@ def read_record(state_dir: str) -> Record | None:
         return None
 
 
+COVER = "cover"
+"""What the worker has to cover, NUL-terminated records: csrc/kernfs.c."""
+
+
 def write_file(path: str, data: bytes) -> None:
     """Replace the file `path`, mode 0600."""
     temporary = f"{path}.new"

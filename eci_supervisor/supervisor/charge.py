@@ -29,8 +29,6 @@ class Charge:
     """False where the seccomp profile lets no mount call through: no listener, no worker."""
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
-    cover: tuple[str, ...] = ()
-    """What the worker covers on /proc and /sys: records as csrc/kernfs.c reads them."""
     protected_paths: tuple[str, ...] = ()
     """Host-protected paths: no call may touch what lies in or above them."""
     trace: str | None = None

@@ -73,9 +73,12 @@ def _masked(grants: Sequence[Grant], fstype: bytes, covered: Collection[bytes]) 
     )
 
 
-def compile_policy(mounts: Sequence[Mount], charge: Charge) -> bytes:
-    """Return the table for a container whose first process sees `mounts`."""
-    covered = {os.fsencode(record[1:]) for record in charge.cover if record[0] in "mr"}
+def compile_policy(mounts: Sequence[Mount], charge: Charge, cover: Iterable[bytes]) -> bytes:
+    """Return the table for a container whose first process sees `mounts`.
+
+    `cover`: what its worker was given to cover.
+    """
+    covered = {record[1:] for record in cover if record[:1] in (b"m", b"r")}
     grants = compile_grants(mounts, charge.masked_paths, charge.readonly_paths)
     return table.build(
         [_row(grant) for grant in grants],

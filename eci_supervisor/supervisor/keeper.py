@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from eci_supervisor.kernel import mountinfo
 from eci_supervisor.kernel.ring import Ring
+from eci_supervisor.runtime.state import COVER
 from eci_supervisor.supervisor import cgroups, view
 from eci_supervisor.supervisor.compiler import compile_policy
 from eci_supervisor.supervisor.intake import Connection, IntakeError, ProcessState, check_peer
@@ -119,6 +120,7 @@ class Keeper:
         self.init_pidfd = -1
         self.worker: Worker | None = None
         self.decides = False
+        self.cover: tuple[bytes, ...] = ()
         self.ring: Ring | None = None
         self.done = False
         self.room = LOG_CHARACTERS
@@ -196,7 +198,9 @@ class Keeper:
         self._register(self.init_pidfd, self._init_ended)
         self.cgroups = cgroups.delegate(pid, self.charge.base, self.charge.base)
         if self.charge.supervised:
-            self._start_worker(pid, self.charge.cover)
+            path = Path(self.charge.state_dir, COVER)
+            self.cover = tuple(path.read_bytes().split(b"\0")[:-1])
+            self._start_worker(pid)
 
     # -- listeners --------------------------------------------------------------------------
 
@@ -233,7 +237,7 @@ class Keeper:
         try:
             if self.worker is None:
                 # No hook has run: the runtime has made the mounts of another time (restore).
-                self._start_worker(state.pid, ())
+                self._start_worker(state.pid)
             if self.worker is not None:
                 self._serve(self.worker, listener)
         finally:
@@ -242,7 +246,8 @@ class Keeper:
     def _serve(self, worker: Worker, listener: int) -> None:
         if not self.decides:
             pid = self.init_pid or worker.container
-            worker.decide_by(compile_policy(mountinfo.read(f"/proc/{pid}/mountinfo"), self.charge))
+            mounts = mountinfo.read(f"/proc/{pid}/mountinfo")
+            worker.decide_by(compile_policy(mounts, self.charge, self.cover))
             self.decides = True
         worker.serve(listener)
 
@@ -252,11 +257,11 @@ class Keeper:
             self.log("the container is stopped, because its supervisor could not start")
             self._kill_init()
 
-    def _start_worker(self, pid: int, cover: tuple[str, ...]) -> None:
+    def _start_worker(self, pid: int) -> None:
         self.ring = Ring()
         errors = self._open_log()
         try:
-            self.worker = Worker(cover, self.ring, pid, errors)
+            self.worker = Worker(self.cover, self.ring, pid, errors)
         finally:
             os.close(errors)
         self._register(self.ring.event_fd, self._drain)

@@ -102,6 +102,8 @@ AT_FLAGS: dict[int, str] = {
     0x8000: "AT_RECURSIVE",
 }
 AT_FDCWD = -100
+# Of a pointer beyond those that an event has room for.
+FAULT: tuple[None, int] = (None, -1)
 FLAGS: dict[str, dict[int, str]] = {
     "umount": UMOUNT_FLAGS,
     "umount2": UMOUNT_FLAGS,
@@ -202,9 +204,9 @@ def arguments(event: Event) -> str:
     strings = iter(event.texts)
     for (kind, parameter), value in zip(parameters, event.args, strict=False):
         if parameter == "attr":
-            words.append(_attr(next(strings), value))
+            words.append(_attr(next(strings, FAULT), value))
         elif kind.endswith("*"):
-            words.append(_string(next(strings), value))
+            words.append(_string(next(strings, FAULT), value))
         elif parameter == "flags" and name == "mount":
             words.append(mount_flag_words(value))
         elif parameter == "flags":

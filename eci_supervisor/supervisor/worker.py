@@ -33,16 +33,14 @@ def _memfd(name: str, content: bytes) -> int:
 class Worker:
     """A started worker.  Owns the control socket."""
 
-    def __init__(self, cover: Sequence[str], ring: Ring, pid: int, errors: int) -> None:
+    def __init__(self, cover: Sequence[bytes], ring: Ring, pid: int, errors: int) -> None:
         """Start it and wait until it stands in the namespaces of `pid` (host's number).
 
         Then /proc and /sys are covered as `cover` says.  `errors` is an fd that gets its standard
         error.  WorkerError in the worker's words.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        records = _memfd(
-            "eci-cover", b"".join(os.fsencode(text) + b"\0" for text in cover) or b"\0"
-        )
+        records = _memfd("eci-cover", b"".join(record + b"\0" for record in cover) or b"\0")
         try:
             fds = (theirs.fileno(), records, ring.fd, ring.event_fd)
             self._process = subprocess.Popen(

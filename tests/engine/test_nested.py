@@ -47,16 +47,24 @@ class Containers:
             (volume / name).mkdir(parents=True)
         return volume
 
-    def start(self, *mounts: dict[str, Any], readonly: bool = False) -> Container:
-        """Start one."""
+    def start(
+        self,
+        *mounts: dict[str, Any],
+        readonly: bool = False,
+        privileged: bool = True,
+        sysctl: dict[str, str] | None = None,
+    ) -> Container:
+        """Start one; if not privileged, then with masks and CAP_SYS_ADMIN."""
         name = self.bundles.name()
         spec = make_spec(
             ["sleep", "1000"],
             cgroup=self.bundles.cgroup(name),
-            privileged=True,
+            privileged=privileged,
+            cap_add=["CAP_SYS_ADMIN"],
             readonly=readonly,
             mounts=mounts,
         )
+        spec["linux"]["sysctl"] = sysctl or {}
         runtime = self.bundles.runtime(self.program)
         self.bundles.expect(runtime, name)
         bundle = self.bundles.write(spec, self.root)
@@ -240,3 +248,52 @@ def test_volume_under_a_volume_that_lacks_its_place(containers: Containers) -> N
     assert container.run("ls", "/data") == ["other"]
     assert container.run("mnt", "umount2", "/data", "MNT_DETACH") == ["EPERM"]
     assert container.held("/data") == {"/data": HELD}
+
+
+def test_kernel_locks_the_flags_of_volumes_wherever_they_lie(containers: Containers) -> None:
+    """Crun makes the clones of what is not nested outside of the user namespace."""
+    volume, file = containers.volume("sub"), containers.volume() / "file"
+    file.touch()
+    container = containers.start(
+        {"destination": "/scratch", "type": "tmpfs", "source": "tmpfs"},
+        bind(volume, "/scratch/ro", "ro"),
+        bind(file, "/scratch/file", "ro"),
+        bind(volume, "/flags", "nosuid", "noexec"),
+        bind(volume, "/free"),
+    )
+    remount = ("-", "MS_REMOUNT|MS_BIND", "-")
+    for path, flags in (
+        ("/scratch/ro", "ro"),
+        ("/scratch/file", "ro"),
+        ("/flags", "rw,nosuid,noexec"),
+    ):
+        assert container.native("mount", "-", path, *remount) == ["EPERM"]
+        assert container.native("flags", path)[0].startswith(flags)
+    # Nothing else of them is locked.
+    for path in ("/scratch/ro", "/scratch/file", "/flags", "/free"):
+        assert container.held(path) == {path: "0"}
+
+
+def test_kernel_holds_the_masks(containers: Containers) -> None:
+    container = containers.start(privileged=False)
+    masks = ("/proc/timer_list", "/proc/sys", "/sys/firmware")
+    assert container.held(*masks) == dict.fromkeys(masks, HELD)
+    for path in ("/proc/sys", "/sys"):
+        assert container.native("mount", "-", path, "-", "MS_REMOUNT|MS_BIND", "-") == ["EPERM"]
+    assert container.native("mount", "/proc", "/mnt", "-", "MS_BIND", "-") == [HELD]
+
+
+def test_sysctls_are_set_before_they_become_read_only(containers: Containers) -> None:
+    """By the worker, with the container's own rights; what a container cannot have is refused."""
+    container = containers.start(
+        privileged=False,
+        sysctl={"net.ipv4.ip_default_ttl": "77", "kernel.msgmax": "4242", "fs.mqueue.msg_max": "9"},
+    )
+    seen = container.run(
+        *"cat /proc/sys/net/ipv4/ip_default_ttl /proc/sys/kernel/msgmax".split(),
+        "/proc/sys/fs/mqueue/msg_max",
+    )
+    assert seen == ["77", "4242", "9"]
+    for name, word in (("net.ipv4.not_there", "No such file"), ("kernel.panic", "kernel.panic")):
+        with pytest.raises(AssertionError, match=word):
+            containers.start(privileged=False, sysctl={name: "1"})

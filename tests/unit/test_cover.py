@@ -1,0 +1,104 @@
+"""What the worker covers instead of the runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from eci_supervisor.runtime import cover
+from eci_supervisor.runtime.cover import Cover
+from eci_supervisor.runtime.rewrite import Staged
+from eci_supervisor.runtime.spec import Mapping
+from tests.support.bundle import MASKED, READONLY, make_spec
+
+GIDS = (Mapping(0, 100000, 65536),)
+
+
+def plan(spec: dict[str, Any], **loose: Any) -> Cover:
+    return cover.plan(spec, GIDS, lambda path: "link" not in path, loose.get("loose", {}))
+
+
+def spec_of(**changes: Any) -> dict[str, Any]:
+    spec = make_spec(["sh"], cgroup="/x", cap_add=["CAP_SYS_ADMIN"])
+    spec["linux"] |= changes
+    return spec
+
+
+def test_all_masks_of_docker_are_covered() -> None:
+    found = plan(spec_of())
+    assert found == Cover(masked=tuple(MASKED), readonly=tuple(READONLY), sealed=("/sys",))
+    records = found.records("/run/rootfs")
+    assert records[0] == b"R/run/rootfs"
+    assert set(records[1:]) == {
+        b"o/sys",
+        *(b"m" + path.encode() for path in MASKED),
+        *(b"r" + path.encode() for path in READONLY),
+    }
+
+
+def test_nothing_of_a_privileged_container() -> None:
+    found = plan(make_spec(["sh"], cgroup="/x", privileged=True))
+    assert found.records("/run/rootfs") == ()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/proc/link/x",
+        "/proc",
+        "/proc/../etc",
+        "/proc//keys",
+        "/procx/a",
+        "proc/keys",
+        "/etc/passwd",
+    ],
+)
+def test_what_is_no_plain_path_there_is_left_to_the_runtime(path: str) -> None:
+    assert plan(spec_of(maskedPaths=[path], readonlyPaths=[path])).masked == ()
+    assert plan(spec_of(maskedPaths=[path], readonlyPaths=[path])).readonly == ()
+
+
+@pytest.mark.parametrize(
+    "mount",
+    [
+        {"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"]},
+        {"destination": "//proc/", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/", "type": "tmpfs", "source": "tmpfs"},
+    ],
+)
+def test_another_mount_on_proc_is_left_to_the_runtime(mount: dict[str, Any]) -> None:
+    spec = spec_of()
+    spec["mounts"].append(mount)
+    found = plan(spec)
+    assert not [path for path in found.masked + found.readonly if path.startswith("/proc/")]
+
+
+def test_sysctls_go_with_the_read_only_path() -> None:
+    names = {
+        "net.ipv4.ping_group_range": "0 2147483647",
+        "net.ipv4.conf.eth0/1.forwarding": "1",
+        "kernel.shmmax": "1",
+        "kernel.panic": "1",
+        "fs.mqueue.msg_max": "9",
+        "net..x": "1",
+    }
+    found = plan(spec_of(sysctl=names))
+    assert found.sysctl == {
+        "net.ipv4.ping_group_range": "0 65535",
+        "net.ipv4.conf.eth0/1.forwarding": "1",
+        "kernel.shmmax": "1",
+        "fs.mqueue.msg_max": "9",
+    }
+    assert b"snet/ipv4/conf/eth0.1/forwarding=1" in found.records("/r")
+    assert plan(spec_of(sysctl=names, readonlyPaths=["/proc/bus"])).sysctl == {}
+
+
+def test_flags_of_what_a_runtime_leaves_loose() -> None:
+    spec = spec_of(maskedPaths=[], readonlyPaths=[])
+    n = len(spec["mounts"])
+    for destination in ("/tmp/a", "b/"):
+        spec["mounts"].append({"destination": destination, "type": "bind", "source": "/x"})
+    found = plan(spec, loose={n: Staged("/s/1"), n + 1: Staged("/s/2", ("ro",))})
+    assert found.flagged == ("/b",)
+    assert found.records("/r") == (b"R/r", b"o/sys", b"b/b")
