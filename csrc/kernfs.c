@@ -25,7 +25,8 @@
  *     s name=value    a sysctl: /proc/sys may become read-only before the runtime writes it
  *     o point         /proc or /sys is read-only as a whole
  *     r path, m path  a read-only path, a masked path
- *     b path          a bind whose flags are to be locked
+ *     b path          a mount to be exchanged, so that its flags are locked, and what is read-only
+ * on it in its place
  */
 #include <errno.h>
 #include <fcntl.h>

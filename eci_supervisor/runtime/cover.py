@@ -16,7 +16,7 @@ from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.rewrite import PING_GROUP_RANGE, ping_group_range
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from eci_supervisor.runtime.rewrite import Staged
     from eci_supervisor.runtime.spec import Mapping, Spec
@@ -45,13 +45,13 @@ class Cover:
     readonly: tuple[str, ...] = ()
     sealed: tuple[str, ...] = ()
     """Of /proc and /sys those that are read-only as a whole."""
-    flagged: tuple[str, ...] = ()
-    """Destinations of binds whose flags the runtime leaves unlocked."""
+    exchanged: tuple[str, ...] = ()
+    """Destinations of mounts whose flags are to be locked, and what is read-only on them."""
     sysctl: dict[str, str] = field(default_factory=dict)
 
     def records(self, rootfs: str) -> tuple[bytes, ...]:
         """Return the records that csrc/kernfs.c reads; `rootfs` is the runtime's root.path."""
-        if not self.masked and not self.readonly and not self.flagged:
+        if not self.masked and not self.readonly and not self.exchanged:
             return ()
         texts = (
             f"R{rootfs}",
@@ -59,7 +59,7 @@ class Cover:
             *(f"o{path}" for path in self.sealed),
             *(f"r{path}" for path in self.readonly),
             *(f"m{path}" for path in self.masked),
-            *(f"b{path}" for path in self.flagged),
+            *(f"b{path}" for path in self.exchanged),
         )
         return tuple(os.fsencode(text) for text in texts)
 
@@ -99,17 +99,56 @@ def _is_namespaced(name: str) -> bool:
     return name.startswith(("net.", "fs.mqueue.")) or name in _IPC_SYSCTLS
 
 
+def _exchanged(
+    spec: Spec, staged: dict[int, Staged], covered: Collection[str], *, loose: bool
+) -> list[str]:
+    """Return the destinations of what the runtime mounts, and the kernel would not lock.
+
+    One kind is a mount of the runtime's, a tmpfs for instance, on which a read-only volume lies:
+    that is locked in its place then.  Not /dev, where the runtimes have still to mount.  The other,
+    with `loose`, are volumes whose flags would not be locked.  What is read-only on `covered`,
+    /proc or /sys, is locked together with the masks.
+    """
+    mounts = [oci.inside(mount.get("destination")) for mount in oci.items(spec, "mounts", dict)]
+    found: dict[str, None] = {}
+    for index, destination in enumerate(mounts):
+        if index not in staged:
+            continue
+        above = next((i for i in reversed(range(index)) if _is_below(destination, mounts[i])), None)
+        read_only = "ro" in staged[index].flags
+        if read_only and above is not None and mounts[above] in covered:
+            continue
+        if (
+            read_only
+            and above is not None
+            and mounts[above] not in {"/dev", *_KINDS.values()}
+            and not oci.is_bind(spec["mounts"][above])
+            and "ro" not in oci.options(spec["mounts"][above])
+        ):
+            found[mounts[above]] = None
+        elif loose and staged[index].flags:
+            found[destination] = None
+    return list(found)
+
+
+def _is_below(path: str, above: str) -> bool:
+    return path.startswith(above.rstrip("/") + "/")
+
+
 def plan(
     spec: Spec,
     gids: tuple[Mapping, ...],
     plain: Callable[[str], bool],
-    loose: dict[int, Staged],
+    staged: dict[int, Staged],
+    *,
+    loose: bool,
 ) -> Cover:
     """Return what the worker is to cover.
 
     `plain` says of a path of the host that no part of it is a symbolic link; where one is, the
-    runtime resolves it as before.  `gids`: the container's own map.  `loose`: the staged entries
-    of mounts[], where the runtime clones them outside of the user namespace (crun).
+    runtime resolves it as before.  `gids`: the container's own map.  `staged`: the entries of
+    mounts[] that the runtime binds from the stage; `loose`: it clones them outside of the user
+    namespace (crun).
     """
     points = _on_kernel_fs(spec)
     readonly = _taken(spec, "readonlyPaths", points, plain)
@@ -120,14 +159,12 @@ def plan(
             if _is_namespaced(name) and ".." not in parts and "" not in parts:
                 text = str(value)
                 sysctl[name] = ping_group_range(text, gids) if name == PING_GROUP_RANGE else text
+    masked = _taken(spec, "maskedPaths", points, plain)
+    covered = {point for point in points for path in (*masked, *readonly) if _is_below(path, point)}
     return Cover(
-        masked=tuple(_taken(spec, "maskedPaths", points, plain)),
+        masked=tuple(masked),
         readonly=tuple(readonly),
         sealed=tuple(point for point, options in points.items() if "ro" in options),
-        flagged=tuple(
-            oci.inside(mount.get("destination"))
-            for index, mount in enumerate(oci.items(spec, "mounts", dict))
-            if index in loose and loose[index].flags
-        ),
+        exchanged=tuple(_exchanged(spec, staged, covered, loose=loose)),
         sysctl=sysctl,
     )

@@ -371,8 +371,8 @@ def _cover(request: Request, taken: Taken, staged: dict[int, Staged]) -> cover.C
     """Return what the worker covers; nothing where there is none, or no hook to do it at."""
     if not taken.record.supervised or request.call.subcommand == "restore":
         return cover.Cover()
-    loose = staged if request.call.runtime == "crun" else {}
-    found = cover.plan(request.spec, taken.gid_mappings, _is_plain, loose)
+    loose = request.call.runtime == "crun"
+    found = cover.plan(request.spec, taken.gid_mappings, _is_plain, staged, loose=loose)
     if request.joins.network_of_host:
         # Set already, since the container could not: _network().
         for name in [name for name in found.sysctl if name.startswith("net.")]:

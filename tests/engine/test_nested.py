@@ -224,7 +224,7 @@ def test_link_in_a_volume_leaves_the_mount_to_the_runtime(
     assert not (containers.root / "srv/in/sub").exists()
 
 
-def test_volume_in_a_tmpfs_is_held_by_the_supervisor(containers: Containers) -> None:
+def test_volume_in_a_tmpfs_is_held(containers: Containers) -> None:
     inner = containers.volume("sub")
     tmpfs = {"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": []}
     sealed = {"destination": "/s", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]}
@@ -239,7 +239,7 @@ def test_volume_in_a_tmpfs_is_held_by_the_supervisor(containers: Containers) -> 
     for path in ("/t/in", "/s", "/vol", "/proc"):
         words += f"mount {path} /mnt - MS_BIND|MS_REC - , umount2 /mnt MNT_DETACH ,".split()
     assert container.run("mnt", *words[:-1]) == ["0"] * 8
-    assert container.held("/t/in", "/s", "/vol") == {"/t/in": "0", "/s": "0", "/vol": HELD}
+    assert container.held("/t/in", "/s", "/vol") == {"/t/in": HELD, "/s": "0", "/vol": HELD}
 
 
 def test_volume_under_a_volume_that_lacks_its_place(containers: Containers) -> None:
@@ -250,27 +250,35 @@ def test_volume_under_a_volume_that_lacks_its_place(containers: Containers) -> N
     assert container.held("/data") == {"/data": HELD}
 
 
-def test_kernel_locks_the_flags_of_volumes_wherever_they_lie(containers: Containers) -> None:
+@pytest.mark.parametrize("privileged", [True, False])
+def test_kernel_locks_the_flags_of_volumes_wherever_they_lie(
+    containers: Containers, *, privileged: bool
+) -> None:
     """Crun makes the clones of what is not nested outside of the user namespace."""
     volume, file = containers.volume("sub"), containers.volume() / "file"
     file.touch()
     container = containers.start(
         {"destination": "/scratch", "type": "tmpfs", "source": "tmpfs"},
+        bind(file, "/proc/cpuinfo", "ro"),
+        bind(file, "/dev/file", "ro"),
         bind(volume, "/scratch/ro", "ro"),
         bind(file, "/scratch/file", "ro"),
         bind(volume, "/flags", "nosuid", "noexec"),
         bind(volume, "/free"),
+        privileged=privileged,
     )
     remount = ("-", "MS_REMOUNT|MS_BIND", "-")
     for path, flags in (
         ("/scratch/ro", "ro"),
         ("/scratch/file", "ro"),
+        ("/proc/cpuinfo", "ro"),
+        ("/dev/file", "ro"),
         ("/flags", "rw,nosuid,noexec"),
     ):
         assert container.native("mount", "-", path, *remount) == ["EPERM"]
         assert container.native("flags", path)[0].startswith(flags)
     # Nothing else of them is locked.
-    for path in ("/scratch/ro", "/scratch/file", "/flags", "/free"):
+    for path in ("/flags", "/free", "/scratch"):
         assert container.held(path) == {path: "0"}
 
 

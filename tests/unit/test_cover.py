@@ -16,7 +16,9 @@ GIDS = (Mapping(0, 100000, 65536),)
 
 
 def plan(spec: dict[str, Any], **loose: Any) -> Cover:
-    return cover.plan(spec, GIDS, lambda path: "link" not in path, loose.get("loose", {}))
+    staged = loose.get("staged", {})
+    crun = loose.get("crun", False)
+    return cover.plan(spec, GIDS, lambda path: "link" not in path, staged, loose=crun)
 
 
 def spec_of(**changes: Any) -> dict[str, Any]:
@@ -99,6 +101,35 @@ def test_flags_of_what_a_runtime_leaves_loose() -> None:
     n = len(spec["mounts"])
     for destination in ("/tmp/a", "b/"):
         spec["mounts"].append({"destination": destination, "type": "bind", "source": "/x"})
-    found = plan(spec, loose={n: Staged("/s/1"), n + 1: Staged("/s/2", ("ro",))})
-    assert found.flagged == ("/b",)
+    staged = {n: Staged("/s/1"), n + 1: Staged("/s/2", ("ro",))}
+    found = plan(spec, staged=staged, crun=True)
+    assert found.exchanged == ("/b",)
     assert found.records("/r") == (b"R/r", b"o/sys", b"b/b")
+    assert plan(spec, staged=staged).exchanged == ()
+
+
+def test_what_the_runtime_mounts_under_a_read_only_volume() -> None:
+    spec = spec_of(maskedPaths=[])
+    n = len(spec["mounts"])
+    staged = {}
+    for offset, (destination, fstype, options) in enumerate(
+        [
+            ("/t", "tmpfs", []),
+            ("/sealed", "tmpfs", ["ro"]),
+            ("/t/a", "bind", ["ro"]),
+            ("/t/b", "bind", ["ro"]),
+            ("/t/c", "bind", ["nosuid"]),
+            ("/sealed/a", "bind", ["ro"]),
+            ("/dev/a", "bind", ["ro"]),
+            ("/proc/cpuinfo", "bind", ["ro"]),
+        ]
+    ):
+        spec["mounts"].append({"destination": destination, "type": fstype, "options": options})
+        if fstype == "bind":
+            staged[n + offset] = Staged("/s", tuple(options))
+    assert plan(spec, staged=staged).exchanged == ("/t",)
+    both = plan(spec, staged=staged, crun=True).exchanged
+    assert both == ("/t", "/t/c", "/sealed/a", "/dev/a")
+    spec["linux"]["readonlyPaths"] = []
+    both = plan(spec, staged=staged, crun=True).exchanged
+    assert both == ("/t", "/t/c", "/sealed/a", "/dev/a", "/proc/cpuinfo")
