@@ -105,6 +105,8 @@ static int do_umount(struct session *session, struct caller *caller, struct eci_
 
     call.flags &= 0xffffffff; /* an int in the kernel */
     r = resolve(caller, session->args.path, !(call.flags & UMOUNT_NOFOLLOW), WANT_NAME, &target);
+    if (r == 0 && target.parent < 0)
+        resolve_down(session->worker, &target);
     if (r == 0)
         r = facts_place(session->worker, &target, &session->target);
     if (r == 0) {

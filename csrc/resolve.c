@@ -331,3 +331,61 @@ int resolve(struct caller *caller, const char *path, bool follow, unsigned int w
         return -ENOENT;
     return walk(caller, path, follow, target);
 }
+
+/* Does `mnt_id` lie on `under`, or on others that all lie there, at the very path `point`? */
+static bool is_stacked_on(uint64_t mnt_id, uint64_t under, const char *point)
+{
+    char seen[PATH_MAX];
+
+    while (mnt_id != under) {
+        uint64_t parent;
+
+        if (facts_mount_point(mnt_id, seen) < 0 || strcmp(seen, point) != 0 ||
+            facts_parent(mnt_id, &parent) < 0 || parent == mnt_id)
+            return false;
+        mnt_id = parent;
+    }
+    return true;
+}
+
+/*
+ * umount2 does not mean what a path without a name at its end leads to (".", "..", a magic link),
+ * but what has been mounted on that since (LOOKUP_MOUNTPOINT, fs/namei.c).  Gives the target the
+ * name that the kernel has for it and what the name means now; leaves it alone where the two do
+ * not belong together.
+ */
+void resolve_down(const struct worker *worker, struct target *target)
+{
+    char number[16];
+    char point[PATH_MAX];
+    char dir[PATH_MAX];
+    cleanup_fd int parent = -1;
+    const char *name;
+    struct statx top;
+    size_t before;
+    size_t len;
+    ssize_t n;
+
+    snprintf(number, sizeof(number), "%d", target->fd);
+    n = readlinkat(worker->self_fds, number, point, sizeof(point));
+    if (n <= 0 || (size_t)n >= sizeof(point) || *point != '/')
+        return;
+    point[n] = 0;
+    name = last_name(point, &before, &len);
+    if (!name)
+        return;
+    memcpy(dir, point, before);
+    dir[before] = 0;
+    parent = open_path(AT_FDCWD, dir, O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+    if (parent < 0 || stat_at(parent, name, &top) < 0)
+        return;
+    if (top.stx_mnt_id == target->stx.stx_mnt_id
+            ? top.stx_ino != target->stx.stx_ino
+            : !is_stacked_on(top.stx_mnt_id, target->stx.stx_mnt_id, point))
+        return;
+    close_fd(&target->fd);
+    target->fd = -1;
+    target->parent = take_fd(&parent);
+    memcpy(target->name, name, len + 1);
+    target->stx = top;
+}

@@ -148,6 +148,7 @@ struct target {
     }
 int resolve(struct caller *caller, const char *path, bool follow, unsigned int want,
             struct target *target);
+void resolve_down(const struct worker *worker, struct target *target);
 int stat_at(int fd, const char *name, struct statx *stx);
 void target_close(struct target *target);
 

@@ -29,3 +29,27 @@ def test_every_call_has_a_trace_line_at_once(sides: Sides) -> None:
     """
     for _ in range(10):
         same(sides, *[". umount2 =/mnt/a 0", ". mount =none =/mnt/b =tmpfs 0 -"] * 30)
+
+
+@pytest.mark.parametrize(
+    "path", ["/proc/sys/kernel/.", "/proc/sys/kernel/../kernel/.", "/sys/firmware/../kernel/."]
+)
+@pytest.mark.parametrize("flags", ["0", "8", "2"])
+def test_umount_of_a_directory_does_not_remove_the_mount_that_it_is_in(
+    sides: Sides, path: str, flags: str
+) -> None:
+    """A path without a name at its end was judged as what it is, and then its mount was removed."""
+    same(sides, f". umount2 ={path} {flags}", kind=SYS_ADMIN)
+
+
+@pytest.mark.parametrize("path", ["/mnt/a/.", "/proc/self/fd/100", "/proc/self/fd/100/x/..", "/"])
+def test_umount_of_what_is_no_mount_by_a_path_without_name(sides: Sides, path: str) -> None:
+    same(sides, ". hold 0 =/mnt/a 200000", f". umount2 ={path} 0")
+
+
+def test_umount_of_what_lies_on_the_working_directory(sides: Sides) -> None:
+    """The last step of umount2 looks down, however the path ends."""
+    mounted = [". chdir =/mnt/a", ". mount =none =/mnt/a =tmpfs 0 -"]
+    for path in (".", "/proc/self/cwd", "/proc/self/fd/100", "x/.."):
+        same(sides, ". hold 0 =/mnt/a 200000", *mounted, f". umount2 ={path} 0")
+        same(sides, ". hold 0 =/mnt/a 200000", *mounted * 2, f". umount2 ={path} 2")
