@@ -91,6 +91,11 @@ static int read_args(struct session *session, enum family family)
             return r;
         r = remote_path(tid, args[1], out->path);
     } else {
+        const uint32_t known = MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW;
+
+        /* ksys_umount() looks at the flags before the path. */
+        if ((uint32_t)args[1] & ~known)
+            return -EINVAL;
         r = remote_path(tid, args[0], out->path);
     }
     out->has_path = r >= 0;

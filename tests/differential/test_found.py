@@ -53,3 +53,8 @@ def test_umount_of_what_lies_on_the_working_directory(sides: Sides) -> None:
     for path in (".", "/proc/self/cwd", "/proc/self/fd/100", "x/.."):
         same(sides, ". hold 0 =/mnt/a 200000", *mounted, f". umount2 ={path} 0")
         same(sides, ". hold 0 =/mnt/a 200000", *mounted * 2, f". umount2 ={path} 2")
+
+
+@pytest.mark.parametrize("path", ["=", "*1", "=/mnt/missing", "!a", "=/w/in"])
+def test_unknown_flags_of_umount_count_before_its_path(sides: Sides, path: str) -> None:
+    same(sides, *(f". umount2 {path} {flags}" for flags in ("10", "ffffffff", "80000000")))
