@@ -152,8 +152,12 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
     if (r < 0)
         goto out;
     r = facts_place(worker, &target, &session->target);
-    if (r == 0 && is_remount(call.op))
+    if (r == 0 && is_remount(call.op)) {
         r = facts_storage(&session->target);
+        /* A mount of another namespace, or of none: the kernel remounts only its caller's. */
+        if (r == -ENOENT)
+            r = -EINVAL;
+    }
     if (r < 0)
         goto out;
     if (has_source) {

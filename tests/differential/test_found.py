@@ -58,3 +58,8 @@ def test_umount_of_what_lies_on_the_working_directory(sides: Sides) -> None:
 @pytest.mark.parametrize("path", ["=", "*1", "=/mnt/missing", "!a", "=/w/in"])
 def test_unknown_flags_of_umount_count_before_its_path(sides: Sides, path: str) -> None:
     same(sides, *(f". umount2 {path} {flags}" for flags in ("10", "ffffffff", "80000000")))
+
+
+def test_remount_in_another_mount_namespace(sides: Sides) -> None:
+    flags = ("20", "1020", "102e")
+    same(sides, *(f". mount - =/proc/1/root/mnt - {one} -" for one in flags))
