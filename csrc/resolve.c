@@ -118,13 +118,6 @@ static int read_self(struct caller *caller, int procfs, const char *name, char *
     return snprintf(text, size, "%d/task/%d", tgid, tid);
 }
 
-static bool is_procfs(int fd)
-{
-    struct statfs st;
-
-    return fstatfs(fd, &st) == 0 && st.f_type == PROC_SUPER_MAGIC;
-}
-
 /*
  * The text of the link `name` in `dir`, or 0 when it is a magic link that only the kernel can
  * follow.
@@ -132,9 +125,14 @@ static bool is_procfs(int fd)
 static ssize_t read_link(struct caller *caller, int dir, int link, const char *name, char *text,
                          size_t size)
 {
+    struct statfs st;
     ssize_t n;
 
-    if (is_procfs(link)) {
+    if (fstatfs(link, &st) < 0)
+        return -errno;
+    if (st.f_flags & ST_NOSYMFOLLOW)
+        return -ELOOP; /* pick_link(), fs/namei.c */
+    if (st.f_type == PROC_SUPER_MAGIC) {
         if (strcmp(name, "self") == 0 || strcmp(name, "thread-self") == 0)
             return read_self(caller, dir, name, text, size);
         cleanup_fd int probe = open_path(dir, name, 0, RESOLVE_NO_MAGICLINKS);

@@ -63,3 +63,14 @@ def test_unknown_flags_of_umount_count_before_its_path(sides: Sides, path: str) 
 def test_remount_in_another_mount_namespace(sides: Sides) -> None:
     flags = ("20", "1020", "102e")
     same(sides, *(f". mount - =/proc/1/root/mnt - {one} -" for one in flags))
+
+
+def test_symlinks_of_a_mount_that_forbids_them(sides: Sides) -> None:
+    same(
+        sides,
+        ". mount - =/mnt - 1120 -",
+        ". mount =none =la =tmpfs 0 -",
+        ". mount =none =/mnt/la/x =tmpfs 0 -",
+        ". umount2 =la 8",
+        ". mount =lb =/mnt/c - 1000 -",
+    )
