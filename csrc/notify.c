@@ -149,6 +149,9 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
     has_source = call.op == ECI_OP_BIND || call.op == ECI_OP_MOVE;
 
     r = resolve(caller, args->path, true, WANT_OBJECT, &target);
+    /* path_mount() says so before anything else; MS_NOUSER is an int there, with all bits above. */
+    if (r == 0 && (call.flags & 0xffffffff80000000u))
+        r = -EINVAL;
     if (r < 0)
         goto out;
     r = facts_place(worker, &target, &session->target);

@@ -23,6 +23,8 @@ MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 <<
 MS_MGC_VAL, MS_MGC_MSK = 0xC0ED0000, 0xFFFF0000
 HELD = {"ro": MS_RDONLY, "nosuid": MS_NOSUID, "nodev": MS_NODEV, "noexec": MS_NOEXEC}
 UNKNOWN_UMOUNT = 0xFFFFFFF0
+MS_NOUSER = 0xFFFFFFFF80000000
+"""An int in the kernel, with all the bits above it."""
 LONGEST = 4095
 SCRATCH = "/mnt"
 
@@ -83,6 +85,8 @@ class Oracle:
     base: Base
     masked: Collection[str]
     readonly: Collection[str]
+    width: int
+    """Bits of a word in the calling program."""
 
     @cached_property
     def grants(self) -> Base:
@@ -135,7 +139,7 @@ class Oracle:
         _, source, _, kind, flags, data = words
         if not (_is_readable(source) and _is_readable(kind)) or data[0] == "*":
             return None
-        refusal = self._mount(int(flags, 16), kind, target, table,
+        refusal = self._mount(int(flags, 16) & ((1 << self.width) - 1), kind, target, table,
                               "" if source in {"=", ">"} else facts[2])  # fmt: skip
         return refusal or (ELSEWHERE if target is None else None)
 
@@ -143,7 +147,9 @@ class Oracle:
         self, flags: int, kind: str, target: Place | None, table: Table, source: str
     ) -> Refusal | None:
         if flags & MS_MGC_MSK == MS_MGC_VAL:
-            flags &= ~MS_MGC_MSK
+            flags &= 0xFFFF
+        if flags & MS_NOUSER:
+            return None
         if flags & MS_REMOUNT:
             return self._remount(flags, target)
         if flags & MS_BIND:

@@ -94,18 +94,19 @@ class Program:
         self._to = self._process.stdin
         self._from = self._process.stdout
 
-    def run(
-        self,
-        name: str,
-        script: Sequence[str],
-        bits: int,
-        judge: Callable[[Table, int, list[str], Table], Refusal | None] | None,
-    ) -> Run:
-        """Run a script; `judge` says which calls are not to be made."""
-        bits |= ASK if judge else 0
+    def send(self, name: str, script: Sequence[str], bits: int) -> None:
+        """Have a script run; `receive` must be the next."""
         text = "\n".join([f"S {name} {bits:x}", *map(encode, script), "E", ""])
         self._to.write(text.encode())
         self._to.flush()
+
+    def receive(
+        self,
+        name: str,
+        script: Sequence[str],
+        judge: Callable[[Table, int, list[str], Table], Refusal | None] | None = None,
+    ) -> Run:
+        """Return what became of the script; `judge` says which calls are not to be made."""
         tables: list[list[str]] = []
         answers: list[list[str]] = [[] for _ in script]
         refusals: dict[int, Refusal] = {}
@@ -281,6 +282,7 @@ class Pair:
         name = f"{self._count:x}"
         bits = EXEC if script.over_proc else 0
         masked, readonly = ((), ()) if self._kind == PRIVILEGED else (MASKED, READONLY)
+        small = script.program.endswith("32")
         oracles: list[Oracle] = []
 
         def judge(start: Table, number: int, facts: list[str], table: Table) -> Refusal | None:
@@ -288,15 +290,19 @@ class Pair:
             if line.startswith("u"):
                 return None
             if not oracles:
-                oracles.append(Oracle(Base(start), masked, readonly))
+                oracles.append(Oracle(Base(start), masked, readonly, 32 if small else 64))
             return oracles[0].judge(expand(line).split(" ")[1:], facts, table)
 
-        bare = self.bare.program(script.program).run(name, script.lines, bits, judge)
-        ours = self.protected.program(script.program).run(name, script.lines, bits, None)
+        protected = self.protected.program(script.program)
+        control = self.bare.program(script.program)
+        protected.send(name, script.lines, bits)
+        control.send(name, script.lines, bits | ASK)
+        bare = control.receive(name, script.lines, judge)
+        ours = protected.receive(name, script.lines)
         assert Base(bare.start).layout == Base(ours.start).layout, "the two have other mounts"
         found = []
         # Only i386 has umount(2) without flags.
-        family = FAMILY if script.program.endswith("32") else FAMILY - {"umount"}
+        family = FAMILY if small else FAMILY - {"umount"}
         for number, line in enumerate(script.lines):
             found += [
                 f"{number} {line}: {text}"

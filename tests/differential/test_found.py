@@ -74,3 +74,11 @@ def test_symlinks_of_a_mount_that_forbids_them(sides: Sides) -> None:
         ". umount2 =la 8",
         ". mount =lb =/mnt/c - 1000 -",
     )
+
+
+@pytest.mark.parametrize("flags", ["80001000", "100001000", "8000000000001020", "80002000"])
+def test_flags_that_are_the_kernels_own_count_before_the_source(sides: Sides, flags: str) -> None:
+    magic = f"{int(flags, 16) & 0xFFFFFFFF0000FFFF | 0xC0ED0000:x}"
+    for one in (flags, magic):
+        for target in ("/mnt/a", "/vol", "/mnt/missing"):
+            same(sides, f". mount =loop ={target} =tmpfs {one} -")
