@@ -22,6 +22,7 @@
 #define I386_UMOUNT  22
 #define I386_UMOUNT2 52
 
+#define UMOUNT_FLAGS  (MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW)
 #define SETATTR_FLAGS (AT_EMPTY_PATH | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT)
 #define MOVE_FLAGS                                                                                 \
     (MOVE_MOUNT_F_SYMLINKS | MOVE_MOUNT_F_AUTOMOUNTS | MOVE_MOUNT_F_EMPTY_PATH |                   \
@@ -160,6 +161,9 @@ int call_read(struct session *session, enum family family)
         break;
     case FAMILY_UMOUNT:
     case FAMILY_OLDUMOUNT:
+        /* ksys_umount() looks at the flags before the path. */
+        if ((uint32_t)args[1] & ~(uint32_t)UMOUNT_FLAGS)
+            return -EINVAL;
         r = remote_path((pid_t)session->notif.pid, args[0], out->path);
         out->has_path = r >= 0;
         break;
@@ -235,7 +239,7 @@ static int do_umount(struct session *session, struct caller *caller, struct eci_
     r = resolve(caller, caller->cwd, session->args.path, !(call.flags & UMOUNT_NOFOLLOW), WANT_NAME,
                 &target);
     if (r == 0 && target.parent < 0)
-        r = facts_topmost(session->worker, &target);
+        resolve_down(session->worker, &target);
     if (r == 0)
         r = facts_place(session->worker, &target, &session->target);
     if (r == 0) {
@@ -277,11 +281,18 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
     has_source = call.op == ECI_OP_BIND || call.op == ECI_OP_MOVE;
 
     r = resolve(caller, caller->cwd, args->path, true, WANT_OBJECT, &target);
+    /* path_mount() says so before anything else; MS_NOUSER is an int there, with all bits above. */
+    if (r == 0 && (call.flags & 0xffffffff80000000u))
+        r = -EINVAL;
     if (r < 0)
         goto out;
     r = facts_place(worker, &target, &session->target);
-    if (r == 0 && is_remount(call.op))
+    if (r == 0 && is_remount(call.op)) {
         r = facts_storage(&session->target);
+        /* A mount of another namespace, or of none: the kernel remounts only its caller's. */
+        if (r == -ENOENT)
+            r = -EINVAL;
+    }
     if (r < 0)
         goto out;
     if (has_source) {

@@ -16,6 +16,10 @@
 #define STATX_MNT_ID_UNIQUE 0x00004000U
 #endif
 
+#ifndef ST_NOSYMFOLLOW /* 5.10, include/linux/statfs.h */
+#define ST_NOSYMFOLLOW 0x2000
+#endif
+
 #ifndef __NR_open_tree_attr /* 6.15, arch/x86/entry/syscalls/syscall_64.tbl; the same on i386 */
 #define __NR_open_tree_attr 467
 #endif

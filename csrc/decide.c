@@ -13,7 +13,7 @@ void eci_decode_mount(uint64_t flags, struct eci_call *call)
 {
     /* The upper half may carry the magic of Linux 0.99 (mount(2), "MS_MGC_VAL"). */
     if ((flags & MS_MGC_MSK) == MS_MGC_VAL)
-        flags &= ~(uint64_t)MS_MGC_MSK;
+        flags &= 0xffff; /* the mask has 32 bits: what is above goes, too */
     call->flags = flags;
     call->fs = ECI_FS_OTHER;
 

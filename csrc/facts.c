@@ -271,64 +271,6 @@ int facts_held(struct session *session, const struct target *target, uint64_t cl
     return held_on_detached(session, target, recursive, held);
 }
 
-/* The mount that lies right on `path`, a directory of the mount `mnt_id`; 0: none. */
-static int mounted_on(uint64_t mnt_id, const char *path, uint64_t *on_top)
-{
-    struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = mnt_id};
-    uint64_t ids[256];
-    long n;
-
-    *on_top = 0;
-    while ((n = syscall(__NR_listmount, &req, ids, sizeof(ids) / sizeof(ids[0]), 0)) > 0) {
-        for (long i = 0; i < n; i++) {
-            char point[PATH_MAX];
-            uint64_t parent;
-
-            if (facts_parent(ids[i], &parent) == 0 && parent == mnt_id &&
-                facts_mount_point(ids[i], point) == 0 && strcmp(point, path) == 0)
-                *on_top = ids[i];
-        }
-        req.param = ids[n - 1];
-    }
-    return n < 0 ? -errno : 0;
-}
-
-/*
- * umount(2) goes down to what is mounted on top of the place that the path leads to
- * (fs/namei.c, handle_lookup_down); an fd, "." and ".." can lead beneath it.  The target becomes
- * the one on top.  -EBUSY where that cannot be named.
- */
-int facts_topmost(const struct worker *worker, struct target *target)
-{
-    char number[16];
-    char path[PATH_MAX];
-    uint64_t on_top;
-    ssize_t n;
-    int r;
-
-    snprintf(number, sizeof(number), "%d", target->fd);
-    n = readlinkat(worker->self_fds, number, path, sizeof(path) - 1);
-    if (n < 0)
-        return -errno;
-    path[n] = 0;
-    for (;;) {
-        r = mounted_on(target->stx.stx_mnt_id, path, &on_top);
-        if (r < 0 || !on_top)
-            return r == -ENOENT ? 0 : r; /* a mount that is nowhere has none on it */
-        close_fd(&target->parent);
-        target->parent = -1;
-        if (perform_find_name(on_top, target) < 0)
-            return -EBUSY;
-        close_fd(&target->fd);
-        target->fd = openat(target->parent, target->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-        if (target->fd < 0)
-            return -errno;
-        r = stat_at(target->fd, "", &target->stx);
-        if (r < 0 || target->stx.stx_mnt_id != on_top)
-            return r < 0 ? r : -EBUSY;
-    }
-}
-
 /*
  * For a mount that is to go: where it lies and what it hides, if it may be one that the policy
  * cares for.

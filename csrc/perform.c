@@ -470,14 +470,19 @@ int perform_umount(struct session *session, struct target *target, uint64_t mnt_
 {
     struct fd_name name;
 
-    if (target->parent < 0 && (flags & MNT_DETACH)) {
+    if (target->parent < 0) {
+        /*
+         * Never the mount that the object is in: it was decided that nothing goes.  The root of a
+         * namespace or of the caller, and what has no name there: our fd keeps it busy, as does
+         * whoever stands in it.
+         */
+        if (!session->target.is_root)
+            return -EINVAL;
         if (fchdir(session->worker->self_fds) < 0 ||
             umount2(name_fd(&name, target->fd), (int)(flags & ~(uint64_t)UMOUNT_NOFOLLOW)) < 0)
             return -errno;
         return 0;
     }
-    if (target->parent < 0 && perform_find_name(mnt_id, target) < 0)
-        return -EBUSY; /* the root of a namespace, or held by the fd it was named with */
     close_fd(&target->fd);
     target->fd = -1;
     if (fchdir(target->parent) < 0)

@@ -118,13 +118,6 @@ static int read_self(struct caller *caller, int procfs, const char *name, char *
     return snprintf(text, size, "%d/task/%d", tgid, tid);
 }
 
-static bool is_procfs(int fd)
-{
-    struct statfs st;
-
-    return fstatfs(fd, &st) == 0 && st.f_type == PROC_SUPER_MAGIC;
-}
-
 /*
  * The text of the link `name` in `dir`, or 0 when it is a magic link that only the kernel can
  * follow.
@@ -132,9 +125,14 @@ static bool is_procfs(int fd)
 static ssize_t read_link(struct caller *caller, int dir, int link, const char *name, char *text,
                          size_t size)
 {
+    struct statfs st;
     ssize_t n;
 
-    if (is_procfs(link)) {
+    if (fstatfs(link, &st) < 0)
+        return -errno;
+    if (st.f_flags & ST_NOSYMFOLLOW)
+        return -ELOOP; /* pick_link(), fs/namei.c */
+    if (st.f_type == PROC_SUPER_MAGIC) {
         if (strcmp(name, "self") == 0 || strcmp(name, "thread-self") == 0)
             return read_self(caller, dir, name, text, size);
         cleanup_fd int probe = open_path(dir, name, 0, RESOLVE_NO_MAGICLINKS);
@@ -332,4 +330,62 @@ int resolve(struct caller *caller, int base, const char *path, bool follow, unsi
     if (r == -ENOENT && is_missing_for_all(base, path))
         return -ENOENT;
     return walk(caller, base, path, follow, target);
+}
+
+/* Does `mnt_id` lie on `under`, or on others that all lie there, at the very path `point`? */
+static bool is_stacked_on(uint64_t mnt_id, uint64_t under, const char *point)
+{
+    char seen[PATH_MAX];
+
+    while (mnt_id != under) {
+        uint64_t parent;
+
+        if (facts_mount_point(mnt_id, seen) < 0 || strcmp(seen, point) != 0 ||
+            facts_parent(mnt_id, &parent) < 0 || parent == mnt_id)
+            return false;
+        mnt_id = parent;
+    }
+    return true;
+}
+
+/*
+ * umount2 does not mean what a path without a name at its end leads to (".", "..", a magic link),
+ * but what has been mounted on that since (LOOKUP_MOUNTPOINT, fs/namei.c).  Gives the target the
+ * name that the kernel has for it and what the name means now; leaves it alone where the two do
+ * not belong together.
+ */
+void resolve_down(const struct worker *worker, struct target *target)
+{
+    char number[16];
+    char point[PATH_MAX];
+    char dir[PATH_MAX];
+    cleanup_fd int parent = -1;
+    const char *name;
+    struct statx top;
+    size_t before;
+    size_t len;
+    ssize_t n;
+
+    snprintf(number, sizeof(number), "%d", target->fd);
+    n = readlinkat(worker->self_fds, number, point, sizeof(point));
+    if (n <= 0 || (size_t)n >= sizeof(point) || *point != '/')
+        return;
+    point[n] = 0;
+    name = last_name(point, &before, &len);
+    if (!name)
+        return;
+    memcpy(dir, point, before);
+    dir[before] = 0;
+    parent = open_path(AT_FDCWD, dir, O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+    if (parent < 0 || stat_at(parent, name, &top) < 0)
+        return;
+    if (top.stx_mnt_id == target->stx.stx_mnt_id
+            ? top.stx_ino != target->stx.stx_ino
+            : !is_stacked_on(top.stx_mnt_id, target->stx.stx_mnt_id, point))
+        return;
+    close_fd(&target->fd);
+    target->fd = -1;
+    target->parent = take_fd(&parent);
+    memcpy(target->name, name, len + 1);
+    target->stx = top;
 }

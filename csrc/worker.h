@@ -192,6 +192,7 @@ struct target {
     }
 int resolve(struct caller *caller, int base, const char *path, bool follow, unsigned int want,
             struct target *target);
+void resolve_down(const struct worker *worker, struct target *target);
 int stat_at(int fd, const char *name, struct statx *stx);
 void target_close(struct target *target);
 
@@ -203,7 +204,6 @@ void facts_covered(const struct worker *worker, const struct target *target,
 int facts_parent(uint64_t mnt_id, uint64_t *parent);
 int facts_mount_point(uint64_t mnt_id, char out[PATH_MAX]);
 int facts_attributes(uint64_t mnt_id, uint64_t *attributes);
-int facts_topmost(const struct worker *worker, struct target *target);
 int facts_held(struct session *session, const struct target *target, uint64_t cleared,
                bool recursive, uint32_t *held);
 int facts_prepare(const struct worker *worker);

@@ -150,11 +150,15 @@ class Keeper:
     def run(self) -> None:
         """Serve until there is nothing left to keep."""
         while not self.done:
-            if self.ring is not None and not self.ring.sleep():
+            # What came meanwhile will not wake us: after it the ring has to be asked again, and
+            # whoever else waits has a turn in between.
+            pending = self.ring is not None and not self.ring.sleep()
+            if pending:
                 self._drain()
-            ready = self.selector.select(self.linger)
+            ready = self.selector.select(0 if pending else self.linger)
             if not ready:
-                self._lingered()
+                if not pending:
+                    self._lingered()
                 continue
             # One at a time: what it does can make the others void.
             key, _ = ready[0]

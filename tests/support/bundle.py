@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
@@ -180,6 +181,8 @@ class Runtime:
     """Its `--root`."""
     flags: list[str] = field(default_factory=list)
     """More global flags."""
+    env: dict[str, str] = field(default_factory=dict)
+    """More of the environment."""
 
     def argv(self, *words: str) -> list[str]:
         """Return the whole command line."""
@@ -195,7 +198,13 @@ class Runtime:
         """
         with TemporaryFile() as stdin, TemporaryFile() as out, TemporaryFile() as err:
             status = subprocess.run(
-                self.argv(*words), stdin=stdin, stdout=out, stderr=err, timeout=timeout, check=False
+                self.argv(*words),
+                stdin=stdin,
+                stdout=out,
+                stderr=err,
+                timeout=timeout,
+                check=False,
+                env=os.environ | self.env,
             ).returncode
             texts = []
             for file in (out, err):

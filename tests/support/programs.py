@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SOURCES = Path(__file__).parent
 GCC = ["gcc", "-std=gnu11", "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
 
 
-def compile_programs(out: Path) -> dict[str, Path]:
-    """Build every program into `out` for x86-64 and, with `32` after its name, for i386.
+def compile_programs(out: Path, names: Iterable[str] = ("mnt", "race")) -> dict[str, Path]:
+    """Build the programs into `out` for x86-64 and, with `32` after its name, for i386.
 
     Returns name -> file.  A missing multilib is an error of gcc's, never a silent skip.
     """
     made = {}
-    for name in ("mnt", "race"):
+    for name in names:
         for suffix, flags in (("", []), ("32", ["-m32"])):
             target = out / f"{name}{suffix}"
             subprocess.run(

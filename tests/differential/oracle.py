@@ -1,0 +1,227 @@
+"""What the rules say, told by the mount table of a container without them.
+
+Written from ARCHITECTURE.md ("The rules") and mount(2), and on purpose not from the program:
+storage and places are found by the paths of mountinfo where the program goes by inodes.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from tests.differential.table import Base, Mount, Table, below
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC = 32, 4096, 8192, 16384
+MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
+MS_MGC_VAL, MS_MGC_MSK = 0xC0ED0000, 0xFFFF0000
+HELD = {"ro": MS_RDONLY, "nosuid": MS_NOSUID, "nodev": MS_NODEV, "noexec": MS_NOEXEC}
+UNKNOWN_UMOUNT = 0xFFFFFFF0
+MS_NOUSER = 0xFFFFFFFF80000000
+"""An int in the kernel, with all the bits above it."""
+LONGEST = 4095
+SCRATCH = "/mnt"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a rule answers."""
+
+    error: str
+    reason: str
+
+
+LOOSEN = Refusal("EPERM", "refused:no-loosening")
+UNCOVER = Refusal("EPERM", "refused:no-uncovering")
+KERNEL_FS_BUSY = Refusal("EBUSY", "refused:kernel-fs-busy")
+NEW_KERNEL_FS = Refusal("EPERM", "refused:new-kernel-fs")
+ELSEWHERE = Refusal("EINVAL", "")
+"""A mount of another namespace.
+
+The kernel says EINVAL to nearly all, and a rule may have said no before, by the storage.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a path stands for."""
+
+    mount: Mount
+    is_root: bool
+    path: str
+    """In the storage of the mount."""
+
+
+def _place(table: Table, word: str) -> Place | None:
+    """Decode what the program says of a path; None where the mount is in no table of ours."""
+    _, ident, is_root, text = word.split(":", 3)
+    mount = table.mounts.get(int(ident))
+    if mount is None:
+        return None
+    inside = below(unquote(text), unquote(mount.point))
+    path = mount.root.rstrip("/") + inside if inside is not None else mount.root
+    return Place(mount, is_root == "1", path)
+
+
+def _leads_somewhere(word: str) -> bool:
+    return word.startswith("0:")
+
+
+def _is_readable(word: str) -> bool:
+    """Say whether the kernel gets the string; of options it takes what is there."""
+    return word == "-" or (word[0] in "=>" and len(unquote(word[1:])) <= LONGEST)
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The rules of one container, by its initial mount table."""
+
+    base: Base
+    masked: Collection[str]
+    readonly: Collection[str]
+    width: int
+    """Bits of a word in the calling program."""
+
+    @cached_property
+    def grants(self) -> Base:
+        """The mounts of the runtime: all but the one that the test has made."""
+        mounts = self.base.table.mounts.values()
+        return Base(Table({one.ident: one for one in mounts if one.point != SCRATCH}))
+
+    @cached_property
+    def covers(self) -> list[Mount]:
+        """The mounts that hide something."""
+        found = []
+        for mount in self.grants.table.mounts.values():
+            parent = self.grants.table.mounts.get(mount.parent)
+            if parent is None:
+                continue
+            if (
+                mount.point in self.masked
+                or mount.point in self.readonly
+                or ("ro" in self._held(mount) and "ro" not in self._held(parent))
+            ):
+                found.append(mount)
+        return found
+
+    @staticmethod
+    def _held(mount: Mount) -> frozenset[str]:
+        held = mount.options & frozenset(HELD)
+        return held | {"ro"} if "ro" in mount.super_options else held
+
+    def _is_masked(self, kind: str) -> bool:
+        """Say whether the container's file system of that type has covers."""
+        return any(
+            self.grants.table.mounts[mount.parent].fstype == kind
+            for mount in self.covers
+            if mount.point in self.masked or mount.point in self.readonly
+        )
+
+    def judge(self, words: list[str], facts: list[str], table: Table) -> Refusal | None:
+        """Return the refusal that the call must meet, or None: it is the kernel's to answer.
+
+        `words` is the call, `facts` what the program without protection says: 1 where the caller
+        has CAP_SYS_ADMIN, what the target stands for, and the source of a mount.
+        """
+        if facts[0] != "1" or not _leads_somewhere(facts[1]):
+            return None
+        target = _place(table, facts[1])
+        if words[0] in {"umount2", "umount", "expire"}:
+            if words[0] != "umount" and int(words[2], 16) & UNKNOWN_UMOUNT:
+                return None
+            return self._removal(target, table)
+        _, source, _, kind, flags, data = words
+        if not (_is_readable(source) and _is_readable(kind)) or data[0] == "*":
+            return None
+        refusal = self._mount(int(flags, 16) & ((1 << self.width) - 1), kind, target, table,
+                              "" if source in {"=", ">"} else facts[2])  # fmt: skip
+        return refusal or (ELSEWHERE if target is None else None)
+
+    def _mount(
+        self, flags: int, kind: str, target: Place | None, table: Table, source: str
+    ) -> Refusal | None:
+        if flags & MS_MGC_MSK == MS_MGC_VAL:
+            flags &= 0xFFFF
+        if flags & MS_NOUSER:
+            return None
+        if flags & MS_REMOUNT:
+            return self._remount(flags, target)
+        if flags & MS_BIND:
+            known = _leads_somewhere(source)
+            return self._bind(flags, _place(table, source)) if known else None
+        if flags & (MS_UNBINDABLE | MS_PRIVATE | MS_SLAVE | MS_SHARED):
+            return self._propagation(flags, target)
+        if flags & MS_MOVE:
+            known = _leads_somewhere(source)
+            return self._removal(_place(table, source), table) if known else None
+        masked = kind[1:] in {"proc", "sysfs"} and self._is_masked(kind[1:])
+        return NEW_KERNEL_FS if masked else None
+
+    def _remount(self, flags: int, target: Place | None) -> Refusal | None:
+        if target is None:
+            return ELSEWHERE
+        near = self.grants.nearest(target.mount.device, target.mount.root)
+        if near is None:
+            return None
+        held = frozenset.intersection(*map(self._held, near[0]))
+        return LOOSEN if any(not flags & HELD[word] for word in held) else None
+
+    def _same_storage(self, one: Mount, other: Mount) -> bool:
+        return (one.device, one.root) == (other.device, other.root)
+
+    def _in_place(self, mount: Mount, cover: Mount, table: Table) -> bool:
+        """Say whether `mount` lies in this table where `cover` lies in the initial one."""
+        if not self._same_storage(mount, cover):
+            return False
+        here, there = table.location(mount), self.grants.table.location(cover)
+        if here is None or there is None:
+            return here is None and mount.ident == cover.ident
+        return (here[0].device, here[1]) == (there[0].device, there[1])
+
+    def _removal(self, place: Place | None, table: Table) -> Refusal | None:
+        if place is None:
+            return ELSEWHERE
+        if not place.is_root:
+            return None
+        for mount in self.grants.table.mounts.values():
+            if (
+                mount.fstype in {"proc", "sysfs"}
+                and mount.root == "/"
+                and mount.point in {"/proc", "/sys"}
+                and self._in_place(place.mount, mount, table)
+            ):
+                return KERNEL_FS_BUSY
+        if any(self._in_place(place.mount, cover, table) for cover in self.covers):
+            return UNCOVER
+        return None
+
+    def _bind(self, flags: int, origin: Place | None) -> Refusal | None:
+        if origin is None:
+            return ELSEWHERE
+        if flags & MS_REC:
+            return None
+        for cover in self.covers:
+            there = self.grants.table.location(cover)
+            if (
+                there
+                and there[0].device == origin.mount.device
+                and below(posixpath.dirname(there[1]), origin.path) is not None
+            ):
+                return UNCOVER
+        return None
+
+    def _propagation(self, flags: int, target: Place | None) -> Refusal | None:
+        if target is None:
+            return ELSEWHERE
+        if not flags & MS_UNBINDABLE:
+            return None
+        hits = target.is_root and any(
+            self._same_storage(target.mount, cover) for cover in self.covers
+        )
+        return UNCOVER if hits or (flags & MS_REC and self.covers) else None

@@ -1,0 +1,464 @@
+"""The two containers of a comparison, and the program in each that makes the calls.
+
+The one is eci-runtime's.  The other is plain runc's, with a user namespace of the same id range
+and the same mounts: there the kernel alone answers.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import quote
+
+from tests.differential.oracle import ELSEWHERE, Oracle, Refusal
+from tests.differential.table import Base, Describer, Table
+from tests.support.bundle import MASKED, READONLY, Runtime, bind, make_spec, write_bundle
+from tests.support.programs import compile_programs
+from tests.support.rootfs import build_root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tests.support.bundle import Spec
+    from tests.support.place import Place
+
+ECI_RUNTIME = Path(__file__).parents[2] / "eci_supervisor/bin/eci-runtime"
+PRIVILEGED = "privileged"
+SYS_ADMIN = "sys_admin"
+KINDS = (PRIVILEGED, SYS_ADMIN)
+PROGRAMS = ("sequence", "sequence32")
+PATIENCE = 2.0
+"""Seconds until an answer or a trace line counts as lost."""
+
+FAMILY = frozenset(("mount", "umount2", "umount", "expire"))
+"""The calls that are trapped."""
+ASK, EXEC = 1, 2
+
+
+def expand(word: str) -> str:
+    """Write out what is repeated in a word of a script: `{4000:a}`."""
+    return re.sub(r"\{(\d+):([^}]*)\}", lambda found: found[2] * int(found[1]), word)
+
+
+def encode(line: str) -> str:
+    """Turn a line of a script into what the program reads; spaces in texts are %20."""
+    return " ".join(
+        word[0] + quote(expand(word[1:]), safe="/,=.:@%!*~+-_#") if word[0] in "=>!" else word
+        for word in line.split(" ")
+    )
+
+
+# -- one container with a program in it -----------------------------------------------------
+
+
+@dataclass(slots=True)
+class Run:
+    """What became of a script."""
+
+    name: str
+    """The name that its calls go by in the trace."""
+    start: Table
+    end: Table
+    answers: list[list[str]]
+    """For each call what it returned: names of errors, or 0; two where a call makes two."""
+    refusals: dict[int, Refusal]
+    """What the rules say, by the number of the call; without protection only."""
+
+
+def _answer(word: str) -> str:
+    """Return the name of the error in the program's answer."""
+    mark, _, number = word.rpartition("-")
+    return word if not number.isdigit() or not int(number) or "-" not in word else (
+        mark + errno.errorcode.get(int(number), number)
+    )  # fmt: skip
+
+
+class Program:
+    """The program as a process in a container, fed through pipes."""
+
+    def __init__(self, runtime: Runtime, container: str, program: str) -> None:
+        self._process = subprocess.Popen(
+            runtime.argv("exec", container, f"/bin/{program}"),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._to = self._process.stdin
+        self._from = self._process.stdout
+
+    def send(self, name: str, script: Sequence[str], bits: int) -> None:
+        """Have a script run; `receive` must be the next."""
+        text = "\n".join([f"S {name} {bits:x}", *map(encode, script), "E", ""])
+        self._to.write(text.encode())
+        self._to.flush()
+
+    def receive(
+        self,
+        name: str,
+        script: Sequence[str],
+        judge: Callable[[Table, int, list[str], Table], Refusal | None] | None = None,
+    ) -> Run:
+        """Return what became of the script; `judge` says which calls are not to be made."""
+        tables: list[list[str]] = []
+        answers: list[list[str]] = [[] for _ in script]
+        refusals: dict[int, Refusal] = {}
+        start: Table | None = None
+        table: Table | None = None
+        asked = 0
+        for raw in self._from:
+            line = raw.decode("utf-8", "surrogateescape").rstrip("\n")
+            kind, _, rest = line.partition(" ")
+            if kind == "N":
+                tables.append([])
+                table = None
+            elif kind == "M":
+                tables[-1].append(rest)
+            elif kind == "F":
+                assert judge is not None
+                start = start or Table.read(tables[0])
+                table = table or Table.read(tables[-1])
+                while answers[asked] or script[asked].split(" ")[1] not in FAMILY:
+                    asked += 1
+                refusal = judge(start, asked, rest.split(" "), table)
+                if refusal:
+                    refusals[asked] = refusal
+                self._to.write(b"s" if refusal and refusal.reason else b"g")
+                self._to.flush()
+            elif kind == "R":
+                number, _, word = rest.partition(" ")
+                answers[int(number)].append(_answer(word))
+            elif kind == "D":
+                assert rest == "0", f"the program's child ended with {rest}: {script}"
+                return Run(name, start or Table.read(tables[0]), Table.read(tables[-1]),
+                           answers, refusals)  # fmt: skip
+            else:
+                break
+        raise AssertionError(f"the program says {raw!r} to {list(script)}")
+
+    def close(self) -> None:
+        """End it."""
+        self._to.close()
+        self._from.close()
+        self._process.wait(PATIENCE)
+
+
+@dataclass
+class Container:
+    """A running container."""
+
+    runtime: Runtime
+    name: str
+    programs: dict[str, Program] = field(default_factory=dict)
+
+    def program(self, name: str) -> Program:
+        """Return the running program of that name."""
+        if name not in self.programs:
+            self.programs[name] = Program(self.runtime, self.name, name)
+        return self.programs[name]
+
+    def pid(self) -> int:
+        """Return the host's number of its first process."""
+        return int(json.loads(self.runtime.call("state", self.name).stdout)["pid"])
+
+    def close(self) -> None:
+        """Remove it."""
+        for program in self.programs.values():
+            program.close()
+        self.runtime.call("delete", "--force", self.name)
+
+
+# -- the trace --------------------------------------------------------------------------------
+
+TRACE_LINE = re.compile(r"\S+ \S+\[\d+\] (\S+): (.*) = (\?|0|-1 \S+) <([^>]+)> \d+us")
+
+
+class Trace:
+    """The trace of a container, by the names of the calling threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._rest = b""
+        self._lines: dict[str, list[tuple[str, str]]] = {}
+
+    def _read(self) -> None:
+        if self._file is None:
+            if not self._path.exists():
+                return
+            self._file = self._path.open("rb")
+        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
+        for line in lines:
+            found = TRACE_LINE.fullmatch(line.decode())
+            assert found, line
+            result = found[3].removeprefix("-1 ")
+            self._lines.setdefault(found[1], []).append((result, found[4]))
+
+    def take(self, name: str, count: int) -> list[tuple[str, str]]:
+        """Return result and reason of all the calls of that name, when there are `count`."""
+        deadline = time.monotonic() + PATIENCE
+        while len(self._lines.get(name, [])) < count and time.monotonic() < deadline:
+            self._read()
+            if len(self._lines.get(name, [])) < count:
+                time.sleep(0.001)
+        return self._lines.pop(name, [])
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+# -- the pair ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Calls, and who makes them where."""
+
+    kind: str
+    program: str
+    lines: tuple[str, ...]
+    over_proc: bool = False
+    """The program is started once more over /proc/self/root."""
+
+    def __str__(self) -> str:
+        """As it is written in test_found.py."""
+        lines = "".join(f"        {line!r},\n" for line in self.lines)
+        over = ", over_proc=True" if self.over_proc else ""
+        return f"Script({self.kind!r}, {self.program!r}, (\n{lines}    ){over})"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What came of a script on both sides."""
+
+    differences: list[str]
+    done: int
+    """Calls that were successful."""
+    refused: int
+    """Calls that a rule refused."""
+
+
+class Pair:
+    """A container under eci-runtime and one without, of one kind."""
+
+    def __init__(self, sides: Sides, kind: str) -> None:
+        place = sides.place
+        self._kind = kind
+        number = sides.next_number()
+        trace = place.root / f"trace{number}"
+        self._trace = Trace(trace)
+        self.protected = sides.start(
+            Runtime(str(ECI_RUNTIME), place.directory("rt"), env={"ECI_TRACE": str(trace)}),
+            f"d{number}", kind, 0,
+        )  # fmt: skip
+        try:
+            base = self._base_of(self.protected)
+            self.bare = sides.start(
+                Runtime("runc", place.directory("rt")), f"k{number}", kind, base
+            )
+        except BaseException:
+            self.protected.close()
+            raise
+        self._count = 0
+
+    @staticmethod
+    def _base_of(container: Container) -> int:
+        inside, outside, size = Path(f"/proc/{container.pid()}/uid_map").read_text().split()
+        assert (inside, size) == ("0", "65536")
+        return int(outside)
+
+    def run(self, script: Script) -> Comparison:
+        """Run the script on both sides."""
+        self._count += 1
+        name = f"{self._count:x}"
+        bits = EXEC if script.over_proc else 0
+        masked, readonly = ((), ()) if self._kind == PRIVILEGED else (MASKED, READONLY)
+        small = script.program.endswith("32")
+        oracles: list[Oracle] = []
+
+        def judge(start: Table, number: int, facts: list[str], table: Table) -> Refusal | None:
+            line = script.lines[number]
+            if line.startswith("u"):
+                return None
+            if not oracles:
+                oracles.append(Oracle(Base(start), masked, readonly, 32 if small else 64))
+            return oracles[0].judge(expand(line).split(" ")[1:], facts, table)
+
+        protected = self.protected.program(script.program)
+        control = self.bare.program(script.program)
+        protected.send(name, script.lines, bits)
+        control.send(name, script.lines, bits | ASK)
+        bare = control.receive(name, script.lines, judge)
+        ours = protected.receive(name, script.lines)
+        assert Base(bare.start).layout == Base(ours.start).layout, "the two have other mounts"
+        found = []
+        # Only i386 has umount(2) without flags.
+        family = FAMILY if small else FAMILY - {"umount"}
+        for number, line in enumerate(script.lines):
+            found += [
+                f"{number} {line}: {text}"
+                for text in self._differ(bare, ours, number, line, family)
+            ]
+        return Comparison(
+            found + _tables(bare, ours),
+            done=sum(answer.count("0") for answer in ours.answers),
+            refused=sum(one is not ELSEWHERE for one in bare.refusals.values()),
+        )
+
+    def _differ(
+        self, bare: Run, ours: Run, number: int, line: str, family: frozenset[str]
+    ) -> Iterator[str]:
+        answer, expected = ours.answers[number], bare.answers[number]
+        refusal = bare.refusals.get(number)
+        if refusal is ELSEWHERE:
+            if set(answer) <= {"EPERM", "EBUSY"}:
+                expected = answer
+        elif refusal:
+            expected = [refusal.error] * len(answer)
+        if answer != expected:
+            rule = f" <{refusal.reason}>" if refusal else ""
+            yield f"{answer}, expected {expected}{rule}"
+        if line.split(" ")[1] not in family or answer[0].startswith("U"):
+            return
+        traced = self._trace.take(f"{ours.name}.{number}", len(answer))
+        if len(traced) != len(answer):
+            yield f"the trace has {traced}"
+        for seen, (result, reason) in zip(answer, traced, strict=False):
+            if result not in {"?", seen}:
+                yield f"the trace has {result}, the caller {seen}"
+            if not _is_due(reason, refusal):
+                yield f"<{reason}>, expected {refusal.reason if refusal else 'no refusal'}"
+
+    def close(self) -> None:
+        """Remove both."""
+        self._trace.close()
+        self.protected.close()
+        self.bare.close()
+
+
+def _is_due(reason: str, refusal: Refusal | None) -> bool:
+    """Say whether the reason of the trace is what the rules say."""
+    if refusal is ELSEWHERE:
+        return True
+    return reason == refusal.reason if refusal else not reason.startswith("refused:")
+
+
+def _tables(bare: Run, ours: Run) -> list[str]:
+    """Compare what is mounted at the end."""
+    kernels, mine = (Describer(Base(run.start)).describe(run.end) for run in (bare, ours))
+    if kernels == mine:
+        return []
+    return [f"- {line}" for line in kernels if line not in mine] + [
+        f"+ {line}" for line in mine if line not in kernels
+    ] or ["the mount tables have another order"]
+
+
+class Sides:
+    """Pairs of containers, started when they are needed."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._numbers = 0
+        self._pairs: dict[str, Pair] = {}
+        self._programs = compile_programs(place.directory("c"), ("sequence",))
+
+    def next_number(self) -> int:
+        """Return a number that no container has."""
+        self._numbers += 1
+        return self._numbers
+
+    def pair(self, kind: str) -> Pair:
+        """Return the running containers of that kind."""
+        if kind not in self._pairs:
+            self._pairs[kind] = Pair(self, kind)
+        return self._pairs[kind]
+
+    def run(self, script: Script) -> Comparison:
+        """Run the script on both sides."""
+        try:
+            return self.pair(script.kind).run(script)
+        except BaseException:
+            self.renew(script.kind)
+            raise
+
+    def renew(self, kind: str) -> None:
+        """Take new containers for the next script."""
+        pair = self._pairs.pop(kind, None)
+        if pair:
+            pair.close()
+
+    def close(self) -> None:
+        """Remove all."""
+        for kind in KINDS:
+            self.renew(kind)
+
+    def start(self, runtime: Runtime, name: str, kind: str, base: int) -> Container:
+        """Start a container whose user namespace runc makes if `base` is given."""
+        place = self.place
+        root = build_root(place.directory("b") / "root", self._programs.values())
+        read_only, writable, inner, flagged = (place.directory("v") for _ in range(4))
+        for path in (read_only / "sub", writable / "in", writable / "sub", flagged / "sub"):
+            path.mkdir()
+        for path in (read_only, writable, inner, flagged):
+            (path / "file").touch()
+        if base:
+            for top in (root, read_only, writable, inner, flagged):
+                _shift(top, base)
+        spec = make_spec(
+            ["sleep", "1000000"],
+            cgroup=f"/{place.cgroup}/{name}",
+            privileged=kind == PRIVILEGED,
+            cap_add=["CAP_SYS_ADMIN"],
+            mounts=[
+                bind(read_only, "/vol", "ro"),
+                bind(writable, "/w"),
+                bind(inner, "/w/in", "ro"),
+                bind(flagged, "/n", "nosuid", "nodev", "noexec"),
+            ],
+        )
+        spec["linux"]["namespaces"].append({"type": "cgroup"})
+        if base:
+            _add_user_namespace(spec, base)
+        bundle = write_bundle(place.directory("bundle"), spec, root)
+        container = Container(runtime, name)
+        try:
+            runtime.call("create", "--bundle", str(bundle), name)
+            runtime.call("start", name)
+        except BaseException:
+            runtime.call("delete", "--force", name, check=False)
+            raise
+        return container
+
+
+def _add_user_namespace(spec: Spec, base: int) -> None:
+    ids = [{"containerID": 0, "hostID": base, "size": 65536}]
+    spec["linux"]["namespaces"].append({"type": "user"})
+    spec["linux"] |= {"uidMappings": ids, "gidMappings": ids}
+
+
+def _shift(top: Path, base: int) -> None:
+    """Give the tree to the ids of a user namespace."""
+    for directory, names, files in os.walk(top):
+        for path in (directory, *(f"{directory}/{name}" for name in names + files)):
+            owner = os.lstat(path)
+            if owner.st_uid < base:
+                os.lchown(path, owner.st_uid + base, owner.st_gid + base)
+
+
+@contextmanager
+def sides_in(place: Place) -> Iterator[Sides]:
+    """Yield sides that are removed at the end."""
+    sides = Sides(place)
+    try:
+        yield sides
+    finally:
+        sides.close()

@@ -1,0 +1,35 @@
+"""Random calls get the kernel's answers, but where a rule says no.
+
+`python -m tests.differential --calls 500000` goes on for longer.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.differential.search import search
+
+if TYPE_CHECKING:
+    from tests.differential.sides import Sides
+
+pytestmark = [pytest.mark.root, pytest.mark.engine, pytest.mark.slow]
+
+CALLS = 20_000
+
+
+# What takes so long is to find the shortest script when there is a difference.
+@pytest.mark.timeout(900)
+def test_random_calls_are_answered_as_by_the_kernel(
+    sides: Sides, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed = secrets.randbits(32)
+    with capsys.disabled():
+        print(f" seed {seed} ", end="", flush=True)  # noqa: T201
+    count = search(sides, seed, CALLS)
+    assert count.calls >= CALLS
+    # Were everything an error, or nothing refused, the comparison would show little.
+    assert count.done > CALLS / 20
+    assert count.refused > CALLS / 200
