@@ -315,7 +315,8 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
     if (verdict->error)
         r = -verdict->error;
     else if (call.op == ECI_OP_NEW)
-        r = perform_new(session, caller, args, session->notif.data.args[3], call.fs, target.fd);
+        r = perform_new(session, caller, args, session->notif.data.args[3], call.fs, target.fd,
+                        verdict);
     else if (call.op == ECI_OP_REMOUNT)
         r = perform_remount(session, target.fd, session->notif.data.args[3], args);
     else
@@ -459,7 +460,7 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
  * take.  The caller gets a directory opened on the mount, and the worker keeps the other, because
  * the detached mount lives as long as that: until move_mount, or until many more have been made.
  */
-static int do_fsmount(struct session *session, struct caller *caller)
+static int do_fsmount(struct session *session, struct caller *caller, struct eci_verdict *verdict)
 {
     const uint64_t *args = (const uint64_t *)session->notif.data.args;
     cleanup_fd int context = caller_file(caller, (int)args[0]);
@@ -469,7 +470,8 @@ static int do_fsmount(struct session *session, struct caller *caller)
 
     if (context < 0)
         return -EBADF;
-    made = kernfs_fsmount(session, caller, context, (unsigned int)args[1], (unsigned int)args[2]);
+    made = kernfs_fsmount(session, caller, context, (unsigned int)args[1], (unsigned int)args[2],
+                          verdict);
     if (made < 0)
         return made;
     r = stat_at(made, "", &stx);
@@ -498,7 +500,7 @@ int call_perform(struct session *session, struct caller *caller, enum family fam
     case FAMILY_MOUNT_SETATTR:
         return do_mount_setattr(session, caller, verdict);
     case FAMILY_FSMOUNT:
-        return do_fsmount(session, caller);
+        return do_fsmount(session, caller, verdict);
     default:
         return -ENOSYS;
     }

@@ -382,11 +382,25 @@ static int open_parent(char *point, const char **name)
     return fd < 0 ? -errno : fd;
 }
 
+/* Can a host-protected path be seen through this mount, now or when the host mounts something? */
+static bool is_exposed(const struct eci_policy *policy, const char *point)
+{
+    struct mount_buffer buffer;
+    struct statx stx;
+
+    if (stat_at(AT_FDCWD, point, &stx) < 0 ||
+        stat_mount(stx.stx_mnt_id, STATMOUNT_MNT_BASIC, &buffer) < 0)
+        return true;
+    return buffer.mount.mnt_master ||
+           (eci_policy_inode(policy, stx.stx_dev_major, stx.stx_dev_minor, stx.stx_ino) &
+            (ECI_INODE_PROTECTED | ECI_INODE_ABOVE));
+}
+
 /*
  * Completes the table before the first call is decided, in the container's mount namespace:
  * the inodes under the mounts that have to stay where they are.
  */
-int facts_prepare(const struct worker *worker)
+int facts_prepare(struct worker *worker)
 {
     struct eci_policy *policy = worker->policy;
     struct eci_grant *grants = (struct eci_grant *)eci_policy_grants(policy);
@@ -400,6 +414,7 @@ int facts_prepare(const struct worker *worker)
         struct statx stx;
         int r;
 
+        worker->exposed = worker->exposed || is_exposed(policy, point);
         if (!grant->hides && !eci_grant_is_kernel_fs(grant))
             continue;
         r = stat_at(AT_FDCWD, point, &stx);

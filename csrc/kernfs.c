@@ -341,7 +341,7 @@ static int finish(const struct worker *worker, enum kernfs kind)
     if (r == 0) {
         /* Its own flags are the caller's to change: they come on after the locking. */
         cleanup_fd int fs = open(BUILD, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        struct statx stx;
+        struct statx stx = {0};
 
         r = fs < 0 ? -errno : stat_at(fs, "", &stx);
         if (r == 0)
@@ -456,20 +456,31 @@ static bool is_shared(int mount)
  * has been mounted.  Returns the detached mount, covered where it has to be.
  */
 int kernfs_fsmount(struct session *session, struct caller *caller, int context, unsigned int flags,
-                   unsigned int attributes)
+                   unsigned int attributes, struct eci_verdict *verdict)
 {
     const struct worker *worker = session->worker;
     cleanup_fd int made = -1;
-    int r;
+    struct statfs fs;
 
-    caller_resume(session, caller);
-    session->away = true;
-    r = enter(worker->build);
-    if (r < 0)
-        return r;
+    if (worker->build >= 0) {
+        int r;
+
+        caller_resume(session, caller);
+        session->away = true;
+        r = enter(worker->build);
+        if (r < 0)
+            return r;
+    }
     made = (int)syscall(SYS_fsmount, context, flags | FSMOUNT_CLOEXEC, attributes);
-    if (made < 0)
+    if (made < 0 || fstatfs(made, &fs) < 0)
         return -errno;
+    /* Its layers have been given to fsconfig(2), which nobody has seen. */
+    if (worker->exposed && fs.f_type == OVERLAYFS_SUPER_MAGIC) {
+        *verdict = (struct eci_verdict){.error = EPERM, .reason = ECI_REASON_PROTECTED};
+        return -EPERM;
+    }
+    if (worker->build < 0)
+        return take_fd(&made);
     if (kind_of(made) == KERNFS_NONE && !is_shared(made))
         return take_fd(&made);
     if (syscall(SYS_move_mount, made, "", AT_FDCWD, BUILD, MOVE_MOUNT_F_EMPTY_PATH) < 0)
@@ -688,7 +699,7 @@ static int write_sysctl(const char *record, char *failed, size_t size)
 /*
  * What has to be done when the runtime has mounted everything and has not yet gone into the
  * container's root: sysctls, as they may become read-only, and the first procfs and sysfs.  On
- * failure `failed` says what it was about.  Leaves the thread in `build`.
+ * failure `failed` says what it was about.
  */
 int kernfs_begin(struct worker *worker, char *failed, size_t size)
 {
@@ -711,7 +722,5 @@ int kernfs_begin(struct worker *worker, char *failed, size_t size)
         snprintf(failed, size, "the flags of %s", path);
         r = exchange_at(worker, rootfs, path, KERNFS_NONE);
     }
-    if (r < 0)
-        return r;
-    return enter(worker->build);
+    return r;
 }

@@ -202,7 +202,8 @@ static void handle(struct session *session)
         session->notif.data.args[1] = 0; /* umount(2) of i386 has no flags */
 
     r = caller_settle(session, caller, &verdict.reason);
-    if (r == 0 && family == FAMILY_FSMOUNT && session->worker->build < 0) {
+    if (r == 0 && family == FAMILY_FSMOUNT && session->worker->build < 0 &&
+        !session->worker->exposed) {
         /* Nothing is covered, so no file system that comes of it needs a look. */
         verdict.reason = ECI_REASON_NOTHING_COVERED;
         r = 1;

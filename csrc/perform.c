@@ -87,14 +87,64 @@ static int fsconfig_string(int fs, const char *key, const char *value)
     return r < 0 ? -errno : 0;
 }
 
+/* An overlay in the making. */
+struct overlay {
+    int fs;
+    struct session *session;
+    struct caller *caller;
+    struct eci_verdict *verdict;
+};
+
+/*
+ * Rule 3 for a layer: it is a source of the mount.  Where a host-protected path can be seen at all,
+ * the layer is looked up once, judged, and named by its descriptor.
+ */
+static int overlay_layer(struct overlay *overlay, const char *key, const char *path)
+{
+    const struct eci_call call = {.op = ECI_OP_BIND, .flags = MS_BIND | MS_REC};
+    struct session *session = overlay->session;
+    struct target target = TARGET_INIT;
+    struct fd_name name;
+    int r;
+
+    if (!session->worker->exposed)
+        return fsconfig_string(overlay->fs, key, path);
+    r = resolve(overlay->caller, overlay->caller->cwd, path, true, WANT_OBJECT, &target);
+    if (r == 0)
+        r = facts_place(session->worker, &target, &session->source);
+    if (r == 0) {
+        eci_decide(session->worker->policy, &call, &session->source, &session->target,
+                   overlay->verdict);
+        r = -overlay->verdict->error;
+    }
+    if (r == 0)
+        r = fchdir(session->worker->self_fds) < 0
+                ? -errno
+                : fsconfig_string(overlay->fs, key, name_fd(&name, target.fd));
+    target_close(&target);
+    return r;
+}
+
+static bool is_layer(const char *key)
+{
+    static const char *const keys[] = {"lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir"};
+
+    for (unsigned int i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+        if (strcmp(key, keys[i]) == 0)
+            return true;
+    return false;
+}
+
 /* One overlay option; lower layers one by one, since a value may have 255 bytes only. */
 static int overlay_option(void *context, char *key, char *value)
 {
-    int fs = *(int *)context;
+    struct overlay *overlay = context;
     bool data_only = false;
 
+    if (value && is_layer(key) && strcmp(key, "lowerdir") != 0)
+        return overlay_layer(overlay, key, value);
     if (!value || strcmp(key, "lowerdir") != 0)
-        return fsconfig_string(fs, key, value);
+        return fsconfig_string(overlay->fs, key, value);
     for (;;) {
         char *in = value;
         char *out = value;
@@ -108,7 +158,7 @@ static int overlay_option(void *context, char *key, char *value)
         }
         last = !*in;
         *out = 0;
-        r = fsconfig_string(fs, data_only ? "datadir+" : "lowerdir+", value);
+        r = overlay_layer(overlay, data_only ? "datadir+" : "lowerdir+", value);
         if (r < 0 || last)
             return r;
         value = in + 1;
@@ -140,11 +190,14 @@ static unsigned int attributes(uint64_t flags)
 
 /*
  * An overlay whose layers are named from the working directory (Docker does so when the list
- * is long): the directory has to be the caller's, so the target cannot be named by "N".
+ * is long): the directory has to be the caller's, so the target cannot be named by "N".  Or one
+ * whose layers have to be judged.
  */
-static int overlay_from_cwd(struct caller *caller, const struct mount_args *args, uint64_t flags,
-                            int target)
+static int overlay_in_steps(struct session *session, struct caller *caller,
+                            const struct mount_args *args, uint64_t flags, int target,
+                            struct eci_verdict *verdict)
 {
+    struct overlay overlay = {.session = session, .caller = caller, .verdict = verdict};
     cleanup_fd int fs = -1;
     cleanup_fd int made = -1;
     char data[PATH_MAX];
@@ -161,7 +214,8 @@ static int overlay_from_cwd(struct caller *caller, const struct mount_args *args
             return r;
     }
     memcpy(data, args->data, sizeof(data));
-    r = for_each_option(data, true, overlay_option, &fs);
+    overlay.fs = fs;
+    r = for_each_option(data, true, overlay_option, &overlay);
     if (r < 0)
         return r;
     if (flags & MS_RDONLY) {
@@ -178,16 +232,6 @@ static int overlay_from_cwd(struct caller *caller, const struct mount_args *args
                 MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
         return -errno;
     return 0;
-}
-
-static bool is_layer(const char *key)
-{
-    static const char *const keys[] = {"lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir"};
-
-    for (unsigned int i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
-        if (strcmp(key, keys[i]) == 0)
-            return true;
-    return false;
 }
 
 static int note_relative(void *context, char *key, char *value)
@@ -367,7 +411,7 @@ static enum kernfs kernfs_of(uint32_t fs)
  * caller; what procfs, sysfs, mqueue and cgroup show is that of the caller's other namespaces.
  */
 int perform_new(struct session *session, struct caller *caller, const struct mount_args *args,
-                uint64_t flags, uint32_t fs, int target)
+                uint64_t flags, uint32_t fs, int target, struct eci_verdict *verdict)
 {
     static const struct {
         const char *type;
@@ -392,8 +436,9 @@ int perform_new(struct session *session, struct caller *caller, const struct mou
                 return r;
         }
     }
-    if (args->has_type && strcmp(args->type, "overlay") == 0 && layers_from_cwd(args))
-        return overlay_from_cwd(caller, args, flags, target);
+    if (args->has_type && strcmp(args->type, "overlay") == 0 && args->has_data &&
+        (session->worker->exposed || layers_from_cwd(args)))
+        return overlay_in_steps(session, caller, args, flags, target, verdict);
     if (fs == ECI_FS_PROC) {
         r = rewrite_proc(&options, args);
         data = options.out;

@@ -224,6 +224,7 @@ static void on_nudge(int signal_number)
 static int set_up(struct worker *worker, char **argv, char *about, size_t about_size)
 {
     struct sigaction nudge = {.sa_handler = on_nudge};
+    struct session self = {.worker = worker};
     size_t size = 0;
     int r;
 
@@ -239,7 +240,10 @@ static int set_up(struct worker *worker, char **argv, char *about, size_t about_
         return -EINVAL;
     worker->ring_event = atoi(argv[4]);
     r = worker_enter(worker, atoi(argv[5]));
-    return r < 0 ? r : kernfs_begin(worker, about, about_size);
+    if (r == 0)
+        r = kernfs_begin(worker, about, about_size);
+    /* The supervisor reads our mount table, which no chroot(2) in the container changes. */
+    return r < 0 ? r : session_enter(&self);
 }
 
 int main(int argc, char **argv)

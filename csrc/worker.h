@@ -67,7 +67,8 @@ struct worker {
     size_t cover_size;
     uint32_t masks_major; /* super block of the masks */
     uint32_t masks_minor;
-    int build; /* mount namespaces of kernfs.c; -1 where nothing is covered */
+    bool exposed; /* an initial mount shows a host-protected path, or might some day */
+    int build;    /* mount namespaces of kernfs.c; -1 where nothing is covered */
     int locked;
     uint64_t kernfs_flags[2]; /* MOUNT_ATTR_* that a new procfs or sysfs has to have */
     /*
@@ -206,7 +207,7 @@ int facts_mount_point(uint64_t mnt_id, char out[PATH_MAX]);
 int facts_attributes(uint64_t mnt_id, uint64_t *attributes);
 int facts_held(struct session *session, const struct target *target, uint64_t cleared,
                bool recursive, uint32_t *held);
-int facts_prepare(const struct worker *worker);
+int facts_prepare(struct worker *worker);
 
 /* kernfs.c: procfs and sysfs with masks. */
 bool kernfs_covers(const struct worker *worker, enum kernfs kind);
@@ -217,11 +218,11 @@ int kernfs_mount(struct session *session, const struct caller *caller, enum kern
                  const struct mount_args *args, uint64_t flags, const char *data, int target);
 bool kernfs_has_masks_only(const struct worker *worker, struct eci_place *place);
 int kernfs_fsmount(struct session *session, struct caller *caller, int context, unsigned int flags,
-                   unsigned int attributes);
+                   unsigned int attributes, struct eci_verdict *verdict);
 
 /* perform.c: carrying out what was decided. */
 int perform_new(struct session *session, struct caller *caller, const struct mount_args *args,
-                uint64_t flags, uint32_t fs, int target);
+                uint64_t flags, uint32_t fs, int target, struct eci_verdict *verdict);
 int perform_on(struct session *session, int source, int target, uint64_t flags, const char *data,
                bool has_data);
 int perform_remount(struct session *session, int target, uint64_t flags,

@@ -73,16 +73,22 @@ def _masked(grants: Sequence[Grant], fstype: bytes, covered: Collection[bytes]) 
     )
 
 
-def compile_policy(mounts: Sequence[Mount], charge: Charge, cover: Iterable[bytes]) -> bytes:
+def compile_policy(
+    mounts: Sequence[Mount],
+    charge: Charge,
+    cover: Iterable[bytes],
+    protected: Sequence[table.InodeRule],
+) -> bytes:
     """Return the table for a container whose first process sees `mounts`.
 
-    `cover`: what its worker was given to cover.
+    `cover`: what its worker was given to cover.  `protected`: what `protected_rules` found before
+    the container ran, which could have renamed something since.
     """
     covered = {record[1:] for record in cover if record[:1] in (b"m", b"r")}
     grants = compile_grants(mounts, charge.masked_paths, charge.readonly_paths)
     return table.build(
         [_row(grant) for grant in grants],
-        protected_rules(charge.protected_paths),
+        protected,
         proc_masked=_masked(grants, b"proc", covered),
         sysfs_masked=_masked(grants, b"sysfs", covered),
         ids=(charge.base, charge.size),

@@ -23,7 +23,7 @@ from eci_supervisor.kernel import mountinfo
 from eci_supervisor.kernel.ring import Ring
 from eci_supervisor.runtime.state import COVER
 from eci_supervisor.supervisor import cgroups, view
-from eci_supervisor.supervisor.compiler import compile_policy
+from eci_supervisor.supervisor.compiler import compile_policy, protected_rules
 from eci_supervisor.supervisor.intake import Connection, IntakeError, ProcessState, check_peer
 from eci_supervisor.supervisor.orphan import fork_orphan
 from eci_supervisor.supervisor.worker import Worker, WorkerError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from eci_supervisor.kernel.ring import Event
+    from eci_supervisor.kernel.table import InodeRule
     from eci_supervisor.supervisor.charge import Charge
 
 HOOK_SOCKET = "hook.sock"
@@ -121,6 +122,7 @@ class Keeper:
         self.worker: Worker | None = None
         self.decides = False
         self.cover: tuple[bytes, ...] = ()
+        self.protected: list[InodeRule] = []
         self.ring: Ring | None = None
         self.done = False
         self.room = LOG_CHARACTERS
@@ -249,9 +251,10 @@ class Keeper:
 
     def _serve(self, worker: Worker, listener: int) -> None:
         if not self.decides:
-            pid = self.init_pid or worker.container
-            mounts = mountinfo.read(f"/proc/{pid}/mountinfo")
-            worker.decide_by(compile_policy(mounts, self.charge, self.cover))
+            # The worker's table: the container may run already, and have changed its root.
+            mounts = mountinfo.read(f"/proc/{worker.pid}/mountinfo")
+            policy = compile_policy(mounts, self.charge, self.cover, self.protected)
+            worker.decide_by(policy)
             self.decides = True
         worker.serve(listener)
 
@@ -262,6 +265,7 @@ class Keeper:
             self._kill_init()
 
     def _start_worker(self, pid: int) -> None:
+        self.protected = protected_rules(self.charge.protected_paths)
         self.ring = Ring()
         errors = self._open_log()
         try:

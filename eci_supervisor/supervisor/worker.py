@@ -56,7 +56,6 @@ class Worker:
             theirs.close()
             os.close(records)
         self._control = ours
-        self.container = pid
         self._control.settimeout(READY_SECONDS)
         self._expect_ready()
         self.pidfd = os.pidfd_open(self._process.pid)

@@ -143,6 +143,20 @@ static long new_mount(char **w)
     return fd < 0 ? fd : syscall(429, fd, "", AT_FDCWD, w[2], MOVE_MOUNT_F_EMPTY_PATH);
 }
 
+/* fsoverlay LOWERDIR DST: the same for an overlay. */
+static long new_overlay(char **w)
+{
+    long fs = syscall(430, "overlay", 0), fd;
+
+    if (fs < 0)
+        return fs;
+    if (syscall(431, fs, FSCONFIG_SET_STRING, "lowerdir", w[1], 0) < 0 ||
+        syscall(431, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return -1;
+    fd = syscall(432, fs, 0, 0);
+    return fd < 0 ? fd : syscall(429, fd, "", AT_FDCWD, w[2], MOVE_MOUNT_F_EMPTY_PATH);
+}
+
 static long write_file(const char *path)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
@@ -294,6 +308,8 @@ static long command(int n, char **w)
         return clone_with_attr(w);
     if (IS("fsmount", 2))
         return new_mount(w);
+    if (IS("fsoverlay", 2))
+        return new_overlay(w);
     if (IS("pivot_root", 2))
         return syscall(SYS_pivot_root, w[1], w[2]);
     if (IS("unshare", 1))
