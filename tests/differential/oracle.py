@@ -137,7 +137,7 @@ class Oracle:
                 return None
             return self._removal(target, table)
         _, source, _, kind, flags, data = words
-        if not (_is_readable(source) and _is_readable(kind)) or data[0] == "*":
+        if not (_is_readable(source) and _is_readable(kind)) or data[0] == "*" or data == "!":
             return None
         refusal = self._mount(int(flags, 16) & ((1 << self.width) - 1), kind, target, table,
                               "" if source in {"=", ">"} else facts[2])  # fmt: skip
