@@ -73,11 +73,6 @@ def _leads_somewhere(word: str) -> bool:
     return word.startswith("0:")
 
 
-def _is_readable(word: str) -> bool:
-    """Say whether the kernel gets the string; of options it takes what is there."""
-    return word == "-" or (word[0] in "=>" and len(unquote(word[1:])) <= LONGEST)
-
-
 @dataclass(frozen=True)
 class Oracle:
     """The rules of one container, by its initial mount table."""
@@ -123,6 +118,17 @@ class Oracle:
             if mount.point in self.masked or mount.point in self.readonly
         )
 
+    def _is_null(self, word: str) -> bool:
+        return word == "-" or (word[0] == "*" and not int(word[1:], 16) & ((1 << self.width) - 1))
+
+    def _is_string(self, word: str) -> bool:
+        """Say whether the kernel takes the word for a string or none."""
+        return self._is_null(word) or (word[0] in "=>" and len(unquote(word[1:])) <= LONGEST)
+
+    def _is_page(self, word: str) -> bool:
+        """Say whether the kernel takes the word for options: those that are readable count."""
+        return self._is_null(word) or (word[0] != "*" and word != "!")
+
     def judge(self, words: list[str], facts: list[str], table: Table) -> Refusal | None:
         """Return the refusal that the call must meet, or None: it is the kernel's to answer.
 
@@ -137,7 +143,7 @@ class Oracle:
                 return None
             return self._removal(target, table)
         _, source, _, kind, flags, data = words
-        if not (_is_readable(source) and _is_readable(kind)) or data[0] == "*":
+        if not self._is_string(source) or not self._is_string(kind) or not self._is_page(data):
             return None
         refusal = self._mount(int(flags, 16) & ((1 << self.width) - 1), kind, target, table,
                               "" if source in {"=", ">"} else facts[2])  # fmt: skip

@@ -254,7 +254,7 @@ class Pair:
         place = sides.place
         self._kind = kind
         number = sides.next_number()
-        trace = place.root / f"trace{number}"
+        trace = place.directory("trace") / "lines"
         self._trace = Trace(trace)
         self.protected = sides.start(
             Runtime(str(ECI_RUNTIME), place.directory("rt"), env={"ECI_TRACE": str(trace)}),

@@ -269,7 +269,15 @@ def is_known(script: Script) -> bool:
     A thread may look at its own /proc/self/fd, cwd and root whatever its ids and capabilities are.
     The worker may only if the caller has CAP_SYS_PTRACE, or all its capabilities are effective and
     its fsuid and fsgid are its own.
+
+    Of a mount that is moved by a path without a name at its end nobody knows what it covers: one
+    that shows the storage of /proc, /sys or a cover is taken for the initial one.
     """
+    moves = any(line[2:8] == "mount " and _is_nameless_move(line) for line in script.lines)
+    if moves and any(
+        re.search(r"[=>](sysfs|proc) |/sys|/proc|/w|/in", one) for one in script.lines
+    ):
+        return True
     plain = True
     for line in script.lines:
         if re.match(r". (fs[ug]id [^0]|caps (6|40000))", line):
@@ -277,3 +285,11 @@ def is_known(script: Script) -> bool:
         elif not plain and re.search(r"/proc/(self|thread-self|\d+)/", line):
             return True
     return False
+
+
+def _is_nameless_move(line: str) -> bool:
+    """Say whether the line moves what its path leads to by ".", ".." or a magic link."""
+    _, _, source, _, _, flags, _ = line.split(" ")
+    name = source[1:].rstrip("/").rpartition("/")[2]
+    magic = "/proc/" in source and re.fullmatch(r"\d+|cwd|root", name)
+    return bool(int(flags, 16) & 0x2000 and (name in {"", ".", ".."} or magic))
