@@ -373,6 +373,28 @@ int caller_assume(struct session *session, struct caller *caller)
     return set_caps(&caps);
 }
 
+/*
+ * A copy of the caller's own fd `number`.  To look into a set-user-ID program (fusermount3) takes
+ * CAP_SYS_PTRACE, which the worker has and the caller may lack: for this one call the worker's
+ * capabilities are full again.  The caller gains nothing that it does not hold already.
+ */
+int caller_fd(const struct session *session, const struct caller *caller, int number)
+{
+    struct caps assumed;
+    int fd;
+    int r = get_caps(0, &assumed);
+
+    if (r == 0)
+        r = set_caps(&session->worker->caps);
+    if (r < 0)
+        return r;
+    fd = (int)syscall(SYS_pidfd_getfd, caller->pidfd, number, 0);
+    r = fd < 0 ? -errno : fd;
+    if (set_caps(&assumed) < 0)
+        abort();
+    return r;
+}
+
 /* Joins namespaces of the caller that decide what a new file system shows. */
 int caller_enter_namespaces(struct caller *caller, const char *const names[])
 {

@@ -134,6 +134,16 @@ static uint32_t hits_inside(struct worker *worker, int fd, const struct statx *o
     return hits;
 }
 
+static bool has_grant_on(const struct eci_policy *policy, const struct statx *stx)
+{
+    const struct eci_grant *grants = eci_policy_grants(policy);
+
+    for (uint32_t i = 0; i < policy->n_grants; i++)
+        if (grants[i].own_major == stx->stx_dev_major && grants[i].own_minor == stx->stx_dev_minor)
+            return true;
+    return false;
+}
+
 /* The object itself, and what the policy knows of it. */
 int facts_place(struct worker *worker, const struct target *target, struct eci_place *place)
 {
@@ -150,6 +160,9 @@ int facts_place(struct worker *worker, const struct target *target, struct eci_p
     place->is_root = (stx->stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
 
     known = eci_policy_knows_device(policy, place->major, place->minor);
+    /* Which inode it is nobody tells, and something of the policy's is on the same device. */
+    if (!(stx->stx_mask & STATX_INO) && (known || has_grant_on(policy, stx)))
+        return -EACCES;
     if (!known)
         return 0;
     place->self_hits = eci_policy_inode(policy, place->major, place->minor, place->ino);

@@ -121,6 +121,7 @@ int caller_settle(struct session *session, struct caller *caller, uint32_t *reas
 int caller_stand_in(struct session *session, struct caller *caller, bool with_cwd);
 int caller_assume(struct session *session, struct caller *caller);
 void caller_leave(struct session *session, struct caller *caller);
+int caller_fd(const struct session *session, const struct caller *caller, int number);
 int read_text(int dir, const char *path, char *text, size_t size);
 int caller_enter_namespaces(struct caller *caller, const char *const names[]);
 void caller_close(struct caller *caller);
@@ -140,7 +141,7 @@ struct target {
     int fd;     /* O_PATH, what the path names; -1 where only the name was wanted */
     int parent; /* O_PATH directory that holds `name`; -1 where there is none */
     char name[NAME_MAX + 1];
-    struct statx stx; /* of the object: type, inode, unique mount id */
+    struct statx stx; /* of the object, as stat_object() has it */
 };
 #define TARGET_INIT                                                                                \
     {                                                                                              \
@@ -149,6 +150,7 @@ struct target {
 int resolve(struct caller *caller, const char *path, bool follow, unsigned int want,
             struct target *target);
 int stat_at(int fd, const char *name, struct statx *stx);
+int stat_object(int fd, const char *name, struct statx *stx);
 void target_close(struct target *target);
 
 /* facts.c: what an fd stands for. */

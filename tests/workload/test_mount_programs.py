@@ -12,6 +12,7 @@ from tests.support.workload import PRIVILEGED, SYS_ADMIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support.workload import Workload, Workloads
 
@@ -31,9 +32,12 @@ KINDS = {"privileged": PRIVILEGED, "sys_admin": SYS_ADMIN}
     params=[("eci", "privileged"), ("eci-crun", "sys_admin")],
     ids="-".join,
 )
-def _container(request: pytest.FixtureRequest, workloads: Workloads) -> Iterator[Workload]:
+def _container(
+    request: pytest.FixtureRequest, workloads: Workloads, programs: dict[str, Path]
+) -> Iterator[Workload]:
     runtime, kind = request.param
-    words = [*KINDS[kind], "--volume=/vol", "--device=/dev/fuse"]
+    mnt = f"--volume={programs['mnt']}:/bin/mnt:ro"
+    words = [*KINDS[kind], "--volume=/vol", "--device=/dev/fuse", mnt]
     with workloads.start(runtime, *words) as container:
         yield container
 
@@ -198,3 +202,52 @@ def test_mounts_over_and_below_fuse(box: Workload) -> None:
     box.out("mount -t tmpfs t /m/d; echo x > /m/d/x; mount --bind /m/d /m2; cat /m2/x; umount /m2")
     box.out("umount /m/d; mount --bind /m/d /m2; umount /m2; mount -t tmpfs t /m; umount /m")
     box.out("umount /m")
+
+
+@pytest.fixture
+def of_user(box: Workload) -> Iterator[Workload]:
+    """A FUSE file system on /tmp/u/m, mounted by somebody who may not mount.
+
+    fusermount3 is set-user-ID root, which makes it a program that only CAP_SYS_PTRACE may look
+    into; and the file system answers nobody but its user, not even root.
+    """
+    as_user = f"--user={USER}"
+    box.out(
+        "chmod 666 /dev/fuse; rm -rf /tmp/u; mkdir -p /tmp/u/lower /tmp/u/m\n"
+        "echo x > /tmp/u/lower/x; chown -R user: /tmp/u"
+    )
+    refused = box.run("mount -t tmpfs t /tmp/u/m", as_user, check=False)
+    assert (refused.returncode, "must be superuser" in refused.stderr) == (32, True)
+    box.out("fuse-overlayfs -o lowerdir=/tmp/u/lower /tmp/u/m 2> /dev/null", as_user)
+    yield box
+    assert box.mounts("/tmp/u") == []
+    box.out("while pgrep -x fuse-overlayfs; do sleep 0.05; done", timeout=10)
+
+
+def test_fuse_of_a_user_is_mounted_and_unmounted_by_fusermount(of_user: Workload) -> None:
+    seen = of_user.out("cat /tmp/u/m/x; cd /tmp/u; fusermount3 -u /tmp/u/m", f"--user={USER}")
+    assert seen == "x"
+    assert of_user.out("ls -A /tmp/u/m") == ""
+
+
+MOVE_IT = (
+    "mount -t tmpfs t /m; mount --make-private /m; mkdir /m/a /m/b; mount --bind /tmp/u/m /m/a\n"
+    "mount --move /m/a /m/b; umount /m/b; umount /m; umount /tmp/u/m"
+)
+SEEN_BY_ROOT = (
+    "umount /tmp/u/m",
+    "umount -l /tmp/u/m",
+    "mount -t tmpfs t /tmp/u/m; umount /tmp/u/m; umount /tmp/u/m",
+    "mount --bind /tmp/u/m /m; umount /tmp/u/m; umount /m",
+    "mount -o remount,bind,ro /tmp/u/m; umount /tmp/u/m",
+    "mount --make-private /tmp/u/m; cd /tmp/u; umount m",
+    MOVE_IT,
+    "exec 3< /tmp/u; mnt umount2 /proc/self/fd/3/m - | grep -x 0",
+)
+
+
+@pytest.mark.parametrize("script", SEEN_BY_ROOT)
+def test_root_mounts_and_unmounts_fuse_that_it_may_not_read(of_user: Workload, script: str) -> None:
+    denied = of_user.run("ls /tmp/u/m", check=False)
+    assert (denied.returncode, "Permission denied" in denied.stderr) == (2, True)
+    of_user.out(script)
