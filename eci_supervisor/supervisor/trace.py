@@ -121,7 +121,9 @@ def arguments(event: Event) -> str:
     strings = iter(event.texts)
     for (kind, parameter), value in zip(parameters, event.args, strict=False):
         if kind.endswith("*"):
-            words.append(_string(next(strings), value))
+            # An event has texts for mount(2); a call with more pointers is none of its family.
+            text = next(strings, None)
+            words.append(hex(value) if text is None else _string(text, value))
         elif parameter == "flags" and name == "mount":
             words.append(mount_flag_words(value))
         elif parameter == "flags":
