@@ -119,6 +119,7 @@ struct eci_place {
     uint32_t self_hits; /* ECI_INODE_* of the object */
     uint32_t up_hits;   /* ECI_INODE_* of its ancestors inside the mount */
     uint32_t cov_known; /* not 0: cov_* are valid */
+    uint32_t elsewhere; /* not 0: its path is not that of the kernel file system that it shows */
     uint32_t held;      /* ECI_RDONLY ... that have to stay; for ECI_OP_SETATTR only */
     uint32_t dir_major; /* of the directory that a mount lies in, with cov_* */
     uint32_t dir_minor;

@@ -267,29 +267,6 @@ int caller_stand_in(struct session *session, struct caller *caller, bool with_cw
     return caller->cwd < 0 ? -errno : 0;
 }
 
-/* What an fd of the caller's stands for, as an O_PATH fd: a directory, a mount. */
-int caller_fd(const struct caller *caller, int fd)
-{
-    char name[32];
-    int path;
-
-    if (fd < 0)
-        return -EBADF;
-    snprintf(name, sizeof(name), "fd/%d", fd);
-    path = openat(caller->dir, name, O_PATH | O_CLOEXEC);
-    if (path < 0)
-        return errno == ENOENT ? -EBADF : -errno;
-    return path;
-}
-
-/* The open file itself that the caller has as `fd`. */
-int caller_file(const struct caller *caller, int fd)
-{
-    int file = (int)syscall(SYS_pidfd_getfd, caller->pidfd, fd, 0);
-
-    return file < 0 ? -EBADF : file;
-}
-
 /* A file of procfs as a string, cut where it does not fit. */
 int read_text(int dir, const char *path, char *text, size_t size)
 {
@@ -398,6 +375,46 @@ int caller_assume(struct session *session, struct caller *caller)
         (uint32_t)syscall(SYS_setfsgid, -1) != caller->fsgid)
         return -EPERM;
     return set_caps(&caps);
+}
+
+/*
+ * To look into a set-user-ID program (fusermount3) takes CAP_SYS_PTRACE, which the worker has and
+ * the caller may lack: for one call the worker's capabilities are full again.  The caller gains
+ * nothing that it does not hold already.
+ */
+static int take_from_caller(const struct session *session, const struct caller *caller, int number,
+                            bool path_only)
+{
+    struct caps assumed;
+    char name[32];
+    int fd;
+    int r = get_caps(0, &assumed);
+
+    if (r == 0)
+        r = set_caps(&session->worker->caps);
+    if (r < 0)
+        return r;
+    snprintf(name, sizeof(name), "fd/%d", number);
+    if (path_only)
+        fd = openat(caller->dir, name, O_PATH | O_CLOEXEC);
+    else
+        fd = (int)syscall(SYS_pidfd_getfd, caller->pidfd, number, 0);
+    r = fd < 0 ? -errno : fd;
+    if (set_caps(&assumed) < 0)
+        abort();
+    return r == -ENOENT ? -EBADF : r;
+}
+
+/* What an fd of the caller's stands for, as an O_PATH fd: a directory, a mount. */
+int caller_fd(const struct session *session, const struct caller *caller, int number)
+{
+    return number < 0 ? -EBADF : take_from_caller(session, caller, number, true);
+}
+
+/* The open file itself that the caller has as `number`. */
+int caller_file(const struct session *session, const struct caller *caller, int number)
+{
+    return number < 0 ? -EBADF : take_from_caller(session, caller, number, false);
 }
 
 /* Joins namespaces of the caller that decide what a new file system shows. */

@@ -329,14 +329,14 @@ out:
 }
 
 /* Resolves a path of the *at() kind; an empty one means what `dfd` of the caller stands for. */
-static int resolve_at(struct caller *caller, uint64_t dfd, const char *path, bool follow,
-                      unsigned int want, struct target *target)
+static int resolve_at(struct session *session, struct caller *caller, uint64_t dfd,
+                      const char *path, bool follow, unsigned int want, struct target *target)
 {
     cleanup_fd int base = -1;
     int at = caller->cwd;
 
     if (*path != '/' && (int)dfd != AT_FDCWD) {
-        base = caller_fd(caller, (int)dfd);
+        base = caller_fd(session, caller, (int)dfd);
         if (base < 0)
             return base;
         at = base;
@@ -346,7 +346,7 @@ static int resolve_at(struct caller *caller, uint64_t dfd, const char *path, boo
     target->fd = base >= 0 ? take_fd(&base) : fcntl(at, F_DUPFD_CLOEXEC, 0);
     if (target->fd < 0)
         return -errno;
-    return stat_at(target->fd, "", &target->stx);
+    return stat_object(target->fd, "", &target->stx);
 }
 
 /* Takes the fd of a detached mount; the oldest has to go for it. */
@@ -382,11 +382,11 @@ static int do_move_mount(struct session *session, struct caller *caller,
     uint64_t parent;
     int r;
 
-    r = resolve_at(caller, args[2], session->args.path, flags & MOVE_MOUNT_T_SYMLINKS, WANT_OBJECT,
-                   &target);
+    r = resolve_at(session, caller, args[2], session->args.path, flags & MOVE_MOUNT_T_SYMLINKS,
+                   WANT_OBJECT, &target);
     if (r == 0)
-        r = resolve_at(caller, args[0], session->args.source, flags & MOVE_MOUNT_F_SYMLINKS,
-                       WANT_OBJECT | WANT_NAME, &source);
+        r = resolve_at(session, caller, args[0], session->args.source,
+                       flags & MOVE_MOUNT_F_SYMLINKS, WANT_OBJECT | WANT_NAME, &source);
     if (r == 0)
         r = facts_place(worker, &target, &session->target);
     if (r == 0)
@@ -424,7 +424,7 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
 
     memcpy(&attr, out->data, sizeof(attr));
     if ((attr.attr_set & MOUNT_ATTR_IDMAP) && attr.userns_fd <= INT_MAX) {
-        userns = caller_file(caller, (int)attr.userns_fd);
+        userns = caller_file(session, caller, (int)attr.userns_fd);
         attr.userns_fd = (uint64_t)userns;
         if (userns >= 0)
             memcpy(out->data, &attr, sizeof(attr));
@@ -433,7 +433,7 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
     r = perform_setattr(-1, AT_EMPTY_PATH | (flags & AT_RECURSIVE), out->data, out->data_size);
     if (r != -EBADF || out->path_error)
         return r == -EBADF ? out->path_error : r;
-    r = resolve_at(caller, args[0], out->path, !(flags & AT_SYMLINK_NOFOLLOW), WANT_OBJECT,
+    r = resolve_at(session, caller, args[0], out->path, !(flags & AT_SYMLINK_NOFOLLOW), WANT_OBJECT,
                    &target);
     if (r == 0)
         r = facts_place(session->worker, &target, &session->target);
@@ -463,7 +463,7 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
 static int do_fsmount(struct session *session, struct caller *caller, struct eci_verdict *verdict)
 {
     const uint64_t *args = (const uint64_t *)session->notif.data.args;
-    cleanup_fd int context = caller_file(caller, (int)args[0]);
+    cleanup_fd int context = caller_file(session, caller, (int)args[0]);
     cleanup_fd int made = -1;
     struct statx stx;
     int r;

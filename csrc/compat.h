@@ -100,4 +100,8 @@ struct statmount {
 };
 #endif
 
+#ifndef LSMT_ROOT /* 6.8, include/uapi/linux/mount.h */
+#define LSMT_ROOT 0xffffffffffffffffULL
+#endif
+
 #endif

@@ -102,7 +102,8 @@ static int must_stay(const struct eci_policy *policy, const struct eci_place *pl
         const struct eci_grant *grant = &grants[i];
 
         /* /proc and /sys themselves; a copy elsewhere goes with the masks on it. */
-        if (eci_grant_is_kernel_fs(grant) && in_its_place(policy, grant, place))
+        if (eci_grant_is_kernel_fs(grant) && !place->elsewhere &&
+            in_its_place(policy, grant, place))
             return EBUSY;
         if (grant->hides && in_its_place(policy, grant, place))
             error = EPERM;

@@ -135,6 +135,16 @@ static uint32_t hits_inside(struct worker *worker, int fd, const struct statx *o
     return hits;
 }
 
+static bool has_grant_on(const struct eci_policy *policy, const struct statx *stx)
+{
+    const struct eci_grant *grants = eci_policy_grants(policy);
+
+    for (uint32_t i = 0; i < policy->n_grants; i++)
+        if (grants[i].own_major == stx->stx_dev_major && grants[i].own_minor == stx->stx_dev_minor)
+            return true;
+    return false;
+}
+
 /* The object itself, and what the policy knows of it. */
 int facts_place(struct worker *worker, const struct target *target, struct eci_place *place)
 {
@@ -152,6 +162,9 @@ int facts_place(struct worker *worker, const struct target *target, struct eci_p
     place->is_root = (stx->stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
 
     known = eci_policy_knows_device(policy, place->major, place->minor);
+    /* Which inode it is nobody tells, and something of the policy's is on the same device. */
+    if (!(stx->stx_mask & STATX_INO) && (known || has_grant_on(policy, stx)))
+        return -EACCES;
     if (!known)
         return 0;
     place->self_hits = eci_policy_inode(policy, place->major, place->minor, place->ino);
@@ -271,6 +284,20 @@ int facts_held(struct session *session, const struct target *target, uint64_t cl
     return held_on_detached(session, target, recursive, held);
 }
 
+/* Does a path other than the first one's lead to this procfs or sysfs?  A copy of a whole tree. */
+static bool is_elsewhere(const struct eci_policy *policy, const struct eci_place *place)
+{
+    const struct eci_grant *grants = eci_policy_grants(policy);
+    char point[PATH_MAX];
+
+    for (uint32_t i = 0; i < policy->n_grants; i++)
+        if (eci_grant_is_kernel_fs(&grants[i]) && grants[i].own_ino == place->ino &&
+            grants[i].own_major == place->major && grants[i].own_minor == place->minor)
+            return facts_mount_point(place->mnt_id, point) == 0 &&
+                   strcmp(point, (const char *)policy + grants[i].point_off) != 0;
+    return false;
+}
+
 /*
  * For a mount that is to go: where it lies and what it hides, if it may be one that the policy
  * cares for.
@@ -283,6 +310,7 @@ void facts_covered(const struct worker *worker, const struct target *target,
     if (!place->is_root || target->parent < 0 ||
         !eci_policy_hides(worker->policy, place->major, place->minor, place->ino))
         return;
+    place->elsewhere = is_elsewhere(worker->policy, place);
     if (stat_at(target->parent, "", &stx) == 0) {
         place->dir_major = stx.stx_dev_major;
         place->dir_minor = stx.stx_dev_minor;

@@ -318,7 +318,7 @@ static int fuse_option(void *context, char *key, char *value)
     number = strtoul(value, &end, 0);
     if (!*value || *end || number > INT_MAX)
         return -EINVAL;
-    fd = (int)syscall(SYS_pidfd_getfd, options->caller->pidfd, (int)number, 0);
+    fd = caller_file(options->session, options->caller, (int)number);
     return fd < 0 ? -EINVAL : append_fd(options, key, fd);
 }
 
@@ -478,7 +478,7 @@ int perform_find_name(uint64_t mnt_id, struct target *target)
     if (target->parent < 0)
         return -errno;
     memcpy(target->name, slash + 1, strlen(slash + 1) + 1);
-    if (stat_at(target->parent, target->name, &stx) < 0 || stx.stx_mnt_id != mnt_id) {
+    if (stat_object(target->parent, target->name, &stx) < 0 || stx.stx_mnt_id != mnt_id) {
         close_fd(&target->parent);
         target->parent = -1;
         return -ENOENT;

@@ -39,14 +39,69 @@ static int begin(int base, const char *path)
     return *path == '/' ? AT_FDCWD : base;
 }
 
+static int stat_flags(const char *name)
+{
+    return *name ? AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT : AT_EMPTY_PATH;
+}
+
 /* Type, inode and unique mount id of `name` in `fd`, or of `fd` itself for "". */
 int stat_at(int fd, const char *name, struct statx *stx)
 {
-    int flags = *name ? AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT : AT_EMPTY_PATH;
+    const unsigned int wanted = STATX_TYPE | STATX_INO | STATX_MNT_ID_UNIQUE;
 
-    if (statx(fd, name, flags, STATX_TYPE | STATX_INO | STATX_MNT_ID_UNIQUE, stx) < 0)
+    if (statx(fd, name, stat_flags(name), wanted, stx) < 0)
         return -errno;
     return (stx->stx_mask & STATX_MNT_ID_UNIQUE) ? 0 : -ENOSYS;
+}
+
+/* The unique id of the mount that has the id `old`, which may be given to another one later. */
+static int unique_id(uint64_t old, uint64_t *unique)
+{
+    struct mnt_id_req list = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = LSMT_ROOT};
+    uint64_t ids[256];
+    long n;
+
+    /* In the order of the ids; `param` is where to go on. */
+    while ((n = syscall(__NR_listmount, &list, ids, sizeof(ids) / sizeof(ids[0]), 0)) > 0) {
+        for (long i = 0; i < n; i++) {
+            struct mnt_id_req req = {
+                .size = MNT_ID_REQ_SIZE_VER0,
+                .mnt_id = ids[i],
+                .param = STATMOUNT_MNT_BASIC,
+            };
+            struct statmount mount;
+
+            if (syscall(__NR_statmount, &req, &mount, sizeof(mount), 0) == 0 &&
+                mount.mnt_id_old == old) {
+                *unique = ids[i];
+                return 0;
+            }
+        }
+        list.param = ids[n - 1];
+    }
+    return n < 0 ? -errno : -ENOENT;
+}
+
+/*
+ * The same of what a call names.  A FUSE file system tells nobody but the user who mounted it what
+ * it has; its root can be unmounted, mounted upon or bound by others all the same.  Of that, device
+ * and mount are known, and type and inode are not: STATX_INO is missing in the mask.
+ */
+int stat_object(int fd, const char *name, struct statx *stx)
+{
+    uint64_t unique;
+    int r = stat_at(fd, name, stx);
+
+    if (r != -EACCES)
+        return r;
+    if (statx(fd, name, stat_flags(name), 0, stx) < 0)
+        return -errno;
+    r = unique_id(stx->stx_mnt_id, &unique);
+    if (r < 0)
+        return r;
+    stx->stx_mnt_id = unique;
+    stx->stx_mask = STATX_MNT_ID_UNIQUE;
+    return 0;
 }
 
 void target_close(struct target *target)
@@ -186,8 +241,12 @@ static int walk(struct caller *caller, int base, const char *path, bool follow,
         next = open_path(at, name, O_NOFOLLOW, 0);
         if (next < 0)
             return next;
-        if (fstat(next, &st) < 0)
-            return -errno;
+        /* Where nothing is told there is no link; whether it is a directory the kernel will see. */
+        if (fstat(next, &st) < 0) {
+            if (errno != EACCES)
+                return -errno;
+            st.st_mode = S_IFDIR;
+        }
         if (S_ISLNK(st.st_mode) && (!last || follow || slash)) {
             ssize_t got;
 
@@ -235,7 +294,7 @@ static int walk(struct caller *caller, int base, const char *path, bool follow,
         at = take_fd(&next);
     }
     target->fd = take_fd(&at);
-    return stat_at(target->fd, "", &target->stx);
+    return stat_object(target->fd, "", &target->stx);
 }
 
 /* The last name of a path, and the length of what stands before it; NULL for "/", "." and "..". */
@@ -287,7 +346,7 @@ static int resolve_fast(int base, const char *path, bool follow, unsigned int wa
     if (!(want & WANT_NAME)) {
         target->fd =
             open_path(begin(base, path), path, follow ? 0 : O_NOFOLLOW, RESOLVE_NO_MAGICLINKS);
-        return target->fd < 0 ? target->fd : stat_at(target->fd, "", &target->stx);
+        return target->fd < 0 ? target->fd : stat_object(target->fd, "", &target->stx);
     }
     r = resolve_name(base, path, target);
     if (r < 0)
@@ -296,9 +355,9 @@ static int resolve_fast(int base, const char *path, bool follow, unsigned int wa
         target->fd = open_path(target->parent, target->name, O_NOFOLLOW, 0);
         if (target->fd < 0)
             return target->fd;
-        r = stat_at(target->fd, "", &target->stx);
+        r = stat_object(target->fd, "", &target->stx);
     } else {
-        r = stat_at(target->parent, target->name, &target->stx);
+        r = stat_object(target->parent, target->name, &target->stx);
     }
     if (r < 0)
         return r;

@@ -165,8 +165,8 @@ void caller_resume(struct session *session, struct caller *caller);
 void caller_leave(struct session *session, struct caller *caller);
 int read_text(int dir, const char *path, char *text, size_t size);
 int caller_enter_namespaces(struct caller *caller, const char *const names[]);
-int caller_fd(const struct caller *caller, int fd);
-int caller_file(const struct caller *caller, int fd);
+int caller_fd(const struct session *session, const struct caller *caller, int number);
+int caller_file(const struct session *session, const struct caller *caller, int number);
 void caller_close(struct caller *caller);
 
 /* remote.c: the caller's memory. */
@@ -185,7 +185,7 @@ struct target {
     int fd;     /* O_PATH, what the path names; -1 where only the name was wanted */
     int parent; /* O_PATH directory that holds `name`; -1 where there is none */
     char name[NAME_MAX + 1];
-    struct statx stx; /* of the object: type, inode, unique mount id */
+    struct statx stx; /* of the object, as stat_object() has it */
 };
 #define TARGET_INIT                                                                                \
     {                                                                                              \
@@ -195,6 +195,7 @@ int resolve(struct caller *caller, int base, const char *path, bool follow, unsi
             struct target *target);
 void resolve_down(const struct worker *worker, struct target *target);
 int stat_at(int fd, const char *name, struct statx *stx);
+int stat_object(int fd, const char *name, struct statx *stx);
 void target_close(struct target *target);
 
 /* facts.c: what an fd stands for. */

@@ -59,6 +59,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs root"))
         if item.get_closest_marker("engine") and missing:
             item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(missing)}"))
+        if item.get_closest_marker("debian") and shutil.which("mmdebstrap") is None:
+            item.add_marker(pytest.mark.skip(reason="not installed: mmdebstrap"))
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -117,7 +117,13 @@ def compile_grants(
         elif mount.fstype == b"sysfs" and mount.root == b"/":
             kind = Kind.SYSFS
         flags = _flags(mount)
-        over_writable = parent is not None and b"ro" in flags and b"ro" not in _flags(parent)
+        # Under a cgroup hierarchy there is an empty directory, and a new mount of it is no looser.
+        over_writable = (
+            parent is not None
+            and b"ro" in flags
+            and b"ro" not in _flags(parent)
+            and mount.fstype not in {b"cgroup", b"cgroup2"}
+        )
         hides = kind is not Kind.ROOTFS and (
             kind in {Kind.MASK, Kind.READONLY_PATH}
             or over_writable

@@ -170,6 +170,11 @@ class Dockerd:
         assert tar.returncode == 0
         return name
 
+    def import_archive(self, archive: Path, name: str) -> None:
+        """Import a tar archive as the image `name`, with Debian's PATH."""
+        path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        self.docker("import", "-c", f"ENV PATH={path}", str(archive), name, timeout=120)
+
     def set_default_runtime(self, name: str) -> None:
         """Make `name` the default runtime of the running daemon, as its reload allows."""
         self.default = name

@@ -95,6 +95,13 @@ def test_pointers_that_could_not_be_read_stay_numbers() -> None:
     assert f'mount(NULL, 0xbeef, "{"x" * 256}"..., 0, NULL)' in line
 
 
+def test_a_call_with_more_pointers_than_texts() -> None:
+    """pselect6 of i386: five, and the keeper has to live through whatever an event says."""
+    line = trace.line("c", event(308, trace.AUDIT_ARCH_I386, args=(1, 2, 3, 4, 5, 6)))
+    assert ": 32:pselect6(0x1, " in line
+    assert ", 0x6) = " in line
+
+
 @given(st.binary(max_size=64), st.integers(0, 2**64 - 1), st.integers(0, 600))
 def test_nothing_but_printable_ascii_comes_out(raw: bytes, flags: int, nr: int) -> None:
     texts = tuple((raw, len(raw)) for _ in range(4))
