@@ -36,7 +36,8 @@ def _container(
     request: pytest.FixtureRequest, workloads: Workloads, programs: dict[str, Path]
 ) -> Iterator[Workload]:
     runtime, kind = request.param
-    mnt = f"--volume={programs['mnt']}:/bin/mnt:ro"
+    # Not in /usr: the kernel takes no directory with a locked mount below it as an overlay's layer.
+    mnt = f"--volume={programs['mnt']}:/opt/mnt:ro"
     words = [*KINDS[kind], "--volume=/vol", "--device=/dev/fuse", mnt]
     with workloads.start(runtime, *words) as container:
         yield container
@@ -242,7 +243,7 @@ SEEN_BY_ROOT = (
     "mount -o remount,bind,ro /tmp/u/m; umount /tmp/u/m",
     "mount --make-private /tmp/u/m; cd /tmp/u; umount m",
     MOVE_IT,
-    "exec 3< /tmp/u; mnt umount2 /proc/self/fd/3/m - | grep -x 0",
+    "exec 3< /tmp/u; /opt/mnt umount2 /proc/self/fd/3/m - | grep -x 0",
 )
 
 
