@@ -135,6 +135,7 @@ struct eci_place {
 #define ECI_REASON_ARGUMENT        4
 #define ECI_REASON_GONE            5
 #define ECI_REASON_NOTHING_COVERED 6
+#define ECI_REASON_AS_IT_IS        7
 #define ECI_REASON_LOOSEN          16
 #define ECI_REASON_UNCOVER         17
 #define ECI_REASON_KERNEL_FS_BUSY  18

@@ -41,12 +41,14 @@ enum family call_family(const struct seccomp_data *data)
         {AUDIT_ARCH_X86_64, SYS_move_mount, FAMILY_MOVE_MOUNT},
         {AUDIT_ARCH_X86_64, SYS_mount_setattr, FAMILY_MOUNT_SETATTR},
         {AUDIT_ARCH_X86_64, SYS_fsmount, FAMILY_FSMOUNT},
+        {AUDIT_ARCH_X86_64, SYS_fsconfig, FAMILY_FSCONFIG},
         {AUDIT_ARCH_I386, I386_MOUNT, FAMILY_MOUNT},
         {AUDIT_ARCH_I386, I386_UMOUNT2, FAMILY_UMOUNT},
         {AUDIT_ARCH_I386, I386_UMOUNT, FAMILY_OLDUMOUNT},
         {AUDIT_ARCH_I386, SYS_move_mount, FAMILY_MOVE_MOUNT},
         {AUDIT_ARCH_I386, SYS_mount_setattr, FAMILY_MOUNT_SETATTR},
         {AUDIT_ARCH_I386, SYS_fsmount, FAMILY_FSMOUNT},
+        {AUDIT_ARCH_I386, SYS_fsconfig, FAMILY_FSCONFIG},
     };
 
     for (unsigned int i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
@@ -176,6 +178,12 @@ int call_read(struct session *session, enum family family)
     case FAMILY_FSMOUNT:
         r = 0;
         break;
+    case FAMILY_FSCONFIG:
+        /* What cannot be read is the kernel's to refuse. */
+        (void)remote_string((pid_t)session->notif.pid, args[2], out->type, &out->has_type);
+        (void)remote_string((pid_t)session->notif.pid, args[3], out->data, &out->has_data);
+        r = 0;
+        break;
     default:
         r = -ENOSYS;
     }
@@ -187,7 +195,7 @@ bool call_begins_at_cwd(const struct session *session, enum family family)
 {
     const struct mount_args *args = &session->args;
 
-    if (family == FAMILY_FSMOUNT)
+    if (family == FAMILY_FSMOUNT || family == FAMILY_FSCONFIG)
         return false;
     return *args->path != '/' ||
            (family == FAMILY_MOUNT &&
@@ -216,6 +224,10 @@ unsigned int call_texts(const struct session *session, enum family family,
     case FAMILY_MOVE_MOUNT:
         texts[n++] = (struct text){args->has_source, args->source, strlen(args->source)};
         texts[n++] = (struct text){args->has_path, args->path, strlen(args->path)};
+        break;
+    case FAMILY_FSCONFIG:
+        texts[n++] = (struct text){args->has_type, args->type, strlen(args->type)};
+        texts[n++] = (struct text){args->has_data, args->data, strlen(args->data)};
         break;
     case FAMILY_MOUNT_SETATTR:
         texts[n++] = (struct text){args->has_path, args->path, strlen(args->path)};
@@ -485,6 +497,47 @@ static int do_fsmount(struct session *session, struct caller *caller, struct eci
     return 0;
 }
 
+/*
+ * Once it has been read: may the kernel carry the call out itself?  For fsmount it rests on nothing
+ * that the caller has in memory.  For fsconfig it does, and does not matter: what is at stake is
+ * whether an id is translated, for the caller's own good.
+ */
+bool call_passes(struct session *session, enum family family, uint32_t *reason)
+{
+    const struct worker *worker = session->worker;
+    const struct mount_args *args = &session->args;
+    char number[16];
+
+    if (family == FAMILY_FSMOUNT && worker->build < 0 && !worker->exposed) {
+        *reason = ECI_REASON_NOTHING_COVERED;
+        return true;
+    }
+    if (family == FAMILY_FSCONFIG &&
+        !(args->has_type && args->has_data &&
+          perform_translates(worker->policy, args->type, args->data, number))) {
+        *reason = ECI_REASON_AS_IT_IS;
+        return true;
+    }
+    return false;
+}
+
+/* An id as a tmpfs shows it (perform_translates) becomes the container's. */
+static int do_fsconfig(struct session *session, struct caller *caller)
+{
+    const uint64_t *call = (const uint64_t *)session->notif.data.args;
+    const struct mount_args *args = &session->args;
+    cleanup_fd int context = caller_file(session, caller, (int)call[0]);
+    char number[16];
+
+    if (context < 0)
+        return -EBADF;
+    if (!perform_translates(session->worker->policy, args->type, args->data, number))
+        return -EINVAL;
+    return syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, args->type, number, (int)call[4]) < 0
+               ? -errno
+               : 0;
+}
+
 /* Looks up, decides and performs.  0 or -errno; a descriptor for the caller in `result`. */
 int call_perform(struct session *session, struct caller *caller, enum family family,
                  struct eci_verdict *verdict)
@@ -501,6 +554,8 @@ int call_perform(struct session *session, struct caller *caller, enum family fam
         return do_mount_setattr(session, caller, verdict);
     case FAMILY_FSMOUNT:
         return do_fsmount(session, caller, verdict);
+    case FAMILY_FSCONFIG:
+        return do_fsconfig(session, caller);
     default:
         return -ENOSYS;
     }

@@ -202,12 +202,6 @@ static void handle(struct session *session)
         session->notif.data.args[1] = 0; /* umount(2) of i386 has no flags */
 
     r = caller_settle(session, caller, &verdict.reason);
-    if (r == 0 && family == FAMILY_FSMOUNT && session->worker->build < 0 &&
-        !session->worker->exposed) {
-        /* Nothing is covered, so no file system that comes of it needs a look. */
-        verdict.reason = ECI_REASON_NOTHING_COVERED;
-        r = 1;
-    }
     if (r >= 0 && session->worker->policy->trace)
         read_comm(session, caller);
     if (r == 1) {
@@ -222,6 +216,12 @@ static void handle(struct session *session)
     }
     r = call_read(session, family);
     known = true;
+    if (r == 0 && call_passes(session, family, &verdict.reason)) {
+        verdict.error = 0;
+        reply(session, 0, true);
+        record(session, family, &verdict, true, true, began);
+        return;
+    }
     if (r < 0) {
         verdict.error = -r;
         verdict.reason = ECI_REASON_ARGUMENT;

@@ -347,22 +347,29 @@ static int proc_option(void *context, char *key, char *value)
  * there.  A number in the container's range cannot be meant otherwise: as an id of the container
  * it does not exist.
  */
+bool perform_translates(const struct eci_policy *policy, const char *key, const char *value,
+                        char number[16])
+{
+    unsigned long id;
+    char *end;
+
+    if (!*value || (strcmp(key, "uid") != 0 && strcmp(key, "gid") != 0))
+        return false;
+    id = strtoul(value, &end, 10);
+    if (*end || id < policy->id_size || id < policy->id_base ||
+        id - policy->id_base >= policy->id_size)
+        return false;
+    snprintf(number, 16, "%lu", id - policy->id_base);
+    return true;
+}
+
 static int tmpfs_option(void *context, char *key, char *value)
 {
     struct options *options = context;
-    const struct eci_policy *policy = options->session->worker->policy;
     char number[16];
 
-    if (value && (strcmp(key, "uid") == 0 || strcmp(key, "gid") == 0)) {
-        char *end;
-        unsigned long id = strtoul(value, &end, 10);
-
-        if (*value && !*end && id >= policy->id_size && id >= policy->id_base &&
-            id - policy->id_base < policy->id_size) {
-            snprintf(number, sizeof(number), "%lu", id - policy->id_base);
-            value = number;
-        }
-    }
+    if (value && perform_translates(options->session->worker->policy, key, value, number))
+        value = number;
     return append_option(options, key, value);
 }
 

@@ -117,6 +117,7 @@ enum family {
     FAMILY_MOVE_MOUNT,
     FAMILY_MOUNT_SETATTR,
     FAMILY_FSMOUNT,
+    FAMILY_FSCONFIG, /* FSCONFIG_SET_STRING only */
 };
 
 /* A string or struct of the call, for an event. */
@@ -230,6 +231,8 @@ int perform_remount(struct session *session, int target, uint64_t flags,
                     const struct mount_args *args);
 int perform_umount(struct session *session, struct target *target, uint64_t mnt_id, uint64_t flags);
 void perform_undo(uint64_t under);
+bool perform_translates(const struct eci_policy *policy, const char *key, const char *value,
+                        char number[16]);
 int perform_find_name(uint64_t mnt_id, struct target *target);
 int perform_move(int source, int target, uint64_t flags);
 int perform_setattr(int target, unsigned int flags, const void *attr, size_t size);
@@ -242,6 +245,7 @@ unsigned int call_texts(const struct session *session, enum family family,
                         struct text texts[ECI_EVENT_STRINGS]);
 int call_perform(struct session *session, struct caller *caller, enum family family,
                  struct eci_verdict *verdict);
+bool call_passes(struct session *session, enum family family, uint32_t *reason);
 bool call_added(const struct session *session, enum family family);
 
 /* notify.c: the protocol. */

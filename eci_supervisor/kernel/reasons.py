@@ -12,6 +12,7 @@ NAMES: dict[int, str] = {
     lib.ECI_REASON_ARGUMENT: "bad-argument",
     lib.ECI_REASON_GONE: "caller-gone",
     lib.ECI_REASON_NOTHING_COVERED: "passed:nothing-covered",
+    lib.ECI_REASON_AS_IT_IS: "passed:as-it-is",
     lib.ECI_REASON_LOOSEN: "refused:no-loosening",
     lib.ECI_REASON_UNCOVER: "refused:no-uncovering",
     lib.ECI_REASON_KERNEL_FS_BUSY: "refused:kernel-fs-busy",

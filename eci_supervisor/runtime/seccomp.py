@@ -23,6 +23,11 @@ ALLOW = "SCMP_ACT_ALLOW"
 TRAPPED = ("fsmount", "mount", "mount_setattr", "move_mount", "umount", "umount2")
 """`umount` is the i386 spelling of number 22."""
 WITHHELD = ("open_tree_attr",)
+STRING_OPTION = "fsconfig"
+"""Trapped where it sets a string, for the sake of the ids in it: mount(8) hands back what a tmpfs
+shows, and that are ids of the host (csrc/calls.c).  Not for safety."""
+_SETS_STRING = {"index": 1, "value": 1, "op": "SCMP_CMP_EQ"}
+_DOES_NOT = {"index": 1, "value": 1, "op": "SCMP_CMP_NE"}
 ARCHITECTURES = ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86")
 """Never SCMP_ARCH_X32: a call of an architecture that is not listed kills its process."""
 WAIT_KILLABLE = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
@@ -98,6 +103,9 @@ def supervise(spec: Spec, listener_path: str, *, wait_killable: bool) -> Profile
             rules.append(rule)
             continue
         others = [name for name in rule["names"] if name not in TRAPPED + WITHHELD]
+        if STRING_OPTION in others and not rule.get("args"):
+            others.remove(STRING_OPTION)
+            rules += _split(rule)
         trapped = [name for name in rule["names"] if name in TRAPPED]
         if others:
             rules.append({**rule, "names": others})
@@ -128,4 +136,17 @@ def _over_default(profile: Profile, passing: set[str]) -> list[dict[str, Any]]:
             f"of {', '.join(mixed)}, which cannot be supervised: take those rules out of it"
         )
     trapped = sorted((passing & set(TRAPPED)) - whole)
-    return [{"names": trapped, "action": NOTIFY}] if trapped else []
+    found: list[dict[str, Any]] = [{"names": trapped, "action": NOTIFY}] if trapped else []
+    if STRING_OPTION not in mentioned:
+        found.append({"names": [STRING_OPTION], "action": NOTIFY, "args": [_SETS_STRING]})
+    return found
+
+
+def _split(rule: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what `rule`, which lets all of fsconfig through, comes to for it."""
+    plain = {key: value for key, value in rule.items() if key != "errnoRet"}
+    names = {"names": [STRING_OPTION]}
+    return [
+        {**rule, **names, "args": [_DOES_NOT]},
+        {**plain, **names, "action": NOTIFY, "args": [_SETS_STRING]},
+    ]

@@ -30,7 +30,12 @@ TABLES: dict[int, dict[int, str]] = {
 }
 
 # Newer than python-ptrace's tables; the numbers are the same on both architectures.
-NEWER: dict[int, str] = {429: "move_mount", 432: "fsmount", 442: "mount_setattr"}
+NEWER: dict[int, str] = {
+    429: "move_mount",
+    431: "fsconfig",
+    432: "fsmount",
+    442: "mount_setattr",
+}
 PROTOTYPES: dict[str, tuple[tuple[str, str], ...]] = {
     "move_mount": (
         ("int", "from_dfd"),
@@ -38,6 +43,13 @@ PROTOTYPES: dict[str, tuple[tuple[str, str], ...]] = {
         ("int", "to_dfd"),
         ("const char *", "to_path"),
         ("unsigned int", "flags"),
+    ),
+    "fsconfig": (
+        ("int", "fd"),
+        ("unsigned int", "cmd"),
+        ("const char *", "key"),
+        ("const char *", "value"),
+        ("int", "aux"),
     ),
     "fsmount": (("int", "fd"), ("unsigned int", "flags"), ("unsigned int", "attr_flags")),
     "mount_setattr": (
@@ -94,6 +106,7 @@ MOVE_MOUNT_FLAGS: dict[int, str] = {
     0x200: "MOVE_MOUNT_BENEATH",
 }
 FSMOUNT_FLAGS: dict[int, str] = {1: "FSMOUNT_CLOEXEC"}
+FSCONFIG_COMMANDS: dict[int, str] = {1: "FSCONFIG_SET_STRING"}
 # include/uapi/linux/fcntl.h
 AT_FLAGS: dict[int, str] = {
     0x100: "AT_SYMLINK_NOFOLLOW",
@@ -211,6 +224,8 @@ def arguments(event: Event) -> str:
             words.append(mount_flag_words(value))
         elif parameter == "flags":
             words.append(flag_words(value & 0xFFFFFFFF, FLAGS.get(name, {})))
+        elif parameter == "cmd":
+            words.append(FSCONFIG_COMMANDS.get(value & 0xFFFFFFFF, hex(value)))
         elif parameter == "attr_flags":
             words.append(flag_words(value & 0xFFFFFFFF, ATTRIBUTES))
         elif kind == "int":

@@ -157,3 +157,29 @@ def test_no_mount_is_ever_let_through(default: str, rules: list[tuple[str, list[
         assert outcome(result, name) not in ("ALLOW", "LOG", "TRACE")
     for name in ("read", "clone"):
         assert outcome(result, name) == outcome(profile, name)
+
+
+@pytest.mark.parametrize("default", ["ALLOW", "ERRNO"])
+def test_fsconfig_is_trapped_where_it_sets_a_string(default: str) -> None:
+    rules = [] if default == "ALLOW" else [rule("ALLOW", "fsconfig", "mount", "read")]
+    profile = supervise({"defaultAction": f"SCMP_ACT_{default}", "syscalls": rules})
+    assert profile is not None
+    found = [entry for entry in profile["syscalls"] if "fsconfig" in entry["names"]]
+    sets = {"index": 1, "value": 1, "op": "SCMP_CMP_EQ"}
+    notify = {"names": ["fsconfig"], "action": "SCMP_ACT_NOTIFY", "args": [sets]}
+    allow = {
+        "names": ["fsconfig"],
+        "action": "SCMP_ACT_ALLOW",
+        "args": [{**sets, "op": "SCMP_CMP_NE"}],
+    }
+    assert found == ([notify] if default == "ALLOW" else [allow, notify])
+
+
+def test_a_rule_on_arguments_of_fsconfig_stays() -> None:
+    args = [{"index": 1, "value": 6, "op": "SCMP_CMP_EQ"}]
+    given_rule = rule("ALLOW", "fsconfig", args=args)
+    profile = supervise(
+        {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [given_rule, rule("ALLOW", "mount")]}
+    )
+    assert profile is not None
+    assert given_rule in profile["syscalls"]
