@@ -99,19 +99,7 @@ def supervise(spec: Spec, listener_path: str, *, wait_killable: bool) -> Profile
         return None
     rules: list[dict[str, Any]] = []
     for rule in profile.get("syscalls") or []:
-        if rule["action"] not in _LETS_THROUGH:
-            rules.append(rule)
-            continue
-        others = [name for name in rule["names"] if name not in TRAPPED + WITHHELD]
-        if STRING_OPTION in others and not rule.get("args"):
-            others.remove(STRING_OPTION)
-            rules += _split(rule)
-        trapped = [name for name in rule["names"] if name in TRAPPED]
-        if others:
-            rules.append({**rule, "names": others})
-        if trapped:
-            plain = {key: value for key, value in rule.items() if key != "errnoRet"}
-            rules.append({**plain, "names": trapped, "action": NOTIFY})
+        rules += _take_apart(rule) if rule["action"] in _LETS_THROUGH else [rule]
     if profile["defaultAction"] in _LETS_THROUGH:
         rules += _over_default(profile, passing)
     withheld = sorted(passing & set(WITHHELD))
@@ -142,11 +130,19 @@ def _over_default(profile: Profile, passing: set[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _split(rule: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what `rule`, which lets all of fsconfig through, comes to for it."""
-    plain = {key: value for key, value in rule.items() if key != "errnoRet"}
-    names = {"names": [STRING_OPTION]}
-    return [
-        {**rule, **names, "args": [_DOES_NOT]},
-        {**plain, **names, "action": NOTIFY, "args": [_SETS_STRING]},
-    ]
+def _take_apart(rule: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what a rule that lets calls through comes to."""
+    notify = {key: value for key, value in rule.items() if key != "errnoRet"}
+    notify["action"] = NOTIFY
+    found = []
+    others = [name for name in rule["names"] if name not in TRAPPED + WITHHELD]
+    if STRING_OPTION in others and not rule.get("args"):
+        others.remove(STRING_OPTION)
+        found.append({**rule, "names": [STRING_OPTION], "args": [_DOES_NOT]})
+        found.append({**notify, "names": [STRING_OPTION], "args": [_SETS_STRING]})
+    if others:
+        found.append({**rule, "names": others})
+    trapped = [name for name in rule["names"] if name in TRAPPED]
+    if trapped:
+        found.append({**notify, "names": trapped})
+    return found
