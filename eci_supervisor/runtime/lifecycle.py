@@ -174,13 +174,18 @@ def read_request(call: Invocation) -> Request:
 # -- taking -----------------------------------------------------------------------------------
 
 
+def _refuse_existing(exists: str, container_id: str) -> None:
+    """Say what the runtime says where it has such a container already."""
+    if os.path.lexists(exists):
+        raise EciError(f"container with given ID already exists: {container_id}")
+
+
 def _claim(state_dir: str, exists: str, container_id: str, store: RangeStore) -> int:
     """Make the state directory, clearing up after a dead namesake; returns the held BUSY lock.
 
     The caller holds the lock of the whole state.
     """
-    if os.path.lexists(exists):
-        raise EciError(f"container with given ID already exists: {container_id}")
+    _refuse_existing(exists, container_id)
     if os.path.isdir(state_dir):
         if not cleanup.is_gone(state_dir):
             raise EciError(
@@ -218,9 +223,11 @@ def take(request: Request, *, supervised: bool) -> Taken:
     store = state.open_store(state_root)
     key = state.key_of(container_id, call.root)
     state_dir = f"{state_root}/containers/{key}"
+    exists = f"{call.root}/{container_id}"
+    _refuse_existing(exists, container_id)
     cleanup.wait_until_free(state_dir)
     with store.locked():
-        busy = _claim(state_dir, f"{call.root}/{container_id}", container_id, store)
+        busy = _claim(state_dir, exists, container_id, store)
         try:
             user = request.joins.user
             maps = request.own_maps
