@@ -437,9 +437,9 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
     memcpy(&attr, out->data, sizeof(attr));
     if ((attr.attr_set & MOUNT_ATTR_IDMAP) && attr.userns_fd <= INT_MAX) {
         userns = caller_file(session, caller, (int)attr.userns_fd);
-        attr.userns_fd = (uint64_t)userns;
-        if (userns >= 0)
-            memcpy(out->data, &attr, sizeof(attr));
+        /* Without such an fd of the caller's: none of ours either. */
+        attr.userns_fd = userns < 0 ? INT_MAX : (uint64_t)userns;
+        memcpy(out->data, &attr, sizeof(attr));
     }
     /* The kernel's own opinion of the attributes: what is in order gets as far as the fd. */
     r = perform_setattr(-1, AT_EMPTY_PATH | (flags & AT_RECURSIVE), out->data, out->data_size);
