@@ -95,9 +95,16 @@ struct overlay {
     struct eci_verdict *verdict;
 };
 
+/* A path that can mean something else to us than to the caller. */
+static bool is_through_proc(const char *path)
+{
+    return strstr(path, "/proc/") != NULL;
+}
+
 /*
  * Rule 3 for a layer: it is a source of the mount.  Where a host-protected path can be seen at all,
- * the layer is looked up once, judged, and named by its descriptor.
+ * the layer is looked up once, judged, and named by its descriptor.  So is one that leads through
+ * the caller's own /proc/self.
  */
 static int overlay_layer(struct overlay *overlay, const char *key, const char *path)
 {
@@ -107,8 +114,8 @@ static int overlay_layer(struct overlay *overlay, const char *key, const char *p
     struct fd_name name;
     int r;
 
-    if (!session->worker->exposed)
-        return fsconfig_string(overlay->fs, key, path);
+    if (!session->worker->exposed && !is_through_proc(path))
+        return fchdir(overlay->caller->cwd) < 0 ? -errno : fsconfig_string(overlay->fs, key, path);
     r = resolve(overlay->caller, overlay->caller->cwd, path, true, WANT_OBJECT, &target);
     if (r == 0)
         r = facts_place(session->worker, &target, &session->source);
@@ -203,8 +210,6 @@ static int overlay_in_steps(struct session *session, struct caller *caller,
     char data[PATH_MAX];
     int r;
 
-    if (fchdir(caller->cwd) < 0)
-        return -errno;
     fs = (int)syscall(SYS_fsopen, "overlay", FSOPEN_CLOEXEC);
     if (fs < 0)
         return -errno;
@@ -234,31 +239,31 @@ static int overlay_in_steps(struct session *session, struct caller *caller,
     return 0;
 }
 
-static int note_relative(void *context, char *key, char *value)
+static int note_layer(void *context, char *key, char *value)
 {
-    bool *relative = context;
+    bool *special = context;
 
     if (!value || !is_layer(key))
         return 0;
-    if (*value != '/')
-        *relative = true;
+    if (*value != '/' || is_through_proc(value))
+        *special = true;
     /* Only lowerdir is a list, but a colon elsewhere merely takes the longer way. */
     for (; *value; value += *value == '\\' && value[1] ? 2 : 1)
         if (*value == ':' && value[1] != '/' && value[1] != ':')
-            *relative = true;
+            *special = true;
     return 0;
 }
 
-static bool layers_from_cwd(const struct mount_args *args)
+static bool layers_are_special(const struct mount_args *args)
 {
     char data[PATH_MAX];
-    bool relative = false;
+    bool special = false;
 
     if (!args->has_data)
         return false;
     memcpy(data, args->data, sizeof(data));
-    for_each_option(data, true, note_relative, &relative);
-    return relative;
+    for_each_option(data, true, note_layer, &special);
+    return special;
 }
 
 /*
@@ -444,7 +449,7 @@ int perform_new(struct session *session, struct caller *caller, const struct mou
         }
     }
     if (args->has_type && strcmp(args->type, "overlay") == 0 && args->has_data &&
-        (session->worker->exposed || layers_from_cwd(args)))
+        (session->worker->exposed || layers_are_special(args)))
         return overlay_in_steps(session, caller, args, flags, target, verdict);
     if (fs == ECI_FS_PROC) {
         r = rewrite_proc(&options, args);
