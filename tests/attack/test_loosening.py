@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.attacks import (
     DENIED,
+    EMPTY_PATHS,
     OPENS,
     OPENS_COPY,
     REBIND,
@@ -15,6 +16,7 @@ from tests.support.attacks import (
     Attack,
     attack,
     cases,
+    new_tmpfs,
     rebind,
 )
 
@@ -148,6 +150,41 @@ VOLUME = [
         ("write /vol/file", "EROFS", "EROFS"),
     ),
     attack(
+        "mount_setattr_on_a_detached_copy",
+        ("open_tree 1 cwd /vol OPEN_TREE_CLONE", *SAME),
+        ("setattr 1 '' AT_EMPTY_PATH - MOUNT_ATTR_RDONLY -", *DENIED),
+        ("move_mount 1 '' cwd /mnt MOVE_MOUNT_F_EMPTY_PATH", *SAME),
+        OPENS_COPY,
+    ),
+    attack(
+        "mount_setattr_on_a_detached_tree",
+        ("open_tree 1 cwd / OPEN_TREE_CLONE|AT_RECURSIVE", *SAME),
+        ("setattr 1 '' AT_EMPTY_PATH|AT_RECURSIVE - MOUNT_ATTR_RDONLY -", *DENIED),
+        ("move_mount 1 '' cwd /mnt MOVE_MOUNT_F_EMPTY_PATH", *SAME),
+        ("write /mnt/vol/x", "0", "EROFS"),
+    ),
+    attack(
+        "mount_setattr_below_a_descriptor",
+        ("open_at 1 cwd /", *SAME),
+        ("setattr 1 vol AT_SYMLINK_NOFOLLOW - MOUNT_ATTR_RDONLY -", *DENIED),
+        OPENS,
+    ),
+    attack(
+        "mount_setattr_on_a_detached_copy_in_a_detached_tree",
+        *new_tmpfs(2),
+        ("open_tree 1 cwd /vol OPEN_TREE_CLONE", *SAME),
+        ("fchdir 2", *SAME),
+        ("mkdir d", *SAME),
+        ("move_mount 1 '' cwd d MOVE_MOUNT_F_EMPTY_PATH", "0|EINVAL", "0|EINVAL"),
+        ("setattr 2 '' AT_EMPTY_PATH|AT_RECURSIVE - MOUNT_ATTR_RDONLY -", *DENIED),
+        ("write d/x", "0", "EROFS"),
+    ),
+    attack(
+        "open_tree_attr_in_place",
+        ("attr_here /vol MOUNT_ATTR_RDONLY", "0|ENOSYS", "ENOSYS|EPERM"),
+        ("write /vol/x", "0|EROFS", "EROFS"),
+    ),
+    attack(
         "open_tree_attr",
         ("tree_attr /vol /mnt MOUNT_ATTR_RDONLY", "0|ENOSYS", "ENOSYS|EPERM"),
         ("write /vol/file", "EROFS", "EROFS"),
@@ -156,6 +193,22 @@ VOLUME = [
     attack(
         "remount",
         ("mount - /vol - MS_REMOUNT -", "EPERM", "EPERM"),
+        ("write /vol/x", "EROFS", "EROFS"),
+    ),
+    attack(
+        "reconfigure",
+        ("fspick 1 /vol", "0|EPERM", "0|EPERM"),
+        ("fsconfig 1 FSCONFIG_SET_FLAG rw -", "0|EINVAL|EBADF", "0|EINVAL|EBADF"),
+        ("fsconfig 1 FSCONFIG_CMD_RECONFIGURE - -", "EPERM|EINVAL|EBADF", "EPERM|EINVAL|EBADF"),
+        ("write /vol/x", "EROFS", "EROFS"),
+    ),
+    attack(
+        "mount_setattr_in_a_nested_user_namespace",
+        ("unshare CLONE_NEWUSER|CLONE_NEWNS", *SAME),
+        ("map 0", *SAME),
+        ("setattr cwd /vol - - MOUNT_ATTR_RDONLY -", "EPERM", "EPERM"),
+        ("open_tree 1 cwd /vol OPEN_TREE_CLONE", *SAME),
+        ("setattr 1 '' AT_EMPTY_PATH - MOUNT_ATTR_RDONLY -", "EPERM", "EPERM"),
         ("write /vol/x", "EROFS", "EROFS"),
     ),
     attack(
@@ -178,6 +231,18 @@ LOOSER_FLAGS = [
     attack("pts_flags", (rebind("/dev/pts"), *DENIED),
            ("flags /dev/pts", "rw", "rw,nosuid,noexec")),
     attack("dev_flags", (rebind("/dev"), *DENIED), ("flags /dev", "rw", "rw,nosuid")),
+    # What is unbindable would be missing in the copy by which the supervisor judges the tree.
+    attack("unbindable_in_a_detached_tree", *new_tmpfs(3),
+           ("open_tree 1 cwd /dev/pts OPEN_TREE_CLONE", *SAME),
+           ("setattr 1 '' AT_EMPTY_PATH - - MS_UNBINDABLE", *DENIED),
+           ("fchdir 3", *SAME), ("mkdir d", *SAME), ("open_at 4 cwd d", *SAME),
+           (f"move_mount 1 '' 4 '' {EMPTY_PATHS}", *SAME),
+           ("setattr 3 '' AT_EMPTY_PATH|AT_RECURSIVE - MOUNT_ATTR_NOSUID|MOUNT_ATTR_NOEXEC -",
+            *DENIED),
+           ("flags d", "rw", "rw,nosuid,noexec")),
+    attack("unbindable_detached", ("open_tree 1 cwd /dev/pts OPEN_TREE_CLONE", *SAME),
+           ("setattr 1 '' AT_EMPTY_PATH - - MS_UNBINDABLE", *DENIED),
+           ("setattr 1 '' AT_EMPTY_PATH - MOUNT_ATTR_NOSUID -", *DENIED)),
     attack("one_flag_of_three", (rebind("/proc", "|MS_NOSUID|MS_NODEV"), *DENIED),
            ("flags /proc", "rw,nosuid,nodev", "rw,nosuid,nodev,noexec")),
 ]  # fmt: skip

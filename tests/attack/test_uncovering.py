@@ -16,6 +16,7 @@ from tests.support.attacks import (
     attack,
     cases,
     masked,
+    new_tmpfs,
     rebind,
 )
 
@@ -150,6 +151,78 @@ VOLUMES = [
 MASKED_FILE = ("kind /proc/timer_list", "reg", "chr 1:3")
 MASKED_DIRECTORY = ("count /sys/firmware", r"[1-9]\d*", "0")
 
+IN = ("write /t/in/x", "0", "EROFS")
+UNDER_IN = (
+    *new_tmpfs(3),
+    ("move_mount 3 '' cwd /t/in MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_BENEATH", *DENIED),
+)
+
+# /t is a tmpfs of the runtime's, and /t/in a read-only volume in it that no kernel has locked.
+IN_TMPFS = [
+    *(attack(f"tmpfs_{name}", (call, "EAGAIN" if "EXPIRE" in call else "0", "EPERM"),
+             *((call, *DENIED) for _ in range("EXPIRE" in call)), IN)
+      for name, call in {
+          "umount": "umount2 /t/in -",
+          "umount_detach": "umount2 /t/in MNT_DETACH",
+          "umount_expire": "umount2 /t/in MNT_EXPIRE",
+          "umount_nofollow": "umount2 /t/in/. MNT_DETACH|UMOUNT_NOFOLLOW",
+          "move": "mount /t/in /mnt - MS_MOVE -",
+          "move_mount": "move_mount cwd /t/in cwd /mnt -",
+      }.items()),
+    attack("tmpfs_umount_i386", ("umount /t/in", *DENIED), IN, programs=("mnt32",)),
+    attack("tmpfs_umount_from_inside", ("chdir /t/in", *SAME), ("umount2 . MNT_DETACH", *DENIED),
+           ("chdir /", *SAME), IN),
+    attack("tmpfs_umount_from_below", ("chdir /t/in/sub", *SAME),
+           ("umount2 .. MNT_DETACH", *DENIED), ("chdir /", *SAME), IN),
+    attack("tmpfs_umount_by_descriptor", ("open_at 1 cwd /t/in", *SAME),
+           ("umount_fd 1 MNT_DETACH", *DENIED), IN),
+    attack("tmpfs_move_mount_by_descriptor", ("open_at 1 cwd /t/in", *SAME),
+           ("move_mount 1 '' cwd /mnt MOVE_MOUNT_F_EMPTY_PATH", *DENIED), IN),
+    attack("tmpfs_move_mount_of_what_open_tree_gave", ("open_tree 1 cwd /t/in -", *SAME),
+           ("move_mount 1 '' cwd /mnt MOVE_MOUNT_F_EMPTY_PATH", *DENIED), IN),
+    attack("tmpfs_unbindable", ("mount - /t/in - MS_UNBINDABLE -", *DENIED),
+           ("mount /t /mnt - MS_BIND|MS_REC -", *SAME), ("write /mnt/in/x", "0", "EROFS")),
+    attack("tmpfs_bind_around", ("mount /t /mnt - MS_BIND -", *DENIED),
+           ("write /mnt/in/x", "0", "ENOENT")),
+    # Something beneath it: unmounting or moving that is no business of the volume above it.
+    attack("tmpfs_umount_of_what_lies_beneath", *UNDER_IN,
+           ("umount_fd 3 MNT_DETACH", "0", "EINVAL|EBUSY"),
+           ("umount2 /t/in MNT_DETACH", *DENIED), IN),
+    attack("tmpfs_umount_of_what_lies_beneath_from_a_chroot", *UNDER_IN, ("fchdir 3", *SAME),
+           ("keep_ns 4", *SAME), ("chroot /mnt", *SAME),
+           ("umount2 . MNT_DETACH", "0", "0|EBUSY|EINVAL"), ("enter_ns 4", *SAME), IN),
+    attack("tmpfs_move_of_what_lies_beneath", *UNDER_IN,
+           ("move_mount 3 '' cwd /mnt MOVE_MOUNT_F_EMPTY_PATH", *SAME), IN),
+    # Peers: an unmount goes to the same place on each.
+    attack("tmpfs_joined_peer_group", ("mount - /t - MS_PRIVATE -", *SAME),
+           ("clone /t /mnt -", *SAME), ("mount none /mnt/in tmpfs - -", *SAME),
+           ("mount - /t - MS_SHARED -", *SAME),
+           ("move_mount cwd /t cwd /mnt MOVE_MOUNT_SET_GROUP", *DENIED),
+           ("umount2 /mnt/in -", *SAME), IN, ("mount - /t - MS_PRIVATE -", *SAME)),
+    attack("tmpfs_umount_of_a_peer", ("mount - /t - MS_SHARED -", *SAME),
+           ("mount /t /mnt - MS_BIND|MS_REC -", *SAME),
+           ("umount2 /mnt/in MNT_DETACH", *DENIED), IN, ("mount - /t - MS_PRIVATE -", *SAME)),
+    attack("tmpfs_umount_in_a_peer_namespace", ("mount - /t - MS_SHARED -", *SAME),
+           ("keep_ns 1", *SAME), IN_PRIVATE, ("umount2 /t/in MNT_DETACH", *DENIED),
+           ("enter_ns 1", *SAME), IN, ("mount - /t - MS_PRIVATE -", *SAME)),
+    # A mount namespace without the mount lets its mount point be renamed.
+    attack("renamed_from_another_namespace", ("open_dir 1 /", *SAME), ("keep_ns 2", *SAME),
+           IN_PRIVATE, ("keep_ns 3", *SAME), ("mount none /mnt tmpfs - -", *SAME),
+           ("mkdir /mnt/old", *SAME), ("pivot_root /mnt /mnt/old", *SAME),
+           ("umount2 /old MNT_DETACH", *SAME), ("rename_at 1 s 1 s2", *SAME), ("enter_ns 2", *SAME),
+           ("umount2 /s2 MNT_DETACH", *DENIED), ("write /s2/x", "0", "EROFS"),
+           ("enter_ns 3", *SAME), ("rename_at 1 s2 1 s", *SAME),
+           kinds=(PRIVILEGED,)),
+    attack("tmpfs_renamed_from_another_namespace", ("open_dir 1 /t", *SAME), ("keep_ns 2", *SAME),
+           IN_PRIVATE, ("keep_ns 3", *SAME), ("mount none /mnt tmpfs - -", *SAME),
+           ("mkdir /mnt/old", *SAME), ("pivot_root /mnt /mnt/old", *SAME),
+           ("umount2 /old MNT_DETACH", *SAME), ("rename_at 1 in 1 other", *SAME),
+           ("enter_ns 2", *SAME),
+           ("umount2 /t/other MNT_DETACH", *DENIED), ("write /t/other/x", "0", "EROFS"),
+           ("enter_ns 3", *SAME), ("rename_at 1 other 1 in", *SAME),
+           kinds=(PRIVILEGED,)),
+]  # fmt: skip
+
 ON_KERNEL_FS = [
     *(
         attack(f"umount_file{name}", (f"umount2 /proc/timer_list {flag}", *DENIED), MASKED_FILE)
@@ -227,7 +300,7 @@ ON_KERNEL_FS = [
            ("flags /mnt/sys", "rw.*", "ro.*")),
 ]  # fmt: skip
 
-ATTACKS = [*VOLUMES, *masked(ON_KERNEL_FS)]
+ATTACKS = [*VOLUMES, *IN_TMPFS, *masked(ON_KERNEL_FS)]
 
 
 @cases(ATTACKS)

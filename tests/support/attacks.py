@@ -6,7 +6,7 @@ An attack that does not succeed without protection would prove nothing, so both 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,6 +29,7 @@ class Attack:
     name: str
     steps: tuple[tuple[str, str, str], ...]
     kinds: tuple[str, ...] = (PRIVILEGED, SYS_ADMIN)
+    programs: tuple[str, ...] = PROGRAMS
 
     def words(self, program: str) -> list[str]:
         """Return the command line that makes the calls."""
@@ -46,9 +47,14 @@ class Attack:
         assert not wrong, "\n".join(wrong)
 
 
-def attack(name: str, *steps: tuple[str, str, str], kinds: tuple[str, ...] = ()) -> Attack:
-    """Return an attack, on both kinds of container unless told."""
-    return Attack(name, steps, kinds or (PRIVILEGED, SYS_ADMIN))
+def attack(
+    name: str,
+    *steps: tuple[str, str, str],
+    kinds: tuple[str, ...] = (PRIVILEGED, SYS_ADMIN),
+    programs: tuple[str, ...] = PROGRAMS,
+) -> Attack:
+    """Return an attack, on both kinds of container and in both widths of calls unless told."""
+    return Attack(name, steps, kinds, programs)
 
 
 def rebind(target: str, more: str = "", source: str = "-", fstype: str = "-") -> str:
@@ -68,7 +74,7 @@ EMPTY_PATHS = "MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH"
 
 def masked(attacks: Iterable[Attack]) -> list[Attack]:
     """Return the attacks for the container that has masks."""
-    return [attack(one.name, *one.steps, kinds=(SYS_ADMIN,)) for one in attacks]
+    return [replace(one, kinds=(SYS_ADMIN,)) for one in attacks]
 
 
 def cases(attacks: Iterable[Attack]) -> pytest.MarkDecorator:
@@ -80,7 +86,7 @@ def cases(attacks: Iterable[Attack]) -> pytest.MarkDecorator:
         pytest.param(one, kind, program, id=f"{one.name}-{kind}-{program}")
         for one in attacks
         for kind in one.kinds
-        for program in PROGRAMS
+        for program in one.programs
         if program == "mnt" or kind == one.kinds[0]
     ]
     ids = [param.id for param in params]

@@ -13,21 +13,27 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/filter.h>
 #include <linux/mount.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -275,6 +281,121 @@ static long map_self(unsigned long uid)
             return -1;
     }
     return 0;
+}
+
+/* attr_here PATH CLEAR: open_tree_attr without OPEN_TREE_CLONE changes the mount itself. */
+static long attr_here(char **w)
+{
+    uint64_t attr[4] = {0, number(w[2]), 0, 0};
+
+    return keep("14", syscall(467, AT_FDCWD, w[1], 0, attr, sizeof attr));
+}
+
+/* umount_fd SLOT FLAGS, setns SLOT|PATH FLAGS, and handles: by_handle MOUNT FILE. */
+static long umount_fd(char **w)
+{
+    char path[64];
+
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd_of(w[1]));
+    return syscall(SYS_umount2, path, number(w[2]));
+}
+
+static long join(char **w)
+{
+    int ns = open(w[1], O_RDONLY | O_CLOEXEC);
+
+    return ns < 0 ? -1 : setns(ns, (int)number(w[2]));
+}
+
+union handle {
+    struct file_handle head;
+    char space[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+};
+
+/* by_handle MOUNT FILE: opens FILE by its handle, anywhere in the file system of MOUNT. */
+static long open_handle(char **w)
+{
+    union handle handle = {.head.handle_bytes = MAX_HANDLE_SZ};
+    int mount = open(w[1], O_RDONLY | O_CLOEXEC), mount_id;
+
+    if (mount < 0 || name_to_handle_at(AT_FDCWD, w[2], &handle.head, &mount_id, 0) < 0)
+        return -1;
+    return keep("14", open_by_handle_at(mount, &handle.head, O_RDONLY | O_CLOEXEC));
+}
+
+/* forged_handle MOUNT INODE: as ext4 and its like write them (FILEID_INO32_GEN). */
+static long forge_handle(char **w)
+{
+    uint32_t inode[2] = {(uint32_t)number(w[2]), 0};
+    union handle handle = {.head = {.handle_bytes = 8, .handle_type = 1}};
+    int mount = open(w[1], O_RDONLY | O_CLOEXEC);
+
+    memcpy(handle.head.f_handle, inode, sizeof inode);
+    return mount < 0 ? -1
+                     : keep("14", open_by_handle_at(mount, &handle.head, O_RDONLY | O_CLOEXEC));
+}
+
+/* signal PID N, trace PID, limit PID, poke PID ADDRESS, take_fd PID FD */
+static long trace(pid_t pid)
+{
+    return ptrace(PTRACE_SEIZE, pid, NULL, NULL) < 0 ? -1 : 0;
+}
+
+static long set_limit(pid_t pid)
+{
+    struct rlimit limit = {1000, 1000};
+
+    return prlimit(pid, RLIMIT_NOFILE, &limit, NULL);
+}
+
+static long poke(char **w)
+{
+    char byte = 'x';
+    struct iovec from = {&byte, 1};
+    struct iovec to = {(void *)number(w[2]), 1};
+
+    return process_vm_writev((pid_t)number(w[1]), &from, 1, &to, 1, 0) == 1 ? 0 : -1;
+}
+
+static long take_fd(char **w)
+{
+    long pidfd = syscall(SYS_pidfd_open, number(w[1]), 0);
+
+    return pidfd < 0 ? -1 : keep("14", syscall(SYS_pidfd_getfd, pidfd, number(w[2]), 0));
+}
+
+/* A filter that gives mount(2) `action`, and lets everything else through. */
+static long filter(unsigned int action, unsigned int flags)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mount, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, action),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof code / sizeof *code, code};
+
+    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+}
+
+/* lie ERRNO: mount(2) gets that answer (0: success) from a filter on top of all others. */
+static long lie(unsigned long error)
+{
+    return filter(SECCOMP_RET_ERRNO | (unsigned int)error, 0);
+}
+
+/* agree: ... is let through by a filter on top of all others. */
+static long agree(void)
+{
+    return filter(SECCOMP_RET_ALLOW, 0);
+}
+
+/* listen: mount(2) goes to a listener of our own. */
+static long listener(void)
+{
+    long fd = filter(SECCOMP_RET_USER_NOTIF, SECCOMP_FILTER_FLAG_NEW_LISTENER);
+
+    return fd < 0 ? -1 : close((int)fd);
 }
 
 /* fork: the commands that follow are a child's. */
@@ -555,12 +676,45 @@ static long command(int n, char **w)
         return symlink(w[1], w[2]);
     if (IS("rename", 2))
         return rename(w[1], w[2]);
+    if (IS("keep_ns", 1))
+        return keep(w[1], open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC));
+    if (IS("enter_ns", 1))
+        return setns(fd_of(w[1]), CLONE_NEWNS);
+    if (IS("attr_here", 2))
+        return attr_here(w);
+    if (IS("umount_fd", 2))
+        return umount_fd(w);
+    if (IS("setns", 2))
+        return join(w);
+    if (IS("by_handle", 2))
+        return open_handle(w);
+    if (IS("forged_handle", 2))
+        return forge_handle(w);
+    if (IS("signal", 2))
+        return kill((pid_t)number(w[1]), (int)number(w[2]));
+    if (IS("trace", 1))
+        return trace((pid_t)number(w[1]));
+    if (IS("limit", 1))
+        return set_limit((pid_t)number(w[1]));
+    if (IS("poke", 2))
+        return poke(w);
+    if (IS("take_fd", 2))
+        return take_fd(w);
+    if (IS("lie", 1))
+        return lie(number(w[1]));
+    if (IS("agree", 0))
+        return agree();
+    if (IS("listen", 0))
+        return listener();
+    if (IS("unlink", 1))
+        return unlink(w[1]);
     if (IS("rename_at", 4))
         return renameat(fd_of(w[1]), w[2], fd_of(w[3]), w[4]);
     if (IS("exchange", 2))
         return syscall(SYS_renameat2, AT_FDCWD, w[1], AT_FDCWD, w[2], RENAME_EXCHANGE);
-    if (IS("mknod", 3))
-        return mknod(w[1], S_IFCHR | 0666, makedev(number(w[2]), number(w[3])));
+    if (IS("mknod", 4))
+        return mknod(w[1], (strcmp(w[2], "b") ? S_IFCHR : S_IFBLK) | 0666,
+                     makedev(number(w[3]), number(w[4])));
     if (IS("kind", 1))
         return print_kind(w[1]) ? -1 : 1;
     if (IS("count", 1))

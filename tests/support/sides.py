@@ -29,7 +29,7 @@ class Volumes:
 
     Each container has `read_only` on /vol, read-only; `writable` on /w; `inner`, read-only, on
     /w/in, /w/d/in and /srv/d/in, where the kernel has locked it, and on /t/in in a tmpfs, where
-    the supervisor alone holds it.
+    the supervisor alone holds it, as it does /s, a read-only tmpfs.
     """
 
     read_only: Path
@@ -99,7 +99,7 @@ class Protected:
                 "-v", f"{volumes.read_only}:/vol:ro", "-v", f"{volumes.writable}:/w",
                 "-v", f"{volumes.inner}:/w/in:ro", "-v", f"{volumes.inner}:/w/d/in:ro",
                 "-v", f"{volumes.inner}:/srv/d/in:ro",
-                "--tmpfs", "/t", "-v", f"{volumes.inner}:/t/in:ro", IMAGE,
+                "--tmpfs", "/s:ro", "--tmpfs", "/t", "-v", f"{volumes.inner}:/t/in:ro", IMAGE,
                 "sh", "-c", f"touch /tmp/file; {SLEEP}",
             )  # fmt: skip
         return self._containers[kind]
@@ -159,6 +159,7 @@ def bare(bundles: Bundles, place: Place, own_root: Path) -> Callable[[str, list[
                 bind(mine.inner, "/w/in", "ro"),
                 bind(mine.inner, "/w/d/in", "ro"),
                 bind(mine.inner, "/srv/d/in", "ro"),
+                {"destination": "/s", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]},
                 {"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": []},
                 bind(mine.inner, "/t/in", "ro"),
             ],
