@@ -38,6 +38,7 @@
  */
 struct eci_grant {
     /* Filled by the worker, as statx reports: */
+    uint64_t mnt_id;  /* unique */
     uint64_t own_ino; /* inode and device of the root of the mount */
     uint32_t own_major;
     uint32_t own_minor;

@@ -95,6 +95,9 @@ static bool same_entry(const struct eci_grant *grant, const struct eci_place *pl
 static bool in_its_place(const struct eci_policy *policy, const struct eci_grant *grant,
                          const struct eci_place *place)
 {
+    /* The very mount: what else was found out went by names, which can change meanwhile. */
+    if (grant->mnt_id && grant->mnt_id == place->mnt_id)
+        return true;
     if (!same_root(grant, place))
         return false;
     if (!grant->by_name && place->cov_known)

@@ -470,6 +470,7 @@ int facts_prepare(const struct worker *worker)
             continue;
         if (r < 0)
             return r;
+        grant->mnt_id = stx.stx_mnt_id;
         grant->own_major = stx.stx_dev_major;
         grant->own_minor = stx.stx_dev_minor;
         grant->own_ino = stx.stx_ino;

@@ -310,6 +310,13 @@ def test_among_locked_mounts_the_entry_of_the_directory_tells_the_place(policy: 
         assert policy.decide(lib.ECI_OP_UMOUNT, dst=facts) == verdict
 
 
+def test_the_very_mount_stays_whatever_else_is_found(policy: Policy) -> None:
+    ffi.cast("struct eci_grant *", lib.eci_policy_grants(policy.policy))[1].mnt_id = 101
+    renamed = at(b"/ro", mnt_id=101, covered=(0, 50, 12345))
+    assert policy.decide(lib.ECI_OP_UMOUNT, dst=renamed) == UNCOVERING
+    assert policy.decide(lib.ECI_OP_MOVE, src=renamed, dst={}) == UNCOVERING
+
+
 def test_nothing_comes_to_lie_under_what_hides_something(policy: Policy) -> None:
     for op in (lib.ECI_OP_ATTACH, lib.ECI_OP_MOVE):
         assert policy.decide(op, src={}, dst=at(b"/ro"), beneath=1) == UNCOVERING
