@@ -45,6 +45,9 @@ class Volumes:
         (inner / "sub").mkdir()
         (writable / "in").mkdir()
         (writable / "d/in").mkdir(parents=True)
+        for name in ("secret/sub", "aaaaaa/sub"):
+            (writable / name).mkdir(parents=True)
+        (writable / "secret/mark").touch()
         return cls(read_only, writable, inner)
 
     def mend(self) -> None:
@@ -144,33 +147,44 @@ def protected(
 @pytest.fixture
 def bare(bundles: Bundles, place: Place, own_root: Path) -> Callable[[str, list[str]], str]:
     """Run words under plain runc in a user namespace, in a container like the protected ones."""
+    return lambda kind, words: _run(bundles, place, own_root, kind, words, userns=True)
 
-    def run(kind: str, words: list[str]) -> str:
-        mine = Volumes.make(place)
-        name = bundles.name()
-        spec = make_spec(
-            words,
-            cgroup=bundles.cgroup(name),
-            privileged=kind == PRIVILEGED,
-            cap_add=["CAP_SYS_ADMIN"],
-            mounts=[
-                bind(mine.read_only, "/vol", "ro"),
-                bind(mine.writable, "/w"),
-                bind(mine.inner, "/w/in", "ro"),
-                bind(mine.inner, "/w/d/in", "ro"),
-                bind(mine.inner, "/srv/d/in", "ro"),
-                {"destination": "/s", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]},
-                {"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": []},
-                bind(mine.inner, "/t/in", "ro"),
-            ],
-            identity_userns=True,
-        )
-        bundle = bundles.write(spec, own_root)
-        runc = bundles.runtime("runc")
-        bundles.expect(runc, name)
-        return runc.call("run", "--bundle", str(bundle), name).stdout
 
-    return run
+@pytest.fixture
+def plain(bundles: Bundles, place: Place, own_root: Path) -> Callable[[str, list[str]], str]:
+    """Run words as `bare` does, but without a user and a PID namespace."""
+    return lambda kind, words: _run(bundles, place, own_root, kind, words, userns=False)
+
+
+def _run(
+    bundles: Bundles, place: Place, own_root: Path, kind: str, words: list[str], *, userns: bool
+) -> str:
+    mine = Volumes.make(place)
+    name = bundles.name()
+    spec = make_spec(
+        words,
+        cgroup=bundles.cgroup(name),
+        privileged=kind == PRIVILEGED,
+        cap_add=["CAP_SYS_ADMIN"],
+        mounts=[
+            bind(mine.read_only, "/vol", "ro"),
+            bind(mine.writable, "/w"),
+            bind(mine.inner, "/w/in", "ro"),
+            bind(mine.inner, "/w/d/in", "ro"),
+            bind(mine.inner, "/srv/d/in", "ro"),
+            {"destination": "/s", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]},
+            {"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": []},
+            bind(mine.inner, "/t/in", "ro"),
+        ],
+        identity_userns=userns,
+    )
+    if not userns:
+        spaces = spec["linux"]["namespaces"]
+        spec["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]
+    bundle = bundles.write(spec, own_root)
+    runc = bundles.runtime("runc")
+    bundles.expect(runc, name)
+    return runc.call("run", "--bundle", str(bundle), name).stdout
 
 
 @pytest.fixture(scope="module")
