@@ -38,6 +38,7 @@
  */
 struct eci_grant {
     /* Filled by the worker, as statx reports: */
+    uint64_t mnt_id;  /* unique */
     uint64_t own_ino; /* inode and device of the root of the mount */
     uint32_t own_major;
     uint32_t own_minor;
@@ -47,6 +48,7 @@ struct eci_grant {
     uint64_t dir_ino; /* of the directory that it lies in */
     uint32_t dir_major;
     uint32_t dir_minor;
+    uint64_t ent_ino; /* of its name in that directory, as getdents64 has it; 0: not known */
     /* From the mount table: */
     uint32_t sb_major;
     uint32_t sb_minor;
@@ -102,6 +104,8 @@ struct eci_call {
     uint32_t fs;         /* ECI_FS_*, for ECI_OP_NEW */
     uint32_t recursive;  /* for ECI_OP_SETATTR, whose `flags` are the ECI_RDONLY ... it clears */
     uint32_t unbindable; /* for ECI_OP_SETATTR */
+    uint32_t beneath;    /* for ECI_OP_MOVE and ECI_OP_ATTACH: to under the target */
+    uint32_t joins;      /* for ECI_OP_ATTACH: the target joins the source's peer group instead */
 };
 
 /* What a path of the call turned out to be. */
@@ -121,9 +125,11 @@ struct eci_place {
     uint32_t cov_known; /* not 0: cov_* are valid */
     uint32_t elsewhere; /* not 0: its path is not that of the kernel file system that it shows */
     uint32_t held;      /* ECI_RDONLY ... that have to stay; for ECI_OP_SETATTR only */
+    uint32_t detached;  /* in no mount namespace; for ECI_OP_SETATTR only */
     uint32_t dir_major; /* of the directory that a mount lies in, with cov_* */
     uint32_t dir_minor;
     uint64_t dir_ino; /* 0 where it is not known */
+    uint64_t ent_ino; /* of the name in that directory; likewise */
     char name[256];   /* of the mount point in that directory */
     char root[4096];  /* root of the mount inside its super block; for a remount only */
 };

@@ -390,12 +390,17 @@ static int do_move_mount(struct session *session, struct caller *caller,
     struct target source = TARGET_INIT;
     struct target target = TARGET_INIT;
     uint64_t flags = args[4] & 0xffffffff;
-    struct eci_call call = {.op = ECI_OP_ATTACH, .flags = flags};
+    struct eci_call call = {
+        .op = ECI_OP_ATTACH,
+        .flags = flags,
+        .beneath = (flags & MOVE_MOUNT_BENEATH) != 0,
+        .joins = (flags & MOVE_MOUNT_SET_GROUP) != 0,
+    };
     uint64_t parent;
     int r;
 
     r = resolve_at(session, caller, args[2], session->args.path, flags & MOVE_MOUNT_T_SYMLINKS,
-                   WANT_OBJECT, &target);
+                   call.beneath ? WANT_OBJECT | WANT_NAME : WANT_OBJECT, &target);
     if (r == 0)
         r = resolve_at(session, caller, args[0], session->args.source,
                        flags & MOVE_MOUNT_F_SYMLINKS, WANT_OBJECT | WANT_NAME, &source);
@@ -405,8 +410,13 @@ static int do_move_mount(struct session *session, struct caller *caller,
         r = facts_place(worker, &source, &session->source);
     if (r < 0)
         goto out;
+    if (call.beneath) {
+        if (target.parent < 0)
+            perform_find_name(session->target.mnt_id, &target);
+        facts_covered(worker, &target, &session->target);
+    }
     /* A detached tree is in no mount namespace, so nothing is found out about its mounts. */
-    if (!(flags & MOVE_MOUNT_SET_GROUP) && facts_parent(session->source.mnt_id, &parent) == 0) {
+    if (!call.joins && facts_parent(session->source.mnt_id, &parent) == 0) {
         call.op = ECI_OP_MOVE;
         if (source.parent < 0)
             perform_find_name(session->source.mnt_id, &source);
@@ -432,6 +442,7 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
     unsigned int flags = (unsigned int)args[2];
     cleanup_fd int userns = -1;
     struct eci_call call = {.op = ECI_OP_SETATTR};
+    uint64_t parent;
     int r;
 
     memcpy(&attr, out->data, sizeof(attr));
@@ -455,6 +466,7 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
                      (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
         call.unbindable = (attr.propagation & MS_UNBINDABLE) != 0;
         call.recursive = (flags & AT_RECURSIVE) != 0;
+        session->target.detached = facts_parent(session->target.mnt_id, &parent) < 0;
         r = facts_held(session, &target, call.flags, call.recursive, &session->target.held);
     }
     if (r == 0) {

@@ -76,6 +76,17 @@ static bool same_name(const struct eci_policy *policy, const struct eci_grant *g
 }
 
 /*
+ * The same entry of the same file system under another name: in a mount namespace that does not
+ * have the mount, rename(2) lets its mount point go.
+ */
+static bool same_entry(const struct eci_grant *grant, const struct eci_place *place)
+{
+    return grant->ent_ino && grant->dir_major == place->dir_major &&
+           grant->dir_minor == place->dir_minor &&
+           (!place->ent_ino || grant->ent_ino == place->ent_ino);
+}
+
+/*
  * Does the mount lie where the initial one lies?  Its root and the inode under it must both be the
  * initial mount's: a bind of the same storage elsewhere is the container's own.  Where the kernel
  * has locked mounts, nobody is shown what is beneath (facts.c), and directory and name stand for
@@ -84,12 +95,15 @@ static bool same_name(const struct eci_policy *policy, const struct eci_grant *g
 static bool in_its_place(const struct eci_policy *policy, const struct eci_grant *grant,
                          const struct eci_place *place)
 {
+    /* The very mount: what else was found out went by names, which can change meanwhile. */
+    if (grant->mnt_id && grant->mnt_id == place->mnt_id)
+        return true;
     if (!same_root(grant, place))
         return false;
     if (!grant->by_name && place->cov_known)
         return grant->cov_ino == place->cov_ino && grant->cov_major == place->cov_major &&
                grant->cov_minor == place->cov_minor;
-    return !place->dir_ino || same_name(policy, grant, place);
+    return !place->dir_ino || same_name(policy, grant, place) || same_entry(grant, place);
 }
 
 /* Rule 2 of a mount that is to go: 0, or the errno of the refusal. */
@@ -158,6 +172,14 @@ void eci_decide(const struct eci_policy *policy, const struct eci_call *call,
         return;
     }
 
+    /* What comes to lie under a mount could be moved away with it. */
+    if (call->beneath) {
+        decide_removal(policy, dst, verdict);
+        if (verdict->error)
+            return;
+        refuse(verdict, EPERM, ECI_REASON_INTERNAL);
+    }
+
     switch (call->op) {
     case ECI_OP_NEW:
         if ((call->fs == ECI_FS_PROC && policy->proc_masked) ||
@@ -196,13 +218,20 @@ void eci_decide(const struct eci_policy *policy, const struct eci_call *call,
             decide_removal(policy, src, verdict);
         return;
     case ECI_OP_ATTACH:
-        if (src)
+        if (!src)
+            return;
+        /* An unmount on one peer takes away what lies in the same place on the other. */
+        if (call->joins && (dst->self_hits & ECI_INODE_RECURSE))
+            refuse(verdict, EPERM, ECI_REASON_UNCOVER);
+        else
             allow(verdict);
         return;
     case ECI_OP_SETATTR:
         if (dst->held & call->flags)
             refuse(verdict, EPERM, ECI_REASON_LOOSEN);
-        else if (call->unbindable && hides_something(policy, call->recursive, dst))
+        /* A copy of a detached tree, which tells what is in it, would lack the unbindable. */
+        else if (call->unbindable &&
+                 (dst->detached || hides_something(policy, call->recursive, dst)))
             refuse(verdict, EPERM, ECI_REASON_UNCOVER);
         else
             allow(verdict);

@@ -71,68 +71,40 @@ static int open_directory_of(const struct worker *worker, int fd, const struct s
 
 /*
  * ECI_INODE_* of all ancestors inside the same mount.  By identity, not by name: a rename
- * changes nothing.  Whatever cannot be found out counts as protected.  `top` gets the marks of
- * the root of the mount.
+ * changes nothing.  Whatever cannot be found out counts as protected.
+ *
+ * Nothing is remembered of a mount: through another mount of the same file system a container can
+ * rename a protected path into what a mount shows that showed none before.
  */
-static uint32_t hits_above(const struct worker *worker, int fd, const struct statx *object,
-                           uint32_t *top)
+static uint32_t hits_above(const struct worker *worker, int fd, const struct statx *object)
 {
     struct statx here = *object;
     cleanup_fd int at = -1;
     uint32_t hits = 0;
     int next;
 
-    *top = ECI_INODE_PROTECTED;
-    if (object->stx_attributes & STATX_ATTR_MOUNT_ROOT) {
-        *top =
-            eci_policy_inode(worker->policy, here.stx_dev_major, here.stx_dev_minor, here.stx_ino);
+    if (object->stx_attributes & STATX_ATTR_MOUNT_ROOT)
         return 0;
-    }
     if (S_ISDIR(object->stx_mode))
         at = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
     else
         at = open_directory_of(worker, fd, object);
     for (unsigned int depth = 0; depth < MAX_DEPTH; depth++) {
         struct statx up;
-        uint32_t what;
 
         /* A step out of the mount, or none: the object was moved meanwhile. */
         if (at < 0 || stat_at(at, "", &up) < 0 || up.stx_mnt_id != object->stx_mnt_id ||
             same_inode(&up, &here))
             break;
-        what = eci_policy_inode(worker->policy, up.stx_dev_major, up.stx_dev_minor, up.stx_ino);
-        hits |= what;
-        if (up.stx_attributes & STATX_ATTR_MOUNT_ROOT) {
-            *top = what;
+        hits |= eci_policy_inode(worker->policy, up.stx_dev_major, up.stx_dev_minor, up.stx_ino);
+        if (up.stx_attributes & STATX_ATTR_MOUNT_ROOT)
             return hits;
-        }
         here = up;
         next = openat(at, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
         close(at);
         at = next;
     }
     return hits | ECI_INODE_PROTECTED;
-}
-
-/*
- * Marks above an object, without looking where none can be.
- *
- * A mount whose root is neither in nor above a protected path shows none, and a container cannot
- * bring one into it: rename(2) does not leave a mount.  Mount ids are unique for good, so what was
- * found out once stays true.
- */
-static uint32_t hits_inside(struct worker *worker, int fd, const struct statx *object)
-{
-    uint64_t *known = &worker->harmless[object->stx_mnt_id % HARMLESS];
-    uint32_t hits;
-    uint32_t top;
-
-    if (*known == object->stx_mnt_id)
-        return 0;
-    hits = hits_above(worker, fd, object, &top);
-    if (!(top & (ECI_INODE_PROTECTED | ECI_INODE_ABOVE)) && !(hits & ECI_INODE_PROTECTED))
-        *known = object->stx_mnt_id;
-    return hits;
 }
 
 static bool has_grant_on(const struct eci_policy *policy, const struct statx *stx)
@@ -146,7 +118,7 @@ static bool has_grant_on(const struct eci_policy *policy, const struct statx *st
 }
 
 /* The object itself, and what the policy knows of it. */
-int facts_place(struct worker *worker, const struct target *target, struct eci_place *place)
+int facts_place(const struct worker *worker, const struct target *target, struct eci_place *place)
 {
     const struct eci_policy *policy = worker->policy;
     const struct statx *stx = &target->stx;
@@ -171,7 +143,7 @@ int facts_place(struct worker *worker, const struct target *target, struct eci_p
     if (!(known & ECI_INODE_PROTECTED))
         return 0;
     if (target->fd >= 0) {
-        place->up_hits = hits_inside(worker, target->fd, stx);
+        place->up_hits = hits_above(worker, target->fd, stx);
     } else {
         cleanup_fd int fd = openat(target->parent, target->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
         struct statx again;
@@ -179,7 +151,7 @@ int facts_place(struct worker *worker, const struct target *target, struct eci_p
         if (fd < 0 || stat_at(fd, "", &again) < 0 || !same_inode(&again, stx) ||
             again.stx_mnt_id != stx->stx_mnt_id)
             return -ENOENT; /* it was renamed just now */
-        place->up_hits = hits_inside(worker, fd, stx);
+        place->up_hits = hits_above(worker, fd, stx);
     }
     return 0;
 }
@@ -191,6 +163,32 @@ static int stat_under(int parent, const char *name, struct statx *stx)
                                        AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 
     return bare < 0 ? -errno : stat_at(bare, name, stx);
+}
+
+/* The inode number that the directory itself has for `name`, whatever is mounted there; or 0. */
+static uint64_t entry_ino(int parent, const char *name)
+{
+    struct entry {
+        uint64_t ino;
+        int64_t offset;
+        uint16_t size;
+        uint8_t type;
+        char name[];
+    };
+    cleanup_fd int dir = openat(parent, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    _Alignas(struct entry) char buffer[4096];
+    long n;
+
+    while ((n = syscall(SYS_getdents64, dir, buffer, sizeof(buffer))) > 0) {
+        for (long at = 0; at < n;) {
+            const struct entry *entry = (const struct entry *)(buffer + at);
+
+            if (strcmp(entry->name, name) == 0)
+                return entry->ino;
+            at += entry->size;
+        }
+    }
+    return 0;
 }
 
 /* For a remount: which storage the mount shows. */
@@ -317,8 +315,10 @@ void facts_covered(const struct worker *worker, const struct target *target,
         place->dir_ino = stx.stx_ino;
         snprintf(place->name, sizeof(place->name), "%s", target->name);
     }
-    if (stat_under(target->parent, target->name, &stx) < 0)
+    if (stat_under(target->parent, target->name, &stx) < 0) {
+        place->ent_ino = entry_ino(target->parent, target->name);
         return;
+    }
     place->cov_major = stx.stx_dev_major;
     place->cov_minor = stx.stx_dev_minor;
     place->cov_ino = stx.stx_ino;
@@ -451,6 +451,7 @@ int facts_prepare(struct worker *worker)
             continue;
         if (r < 0)
             return r;
+        grant->mnt_id = stx.stx_mnt_id;
         grant->own_major = stx.stx_dev_major;
         grant->own_minor = stx.stx_dev_minor;
         grant->own_ino = stx.stx_ino;
@@ -470,11 +471,13 @@ int facts_prepare(struct worker *worker)
             return r;
         /*
          * The kernel has locked a mount in this directory or below, this one or another, and so
-         * gives nobody a bare copy.  The name stands for what is beneath: rename(2) refuses it
-         * wherever the mount is to be seen, and what is locked stays in any case.
+         * gives nobody a bare copy.  The name stands for what is beneath, and so does the
+         * directory's entry: rename(2) refuses a mount point only where the mount is to be seen.
          */
         grant->by_name = r == -EINVAL;
-        if (!grant->by_name) {
+        if (grant->by_name) {
+            grant->ent_ino = entry_ino(parent, name);
+        } else {
             grant->cov_major = stx.stx_dev_major;
             grant->cov_minor = stx.stx_dev_minor;
             grant->cov_ino = stx.stx_ino;

@@ -518,23 +518,46 @@ static int unmount_expired(struct worker *worker, const struct target *target, u
     return -EAGAIN;
 }
 
+/* MNT_DETACH, to which no fd is in the way: the very mount that was judged. */
+static int detach(struct session *session, struct target *target, uint64_t mnt_id, uint64_t flags)
+{
+    struct fd_name name;
+    struct statx stx;
+    int r;
+
+    if (target->fd < 0)
+        target->fd = openat(target->parent, target->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (target->fd < 0)
+        return -errno;
+    r = stat_object(target->fd, "", &stx);
+    if (r < 0 || stx.stx_mnt_id != mnt_id)
+        return r < 0 ? r : -EBUSY; /* renamed just now */
+    if (fchdir(session->worker->self_fds) < 0 ||
+        umount2(name_fd(&name, target->fd), (int)(flags & ~(uint64_t)UMOUNT_NOFOLLOW)) < 0)
+        return -errno;
+    return 0;
+}
+
 /*
- * umount2 by directory and name, because an fd on the mount itself would keep it busy.  What
- * the name means cannot change between the decision and here: every mount call of the
- * container waits for its turn, and a mount point cannot be renamed in its own namespace.
+ * umount2 by directory and name, because an fd on the mount itself would keep it busy.  Every mount
+ * call of the container waits for its turn, and a mount point cannot be renamed where its mount is
+ * to be seen, but for a mount namespace that does not have it: see SECURITY.md.
  */
 int perform_umount(struct session *session, struct target *target, uint64_t mnt_id, uint64_t flags)
 {
     struct fd_name name;
 
+    /* Never the mount that the object is in: it was decided that nothing goes. */
+    if (target->parent < 0 && !session->target.is_root)
+        return -EINVAL;
+    /* With MNT_EXPIRE as well: the kernel says EINVAL, by either name. */
+    if (flags & MNT_DETACH)
+        return detach(session, target, mnt_id, flags);
     if (target->parent < 0) {
         /*
-         * Never the mount that the object is in: it was decided that nothing goes.  The root of a
-         * namespace or of the caller, and what has no name there: our fd keeps it busy, as does
-         * whoever stands in it.
+         * The root of a namespace or of the caller, and what has no name there: our fd keeps it
+         * busy, as does whoever stands in it.
          */
-        if (!session->target.is_root)
-            return -EINVAL;
         if (fchdir(session->worker->self_fds) < 0 ||
             umount2(name_fd(&name, target->fd), (int)(flags & ~(uint64_t)UMOUNT_NOFOLLOW)) < 0)
             return -errno;

@@ -36,7 +36,7 @@ static inline int take_fd(int *fd)
     return taken;
 }
 
-enum { HARMLESS = 256, MARKED = 64, KEPT = 64 };
+enum { MARKED = 64, KEPT = 64 };
 
 struct caps {
     struct __user_cap_data_struct data[2];
@@ -79,7 +79,6 @@ struct worker {
     uint64_t marked[MARKED]; /* unique ids of mounts that MNT_EXPIRE has marked; likewise */
     struct kept kept[KEPT];  /* under `turn` */
     unsigned int next_kept;
-    uint64_t harmless[HARMLESS]; /* unique ids of mounts without protected paths; under `turn` */
 };
 
 /* Who is calling. */
@@ -200,7 +199,7 @@ int stat_object(int fd, const char *name, struct statx *stx);
 void target_close(struct target *target);
 
 /* facts.c: what an fd stands for. */
-int facts_place(struct worker *worker, const struct target *target, struct eci_place *place);
+int facts_place(const struct worker *worker, const struct target *target, struct eci_place *place);
 int facts_storage(struct eci_place *place);
 void facts_covered(const struct worker *worker, const struct target *target,
                    struct eci_place *place);

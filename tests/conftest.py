@@ -20,6 +20,8 @@ from tests.support.place import Place
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+pytest_plugins = ["tests.support.engines", "tests.support.sides"]
+
 PLACE = pytest.StashKey[Place]()
 
 ENGINE_PROGRAMS = ("dockerd", "containerd", "runc", "crun", "podman", "busybox", "gcc")

@@ -554,7 +554,7 @@ def test_userns_host_gets_a_user_namespace(dockerd: Dockerd, runtime: str) -> No
 DEVICE_CALLS = (
     "mnt kind /dev/fuse , open /dev/fuse rw , kind /dev/loop-control , kind /dev/kvm , "
     "kind /dev/vda , kind /dev/kmsg , open /dev/null rw , open /dev/tty rw , "
-    "mknod /dev/new 10 229 , mknod /mnt/new 1 1"
+    "mknod /dev/new c 10 229 , mknod /mnt/new c 1 1"
 )
 
 

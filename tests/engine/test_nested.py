@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from tests.engine.conftest import Bundles
     from tests.support.bundle import Runtime
+    from tests.support.engines import Bundles
     from tests.support.place import Place
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.engine.conftest import Bundles
     from tests.support.bundle import Runtime, Spec
+    from tests.support.engines import Bundles
     from tests.support.place import Place
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]

@@ -13,17 +13,27 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/filter.h>
 #include <linux/mount.h>
+#include <linux/seccomp.h>
 #include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -59,14 +69,28 @@ static const struct {
     {"CLONE_NEWNS", 0x20000},
     {"CLONE_NEWUSER", 0x10000000},
     {"CLONE_NEWPID", 0x20000000},
+    {"CLONE_NEWNET", 0x40000000},
+    {"CLONE_NEWIPC", 0x08000000},
+    {"CLONE_NEWUTS", 0x04000000},
+    {"CLONE_NEWCGROUP", 0x02000000},
     {"CLONE_FS", 0x200},
     {"MOUNT_ATTR_RDONLY", 1},
     {"MOUNT_ATTR_NOSUID", 2},
     {"MOUNT_ATTR_NODEV", 4},
     {"MOUNT_ATTR_NOEXEC", 8},
+    {"MOUNT_ATTR_IDMAP", 0x100000},
+    {"MOVE_MOUNT_F_EMPTY_PATH", 4},
+    {"MOVE_MOUNT_T_EMPTY_PATH", 0x40},
+    {"MOVE_MOUNT_SET_GROUP", 0x100},
+    {"MOVE_MOUNT_BENEATH", 0x200},
     {"AT_RECURSIVE", 0x8000},
     {"AT_EMPTY_PATH", 0x1000},
+    {"AT_SYMLINK_NOFOLLOW", 0x100},
     {"OPEN_TREE_CLONE", 1},
+    {"FSCONFIG_SET_FLAG", 0},
+    {"FSCONFIG_SET_STRING", 1},
+    {"FSCONFIG_CMD_CREATE", 6},
+    {"FSCONFIG_CMD_RECONFIGURE", 7},
 };
 
 static void bad(const char *what, const char *word)
@@ -104,6 +128,75 @@ static unsigned long number(const char *word)
 static const char *text(const char *word)
 {
     return strcmp(word, "-") ? word : NULL;
+}
+
+/* A path: `''` is the empty one. */
+static const char *path_of(const char *word)
+{
+    return strcmp(word, "''") ? text(word) : "";
+}
+
+/* Descriptors that later commands name by the number of a slot; `cwd` is AT_FDCWD. */
+static int slots[16];
+
+static int *slot(const char *word)
+{
+    unsigned long n = number(word);
+
+    if (n >= sizeof slots / sizeof *slots)
+        bad("no such slot", word);
+    return &slots[n];
+}
+
+static int fd_of(const char *word)
+{
+    return strcmp(word, "cwd") ? *slot(word) : AT_FDCWD;
+}
+
+static long keep(const char *word, long fd)
+{
+    if (fd < 0)
+        return -1;
+    *slot(word) = (int)fd;
+    return 0;
+}
+
+/* open_at SLOT DFD PATH: O_PATH.  open_dir SLOT PATH: a directory to read. */
+static long open_at(char **w)
+{
+    return keep(w[1], openat(fd_of(w[2]), w[3], O_PATH | O_CLOEXEC));
+}
+
+/* open_tree SLOT DFD PATH FLAGS */
+static long open_tree_call(char **w)
+{
+    return keep(w[1], syscall(428, fd_of(w[2]), path_of(w[3]), number(w[4])));
+}
+
+/* move_mount DFD PATH DFD PATH FLAGS */
+static long move_mount_call(char **w)
+{
+    return syscall(429, fd_of(w[1]), path_of(w[2]), fd_of(w[3]), path_of(w[4]), number(w[5]));
+}
+
+/* setattr DFD PATH FLAGS SET CLEAR PROPAGATION */
+static long setattr_call(char **w)
+{
+    uint64_t attr[4] = {number(w[4]), number(w[5]), number(w[6]), 0};
+
+    return syscall(442, fd_of(w[1]), path_of(w[2]), number(w[3]), attr, sizeof attr);
+}
+
+/* fsconfig SLOT COMMAND KEY VALUE */
+static long fsconfig_call(char **w)
+{
+    return syscall(431, *slot(w[1]), number(w[2]), text(w[3]), text(w[4]), 0);
+}
+
+/* fsmount_at SLOT CONTEXT ATTRIBUTES */
+static long fsmount_call(char **w)
+{
+    return keep(w[1], syscall(432, *slot(w[2]), 0, number(w[3])));
 }
 
 static long attr_call(char **w)
@@ -202,6 +295,237 @@ static long map_self(unsigned long uid)
             return -1;
     }
     return 0;
+}
+
+/* attr_here PATH CLEAR: open_tree_attr without OPEN_TREE_CLONE changes the mount itself. */
+static long attr_here(char **w)
+{
+    uint64_t attr[4] = {0, number(w[2]), 0, 0};
+
+    return keep("14", syscall(467, AT_FDCWD, w[1], 0, attr, sizeof attr));
+}
+
+/* umount_fd SLOT FLAGS, setns SLOT|PATH FLAGS, and handles: by_handle MOUNT FILE. */
+static long umount_fd(char **w)
+{
+    char path[64];
+
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd_of(w[1]));
+    return syscall(SYS_umount2, path, number(w[2]));
+}
+
+static long join(char **w)
+{
+    int ns = open(w[1], O_RDONLY | O_CLOEXEC);
+
+    return ns < 0 ? -1 : setns(ns, (int)number(w[2]));
+}
+
+union handle {
+    struct file_handle head;
+    char space[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+};
+
+/* by_handle MOUNT FILE: opens FILE by its handle, anywhere in the file system of MOUNT. */
+static long open_handle(char **w)
+{
+    union handle handle = {.head.handle_bytes = MAX_HANDLE_SZ};
+    int mount = open(w[1], O_RDONLY | O_CLOEXEC), mount_id;
+
+    if (mount < 0 || name_to_handle_at(AT_FDCWD, w[2], &handle.head, &mount_id, 0) < 0)
+        return -1;
+    return keep("14", open_by_handle_at(mount, &handle.head, O_RDONLY | O_CLOEXEC));
+}
+
+/* forged_handle MOUNT INODE: as ext4 and its like write them (FILEID_INO32_GEN). */
+static long forge_handle(char **w)
+{
+    uint32_t inode[2] = {(uint32_t)number(w[2]), 0};
+    union handle handle = {.head = {.handle_bytes = 8, .handle_type = 1}};
+    int mount = open(w[1], O_RDONLY | O_CLOEXEC);
+
+    memcpy(handle.head.f_handle, inode, sizeof inode);
+    return mount < 0 ? -1
+                     : keep("14", open_by_handle_at(mount, &handle.head, O_RDONLY | O_CLOEXEC));
+}
+
+/* signal PID N, trace PID, limit PID, poke PID ADDRESS, take_fd PID FD */
+static long trace(pid_t pid)
+{
+    return ptrace(PTRACE_SEIZE, pid, NULL, NULL) < 0 ? -1 : 0;
+}
+
+static long set_limit(pid_t pid)
+{
+    struct rlimit limit = {1000, 1000};
+
+    return prlimit(pid, RLIMIT_NOFILE, &limit, NULL);
+}
+
+static long poke(char **w)
+{
+    char byte = 'x';
+    struct iovec from = {&byte, 1};
+    struct iovec to = {(void *)number(w[2]), 1};
+
+    return process_vm_writev((pid_t)number(w[1]), &from, 1, &to, 1, 0) == 1 ? 0 : -1;
+}
+
+static long take_fd(char **w)
+{
+    long pidfd = syscall(SYS_pidfd_open, number(w[1]), 0);
+
+    return pidfd < 0 ? -1 : keep("14", syscall(SYS_pidfd_getfd, pidfd, number(w[2]), 0));
+}
+
+/* A filter that gives mount(2) `action`, and lets everything else through. */
+static long filter(unsigned int action, unsigned int flags)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mount, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, action),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof code / sizeof *code, code};
+
+    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+}
+
+/* lie ERRNO: mount(2) gets that answer (0: success) from a filter on top of all others. */
+static long lie(unsigned long error)
+{
+    return filter(SECCOMP_RET_ERRNO | (unsigned int)error, 0);
+}
+
+/* agree: ... is let through by a filter on top of all others. */
+static long agree(void)
+{
+    return filter(SECCOMP_RET_ALLOW, 0);
+}
+
+/* listen: mount(2) goes to a listener of our own. */
+static long listener(void)
+{
+    long fd = filter(SECCOMP_RET_USER_NOTIF, SECCOMP_FILTER_FLAG_NEW_LISTENER);
+
+    return fd < 0 ? -1 : close((int)fd);
+}
+
+/* fork: the commands that follow are a child's. */
+static long go_on_in_child(void)
+{
+    int status;
+    pid_t pid;
+
+    fflush(stdout);
+    pid = fork();
+    if (pid <= 0)
+        return pid;
+    if (waitpid(pid, &status, 0) < 0)
+        return -1;
+    exit(WIFEXITED(status) ? WEXITSTATUS(status) : 3);
+}
+
+/* leave_one: a child that holds what has been unshared, and waits until it is killed. */
+static pid_t left;
+
+static void end_left(void)
+{
+    if (left > 0)
+        kill(left, SIGKILL);
+}
+
+static long stay_behind(unsigned long flags)
+{
+    int ends[2];
+    char done;
+
+    if (pipe(ends) < 0)
+        return -1;
+    left = fork();
+    if (left == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        done = unshare((int)flags) < 0;
+        if (write(ends[1], &done, 1) == 1)
+            for (;;)
+                pause();
+        _exit(1);
+    }
+    atexit(end_left);
+    if (left < 0 || read(ends[0], &done, 1) != 1 || done)
+        return -1;
+    return 0;
+}
+
+static bool is_there(int ns, const char *path)
+{
+    return setns(ns, CLONE_NEWNS) == 0 && access(path, F_OK) == 0;
+}
+
+/* next_namespace PATH: NS_MNT_GET_NEXT and _PREV, until a mount namespace has PATH. */
+static long walk_namespaces(const char *path)
+{
+    static const unsigned long requests[] = {0x8010b70b, 0x8010b70c};
+    int found = ENOENT;
+
+    for (int i = 0; i < 2; i++) {
+        int ns = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+
+        if (ns < 0)
+            return -1;
+        for (;;) {
+            uint64_t info[2] = {16};
+            int next = ioctl(ns, requests[i], info);
+
+            if (next < 0 && errno != ENOENT)
+                found = errno;
+            close(ns);
+            if (next < 0)
+                break;
+            ns = next;
+            if (is_there(ns, path))
+                return 0;
+        }
+    }
+    errno = found;
+    return -1;
+}
+
+struct ns_handle {
+    unsigned int bytes;
+    int type;
+    uint64_t id;
+    uint32_t kind, ino;
+} __attribute__((packed, aligned(8)));
+
+/* namespace_by_handle PATH: open_by_handle_at on nsfs, with ids near to our own. */
+static long guess_namespaces(const char *path)
+{
+    int self = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+    struct ns_handle handle = {.bytes = 16};
+    int mount_id, found = ENOENT;
+    uint64_t own;
+
+    if (name_to_handle_at(self, "", (struct file_handle *)&handle, &mount_id, AT_EMPTY_PATH) < 0)
+        return -1;
+    own = handle.id;
+    handle.kind = handle.ino = 0;
+    for (uint64_t id = own > 400 ? own - 400 : 1; id < own + 400; id++) {
+        handle.id = id;
+        int ns = open_by_handle_at(self, (struct file_handle *)&handle, O_RDONLY | O_CLOEXEC);
+
+        if (ns < 0) {
+            if (id == own)
+                found = errno == ESTALE ? ENOENT : errno;
+            continue;
+        }
+        if (id != own && is_there(ns, path))
+            return 0;
+        close(ns);
+    }
+    errno = found;
+    return -1;
 }
 
 static int held = -1;
@@ -310,6 +634,36 @@ static long command(int n, char **w)
         return new_mount(w);
     if (IS("fsoverlay", 2))
         return new_overlay(w);
+    if (IS("open_at", 3))
+        return open_at(w);
+    if (IS("open_dir", 2))
+        return keep(w[1], open(w[2], O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (IS("open_tree", 4))
+        return open_tree_call(w);
+    if (IS("move_mount", 5))
+        return move_mount_call(w);
+    if (IS("setattr", 6))
+        return setattr_call(w);
+    if (IS("fsopen", 2))
+        return keep(w[1], syscall(430, w[2], 0));
+    if (IS("fspick", 2))
+        return keep(w[1], syscall(433, AT_FDCWD, w[2], 0));
+    if (IS("fsconfig", 4))
+        return fsconfig_call(w);
+    if (IS("fsmount_at", 3))
+        return fsmount_call(w);
+    if (IS("fchdir", 1))
+        return fchdir(fd_of(w[1]));
+    if (IS("close", 1))
+        return close(fd_of(w[1]));
+    if (IS("fork", 0))
+        return go_on_in_child();
+    if (IS("leave_one", 1))
+        return stay_behind(number(w[1]));
+    if (IS("next_namespace", 1))
+        return walk_namespaces(w[1]);
+    if (IS("namespace_by_handle", 1))
+        return guess_namespaces(w[1]);
     if (IS("pivot_root", 2))
         return syscall(SYS_pivot_root, w[1], w[2]);
     if (IS("unshare", 1))
@@ -338,8 +692,45 @@ static long command(int n, char **w)
         return symlink(w[1], w[2]);
     if (IS("rename", 2))
         return rename(w[1], w[2]);
-    if (IS("mknod", 3))
-        return mknod(w[1], S_IFCHR | 0666, makedev(number(w[2]), number(w[3])));
+    if (IS("keep_ns", 1))
+        return keep(w[1], open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC));
+    if (IS("enter_ns", 1))
+        return setns(fd_of(w[1]), CLONE_NEWNS);
+    if (IS("attr_here", 2))
+        return attr_here(w);
+    if (IS("umount_fd", 2))
+        return umount_fd(w);
+    if (IS("setns", 2))
+        return join(w);
+    if (IS("by_handle", 2))
+        return open_handle(w);
+    if (IS("forged_handle", 2))
+        return forge_handle(w);
+    if (IS("signal", 2))
+        return kill((pid_t)number(w[1]), (int)number(w[2]));
+    if (IS("trace", 1))
+        return trace((pid_t)number(w[1]));
+    if (IS("limit", 1))
+        return set_limit((pid_t)number(w[1]));
+    if (IS("poke", 2))
+        return poke(w);
+    if (IS("take_fd", 2))
+        return take_fd(w);
+    if (IS("lie", 1))
+        return lie(number(w[1]));
+    if (IS("agree", 0))
+        return agree();
+    if (IS("listen", 0))
+        return listener();
+    if (IS("unlink", 1))
+        return unlink(w[1]);
+    if (IS("rename_at", 4))
+        return renameat(fd_of(w[1]), w[2], fd_of(w[3]), w[4]);
+    if (IS("exchange", 2))
+        return syscall(SYS_renameat2, AT_FDCWD, w[1], AT_FDCWD, w[2], RENAME_EXCHANGE);
+    if (IS("mknod", 4))
+        return mknod(w[1], (strcmp(w[2], "b") ? S_IFCHR : S_IFBLK) | 0666,
+                     makedev(number(w[3]), number(w[4])));
     if (IS("kind", 1))
         return print_kind(w[1]) ? -1 : 1;
     if (IS("count", 1))

@@ -80,9 +80,10 @@ class Policy:
         fs: int = 0,
         src: dict[str, Any] | None = None,
         dst: dict[str, Any] | None = None,
+        **more: int,
     ) -> tuple[int, str]:
-        """Return the errno and the name of the reason."""
-        call = ffi.new("struct eci_call *", {"op": op, "flags": flags, "fs": fs})
+        """Return the errno and the name of the reason; `more` are members of the call."""
+        call = ffi.new("struct eci_call *", {"op": op, "flags": flags, "fs": fs, **more})
         source = ffi.NULL if src is None else ffi.new("struct eci_place *", src)
         target = ffi.new("struct eci_place *", dst or {})
         verdict = ffi.new("struct eci_verdict *")
@@ -293,6 +294,52 @@ def test_among_locked_mounts_directory_and_name_tell_the_place(
     assert umount(here) == (refusal if by_name else ALLOWED)
 
 
+def test_among_locked_mounts_the_entry_of_the_directory_tells_the_place(policy: Policy) -> None:
+    row = ffi.cast("struct eci_grant *", lib.eci_policy_grants(policy.policy))[1]
+    row.dir_major, row.dir_minor, row.dir_ino = LOCKED_NEIGHBOURS
+    row.by_name, row.ent_ino = 1, 77
+    elsewhere = (0, 50, 3)
+    for directory, entry, verdict in (
+        (LOCKED_NEIGHBOURS, 77, UNCOVERING),
+        (elsewhere, 77, UNCOVERING),
+        (elsewhere, 0, UNCOVERING),
+        (elsewhere, 78, ALLOWED),
+        ((0, 51, 2), 77, ALLOWED),
+    ):
+        facts = named(b"/ro", b"other", directory) | {"ent_ino": entry}
+        assert policy.decide(lib.ECI_OP_UMOUNT, dst=facts) == verdict
+
+
+def test_the_very_mount_stays_whatever_else_is_found(policy: Policy) -> None:
+    ffi.cast("struct eci_grant *", lib.eci_policy_grants(policy.policy))[1].mnt_id = 101
+    renamed = at(b"/ro", mnt_id=101, covered=(0, 50, 12345))
+    assert policy.decide(lib.ECI_OP_UMOUNT, dst=renamed) == UNCOVERING
+    assert policy.decide(lib.ECI_OP_MOVE, src=renamed, dst={}) == UNCOVERING
+
+
+def test_nothing_comes_to_lie_under_what_hides_something(policy: Policy) -> None:
+    for op in (lib.ECI_OP_ATTACH, lib.ECI_OP_MOVE):
+        assert policy.decide(op, src={}, dst=at(b"/ro"), beneath=1) == UNCOVERING
+        assert policy.decide(op, src={}, dst=at(b"/proc"), beneath=1) == BUSY
+        assert policy.decide(op, src={}, dst=at(b"/ro")) == ALLOWED
+        assert policy.decide(op, src={}, dst={"is_root": 1}, beneath=1) == ALLOWED
+    assert policy.decide(lib.ECI_OP_MOVE, src=at(b"/ro"), dst={}, beneath=1) == UNCOVERING
+
+
+def test_what_lies_above_a_mask_joins_no_peer_group(policy: Policy) -> None:
+    above = {"self_hits": lib.ECI_INODE_RECURSE}
+    assert policy.decide(lib.ECI_OP_ATTACH, src={}, dst=above, joins=1) == UNCOVERING
+    assert policy.decide(lib.ECI_OP_ATTACH, src={}, dst=above) == ALLOWED
+    assert policy.decide(lib.ECI_OP_ATTACH, src=above, dst={}, joins=1) == ALLOWED
+
+
+def test_what_is_detached_does_not_become_unbindable(policy: Policy) -> None:
+    detached = {"detached": 1}
+    assert policy.decide(lib.ECI_OP_SETATTR, dst=detached, unbindable=1) == UNCOVERING
+    assert policy.decide(lib.ECI_OP_SETATTR, dst=detached) == ALLOWED
+    assert policy.decide(lib.ECI_OP_SETATTR, dst={}, unbindable=1) == ALLOWED
+
+
 def test_the_kernel_answers_for_what_is_no_mount(policy: Policy) -> None:
     inside = at(b"/ro") | {"is_root": 0}
     assert policy.decide(lib.ECI_OP_UMOUNT, dst=inside) == ALLOWED
@@ -363,10 +410,10 @@ def test_what_lies_beside_a_protected_path_is_free(policy: Policy) -> None:
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), st.integers(0, 7))
 def test_an_unknown_operation_is_denied(op: int, flags: int, fs: int) -> None:
     error, _ = Policy(GRANTS).decide(op, flags, fs=fs)
-    if op not in range(lib.ECI_OP_NEW, lib.ECI_OP_UMOUNT + 1):
+    if op not in range(lib.ECI_OP_NEW, lib.ECI_OP_SETATTR + 1):
         assert error == errno.EPERM
     # Without a source that it needs, a call is denied as well.
-    if op in {lib.ECI_OP_BIND, lib.ECI_OP_MOVE}:
+    if op in {lib.ECI_OP_BIND, lib.ECI_OP_MOVE, lib.ECI_OP_ATTACH}:
         assert error == errno.EPERM
 
 

@@ -1,0 +1,81 @@
+"""A container on the host of which a path is protected."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.bundle import bind, make_spec
+from tests.support.engines import Bundles
+from tests.support.sides import AND_CLEAN, Volumes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.attacks import Attack
+    from tests.support.bundle import Runtime
+    from tests.support.place import Place
+
+
+class Guarded:
+    """One privileged container, with /w/secret a host-protected path in a writable volume."""
+
+    def __init__(self, bundles: Bundles, program: Path, volumes: Volumes) -> None:
+        self._bundles = bundles
+        self._program = program
+        self._volumes = volumes
+        self._container: tuple[Runtime, str] | None = None
+
+    def _start(self) -> tuple[Runtime, str]:
+        name = self._bundles.name()
+        settings = self._bundles.place.directory("set") / "settings.json"
+        protected = [str(self._volumes.writable / "secret")]
+        settings.write_text(
+            json.dumps({"configurationFileVersion": 2, "vm": {"protectedPaths": protected}})
+        )
+        spec = make_spec(
+            ["sleep", "1000"],
+            cgroup=self._bundles.cgroup(name),
+            privileged=True,
+            mounts=[bind(self._volumes.writable, "/w")],
+        )
+        runtime = self._bundles.runtime(self._program, "--settings", str(settings))
+        self._bundles.expect(runtime, name)
+        bundle = self._bundles.write(spec)
+        runtime.call("create", "--bundle", str(bundle), name)
+        runtime.call("start", name)
+        return runtime, name
+
+    def run(self, words: list[str]) -> str:
+        """Run the words in the container and return what they print."""
+        if self._container is None:
+            self._container = self._start()
+        runtime, name = self._container
+        return runtime.call("exec", name, "sh", "-c", AND_CLEAN, "sh", *words, timeout=60).stdout
+
+    def attack(self, one: Attack, program: str) -> None:
+        """Make the attack, which must fail."""
+        try:
+            one.check(self.run(one.words(program)), protected=True)
+            assert (self._volumes.writable / "secret/mark").is_file()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Remove the container."""
+        self._bundles.close()
+        self._container = None
+
+
+@pytest.fixture(scope="module", params=["eci", "eci-crun"])
+def guarded(
+    request: pytest.FixtureRequest, place: Place, own_root: Path, runtimes: dict[str, Path]
+) -> Iterator[Guarded]:
+    """The container with the protected path, on each runtime."""
+    side = Guarded(Bundles(place, own_root), runtimes[request.param], Volumes.make(place))
+    yield side
+    side.close()
