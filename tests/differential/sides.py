@@ -1,14 +1,14 @@
 """The two containers of a comparison, and the program in each that makes the calls.
 
-The one is eci-runtime's.  The other is plain runc's, with a user namespace of the same id range
-and the same mounts: there the kernel alone answers.
+Both containers are eci-runtime's, so that the kernel has locked the same mounts in both.  In the
+one the program comes by the runtime's exec and has its filter.  Into the other it is put from the
+host, past runtime and filter: there the kernel alone answers.
 """
 
 from __future__ import annotations
 
 import errno
 import json
-import os
 import re
 import subprocess
 import time
@@ -20,14 +20,22 @@ from urllib.parse import quote
 
 from tests.differential.oracle import ELSEWHERE, Oracle, Refusal
 from tests.differential.table import Base, Describer, Table
-from tests.support.bundle import MASKED, READONLY, Runtime, bind, make_spec, write_bundle
+from tests.support.bundle import (
+    ALL_CAPS,
+    DEFAULT_CAPS,
+    MASKED,
+    READONLY,
+    Runtime,
+    bind,
+    make_spec,
+    write_bundle,
+)
 from tests.support.programs import compile_programs
 from tests.support.rootfs import build_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from tests.support.bundle import Spec
     from tests.support.place import Place
 
 ECI_RUNTIME = Path(__file__).parents[2] / "eci_supervisor/bin/eci-runtime"
@@ -84,11 +92,9 @@ def _answer(word: str) -> str:
 class Program:
     """The program as a process in a container, fed through pipes."""
 
-    def __init__(self, runtime: Runtime, container: str, program: str) -> None:
-        self._process = subprocess.Popen(
-            runtime.argv("exec", container, f"/bin/{program}"),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
+    def __init__(self, argv: Sequence[str], base: int) -> None:
+        self._base = base
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._to = self._process.stdin
@@ -123,8 +129,8 @@ class Program:
                 tables[-1].append(rest)
             elif kind == "F":
                 assert judge is not None
-                start = start or Table.read(tables[0])
-                table = table or Table.read(tables[-1])
+                start = start or Table.read(tables[0], self._base)
+                table = table or Table.read(tables[-1], self._base)
                 while answers[asked] or script[asked].split(" ")[1] not in FAMILY:
                     asked += 1
                 refusal = judge(start, asked, rest.split(" "), table)
@@ -137,8 +143,9 @@ class Program:
                 answers[int(number)].append(_answer(word))
             elif kind == "D":
                 assert rest == "0", f"the program's child ended with {rest}: {script}"
-                return Run(name, start or Table.read(tables[0]), Table.read(tables[-1]),
-                           answers, refusals)  # fmt: skip
+                start = start or Table.read(tables[0], self._base)
+                end = Table.read(tables[-1], self._base)
+                return Run(name, start, end, answers, refusals)
             else:
                 break
         raise AssertionError(f"the program says {raw!r} to {list(script)}")
@@ -156,13 +163,28 @@ class Container:
 
     runtime: Runtime
     name: str
+    kind: str
+    enter: Path | None
+    """What puts a program into it past the runtime; None: by the runtime."""
     programs: dict[str, Program] = field(default_factory=dict)
 
     def program(self, name: str) -> Program:
         """Return the running program of that name."""
         if name not in self.programs:
-            self.programs[name] = Program(self.runtime, self.name, name)
+            path = f"/bin/{name}"
+            if self.enter:
+                caps = ALL_CAPS if self.kind == PRIVILEGED else [*DEFAULT_CAPS, "CAP_SYS_ADMIN"]
+                argv = [str(self.enter), str(self.pid()), f"{_mask(caps):x}", path]
+            else:
+                argv = self.runtime.argv("exec", self.name, path)
+            self.programs[name] = Program(argv, self.base())
         return self.programs[name]
+
+    def base(self) -> int:
+        """Return the host's number of the id 0 in it."""
+        inside, outside, size = Path(f"/proc/{self.pid()}/uid_map").read_text().split()
+        assert (inside, size) == ("0", "65536")
+        return int(outside)
 
     def pid(self) -> int:
         """Return the host's number of its first process."""
@@ -248,7 +270,7 @@ class Comparison:
 
 
 class Pair:
-    """A container under eci-runtime and one without, of one kind."""
+    """A container whose calls the supervisor gets and one where the kernel does, of one kind."""
 
     def __init__(self, sides: Sides, kind: str) -> None:
         place = sides.place
@@ -256,25 +278,15 @@ class Pair:
         number = sides.next_number()
         trace = place.directory("trace") / "lines"
         self._trace = Trace(trace)
-        self.protected = sides.start(
-            Runtime(str(ECI_RUNTIME), place.directory("rt"), env={"ECI_TRACE": str(trace)}),
-            f"d{number}", kind, 0,
-        )  # fmt: skip
+        traced = Runtime(str(ECI_RUNTIME), place.directory("rt"), env={"ECI_TRACE": str(trace)})
+        self.protected = sides.start(traced, f"d{number}", kind)
         try:
-            base = self._base_of(self.protected)
-            self.bare = sides.start(
-                Runtime("runc", place.directory("rt")), f"k{number}", kind, base
-            )
+            untraced = Runtime(str(ECI_RUNTIME), place.directory("rt"))
+            self.bare = sides.start(untraced, f"k{number}", kind, bare=True)
         except BaseException:
             self.protected.close()
             raise
         self._count = 0
-
-    @staticmethod
-    def _base_of(container: Container) -> int:
-        inside, outside, size = Path(f"/proc/{container.pid()}/uid_map").read_text().split()
-        assert (inside, size) == ("0", "65536")
-        return int(outside)
 
     def run(self, script: Script) -> Comparison:
         """Run the script on both sides."""
@@ -370,6 +382,7 @@ class Sides:
         self._numbers = 0
         self._pairs: dict[str, Pair] = {}
         self._programs = compile_programs(place.directory("c"), ("sequence",))
+        self._enter = compile_programs(place.directory("c"), ("enter",))["enter"]
 
     def next_number(self) -> int:
         """Return a number that no container has."""
@@ -401,8 +414,8 @@ class Sides:
         for kind in KINDS:
             self.renew(kind)
 
-    def start(self, runtime: Runtime, name: str, kind: str, base: int) -> Container:
-        """Start a container whose user namespace runc makes if `base` is given."""
+    def start(self, runtime: Runtime, name: str, kind: str, *, bare: bool = False) -> Container:
+        """Start a container; in a `bare` one the programs are put past the supervisor."""
         place = self.place
         root = build_root(place.directory("b") / "root", self._programs.values())
         read_only, writable, inner, flagged = (place.directory("v") for _ in range(4))
@@ -410,9 +423,6 @@ class Sides:
             path.mkdir()
         for path in (read_only, writable, inner, flagged):
             (path / "file").touch()
-        if base:
-            for top in (root, read_only, writable, inner, flagged):
-                _shift(top, base)
         spec = make_spec(
             ["sleep", "1000000"],
             cgroup=f"/{place.cgroup}/{name}",
@@ -426,10 +436,8 @@ class Sides:
             ],
         )
         spec["linux"]["namespaces"].append({"type": "cgroup"})
-        if base:
-            _add_user_namespace(spec, base)
         bundle = write_bundle(place.directory("bundle"), spec, root)
-        container = Container(runtime, name)
+        container = Container(runtime, name, kind, self._enter if bare else None)
         try:
             runtime.call("create", "--bundle", str(bundle), name)
             runtime.call("start", name)
@@ -439,19 +447,11 @@ class Sides:
         return container
 
 
-def _add_user_namespace(spec: Spec, base: int) -> None:
-    ids = [{"containerID": 0, "hostID": base, "size": 65536}]
-    spec["linux"]["namespaces"].append({"type": "user"})
-    spec["linux"] |= {"uidMappings": ids, "gidMappings": ids}
-
-
-def _shift(top: Path, base: int) -> None:
-    """Give the tree to the ids of a user namespace."""
-    for directory, names, files in os.walk(top):
-        for path in (directory, *(f"{directory}/{name}" for name in names + files)):
-            owner = os.lstat(path)
-            if owner.st_uid < base:
-                os.lchown(path, owner.st_uid + base, owner.st_gid + base)
+def _mask(caps: Sequence[str]) -> int:
+    """Return capabilities as a bit mask."""
+    text = Path("/usr/include/linux/capability.h").read_text()
+    numbers = dict(re.findall(r"^#define (CAP_\w+)\s+(\d+)$", text, re.MULTILINE))
+    return sum(1 << int(numbers[cap]) for cap in caps)
 
 
 @contextmanager
