@@ -267,6 +267,51 @@ int caller_stand_in(struct session *session, struct caller *caller, bool with_cw
     return caller->cwd < 0 ? -errno : 0;
 }
 
+/*
+ * A thread may look at what is its own or its thread group's whatever its ids and capabilities
+ * are.  So for a look at the caller's own in its place, the worker takes all of its capabilities.
+ */
+static int raise_caps(const struct caller *caller, struct caps *before)
+{
+    struct caps full;
+    int r;
+
+    if (!caller->assumed)
+        return 0;
+    r = get_caps(0, before);
+    if (r < 0)
+        return r;
+    full = *before;
+    for (unsigned int i = 0; i < 2; i++)
+        full.data[i].effective = full.data[i].permitted;
+    return set_caps(&full);
+}
+
+/* Never on with more than the caller has. */
+static void lower_caps(const struct caller *caller, const struct caps *before)
+{
+    if (caller->assumed && set_caps(before) < 0)
+        abort();
+}
+
+/*
+ * What a link in the caller's own directory of the host's procfs stands for ("cwd", "fd/7",
+ * "task/9/root"), as an O_PATH fd.
+ */
+int caller_open_own(const struct caller *caller, const char *path)
+{
+    struct caps before;
+    int fd;
+    int r = raise_caps(caller, &before);
+
+    if (r < 0)
+        return r;
+    fd = openat(caller->dir, path, O_PATH | O_CLOEXEC);
+    r = fd < 0 ? -errno : fd;
+    lower_caps(caller, &before);
+    return r;
+}
+
 /* What an fd of the caller's stands for, as an O_PATH fd: a directory, a mount. */
 int caller_fd(const struct caller *caller, int fd)
 {
@@ -276,17 +321,21 @@ int caller_fd(const struct caller *caller, int fd)
     if (fd < 0)
         return -EBADF;
     snprintf(name, sizeof(name), "fd/%d", fd);
-    path = openat(caller->dir, name, O_PATH | O_CLOEXEC);
-    if (path < 0)
-        return errno == ENOENT ? -EBADF : -errno;
-    return path;
+    path = caller_open_own(caller, name);
+    return path == -ENOENT ? -EBADF : path;
 }
 
 /* The open file itself that the caller has as `fd`. */
 int caller_file(const struct caller *caller, int fd)
 {
-    int file = (int)syscall(SYS_pidfd_getfd, caller->pidfd, fd, 0);
+    struct caps before;
+    int file;
+    int r = raise_caps(caller, &before);
 
+    if (r < 0)
+        return r;
+    file = (int)syscall(SYS_pidfd_getfd, caller->pidfd, fd, 0);
+    lower_caps(caller, &before);
     return file < 0 ? -EBADF : file;
 }
 

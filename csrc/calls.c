@@ -118,7 +118,10 @@ static int read_move_mount(struct session *session, const uint64_t *args)
     r = read_at(tid, args[3], flags & MOVE_MOUNT_T_EMPTY_PATH, out->path, &out->has_path);
     if (r < 0)
         return r;
-    return read_at(tid, args[1], flags & MOVE_MOUNT_F_EMPTY_PATH, out->source, &out->has_source);
+    /* The kernel has looked up the target before it reads the other path. */
+    r = read_at(tid, args[1], flags & MOVE_MOUNT_F_EMPTY_PATH, out->source, &out->has_source);
+    out->path_error = r < 0 ? r : 0;
+    return 0;
 }
 
 static int read_mount_setattr(struct session *session, const uint64_t *args)
@@ -307,6 +310,8 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
         r = facts_place(worker, &source, &session->source);
         if (r < 0)
             goto out;
+        if (call.op == ECI_OP_MOVE && source.parent < 0)
+            perform_find_name(session->source.mnt_id, &source);
         if (call.op == ECI_OP_MOVE)
             facts_covered(worker, &source, &session->source);
     }
@@ -384,6 +389,8 @@ static int do_move_mount(struct session *session, struct caller *caller,
 
     r = resolve_at(caller, args[2], session->args.path, flags & MOVE_MOUNT_T_SYMLINKS, WANT_OBJECT,
                    &target);
+    if (r == 0)
+        r = session->args.path_error;
     if (r == 0)
         r = resolve_at(caller, args[0], session->args.source, flags & MOVE_MOUNT_F_SYMLINKS,
                        WANT_OBJECT | WANT_NAME, &source);
@@ -468,8 +475,9 @@ static int do_fsmount(struct session *session, struct caller *caller, struct eci
     struct statx stx;
     int r;
 
+    /* Flags and attributes come first: the kernel's opinion of them. */
     if (context < 0)
-        return -EBADF;
+        return syscall(SYS_fsmount, -1, args[1], args[2]) < 0 ? -errno : -EBADF;
     made = kernfs_fsmount(session, caller, context, (unsigned int)args[1], (unsigned int)args[2],
                           verdict);
     if (made < 0)

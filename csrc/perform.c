@@ -318,7 +318,7 @@ static int fuse_option(void *context, char *key, char *value)
     number = strtoul(value, &end, 0);
     if (!*value || *end || number > INT_MAX)
         return -EINVAL;
-    fd = (int)syscall(SYS_pidfd_getfd, options->caller->pidfd, (int)number, 0);
+    fd = caller_file(options->caller, (int)number);
     return fd < 0 ? -EINVAL : append_fd(options, key, fd);
 }
 

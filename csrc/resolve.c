@@ -145,10 +145,87 @@ static ssize_t read_link(struct caller *caller, int dir, int link, const char *n
     return (size_t)n >= size ? -ENAMETOOLONG : n;
 }
 
+/* Do two lists of numbers ("\t1200\t7") end alike?  An inner procfs prints the tail of ours. */
+static bool is_tail(const char *ours, const char *theirs)
+{
+    size_t n = strlen(theirs);
+    size_t m = strlen(ours);
+
+    return n && n <= m && strcmp(ours + m - n, theirs) == 0;
+}
+
+/* Which of the caller's threads has the directory `entry` of a procfs: its path from /proc/TID. */
+static int own_thread(const struct caller *caller, int entry, char *path, size_t size)
+{
+    char ours_text[8192];
+    char theirs_text[8192];
+    const char *ours = status_line(caller->dir, "", "\nNStgid:", ours_text, sizeof(ours_text));
+    const char *theirs = status_line(entry, "", "\nNStgid:", theirs_text, sizeof(theirs_text));
+    char group[64];
+    int leader;
+
+    if (!ours || !theirs || !is_tail(ours, theirs))
+        return -EACCES;
+    leader = atoi(ours + 1);
+    snprintf(group, sizeof(group), "%s", theirs);
+    ours = status_line(caller->dir, "", "\nNSpid:", ours_text, sizeof(ours_text));
+    theirs = status_line(entry, "", "\nNSpid:", theirs_text, sizeof(theirs_text));
+    if (!ours || !theirs)
+        return -EACCES;
+    if (is_tail(ours, theirs))
+        return snprintf(path, size, "%s", "");
+    if (strcmp(theirs, group) == 0)
+        return snprintf(path, size, "task/%d/", leader);
+    return -EACCES;
+}
+
+/*
+ * What the magic link `name` in `dir` stands for, where the worker was denied a look at it: a
+ * thread may follow its own links and those of its thread group's leader whatever its ids and
+ * capabilities are.  `target` has the name of `dir`.  The link is followed in the caller's own
+ * directory of the host's procfs; so a `dir` that is taken for the caller's and is not leads to
+ * nothing but what is the caller's.
+ */
+static int follow_own(const struct caller *caller, int dir, const struct target *target,
+                      const char *name)
+{
+    bool number = name[strspn(name, "0123456789")] == 0;
+    char path[NAME_MAX + 64];
+    struct statfs fs;
+    int r;
+
+    if (fstatfs(dir, &fs) < 0 || fs.f_type != PROC_SUPER_MAGIC)
+        return -EACCES;
+    if (number) {
+        if (target->parent < 0 || strcmp(target->name, "fd") != 0)
+            return -EACCES;
+    } else if (strcmp(name, "cwd") != 0 && strcmp(name, "root") != 0 && strcmp(name, "exe") != 0) {
+        return -EACCES;
+    }
+    r = own_thread(caller, number ? target->parent : dir, path, sizeof(path));
+    if (r < 0)
+        return r;
+    snprintf(path + r, sizeof(path) - (size_t)r, "%s%s", number ? "fd/" : "", name);
+    return caller_open_own(caller, path);
+}
+
+/* Goes on at `jump`, which it owns: a magic link leads to an object, not to a name. */
+static int jump_to(int *at, int jump, struct target *target, bool may_be_file)
+{
+    struct stat st;
+
+    close(*at);
+    *at = jump;
+    close_fd(&target->parent);
+    target->parent = -1;
+    return !may_be_file && (fstat(jump, &st) < 0 || !S_ISDIR(st.st_mode)) ? -ENOTDIR : 0;
+}
+
 /* Step by step.  Leaves the directory and the name of the last step where there is one. */
 static int walk(struct caller *caller, int base, const char *path, bool follow,
                 struct target *target)
 {
+    int r;
     char rest[2 * PATH_MAX];
     char link_text[PATH_MAX];
     cleanup_fd int at = -1;
@@ -184,6 +261,17 @@ static int walk(struct caller *caller, int base, const char *path, bool follow,
         memmove(rest, rest + len, strlen(rest + len) + 1);
 
         next = open_path(at, name, O_NOFOLLOW, 0);
+        if (next == -EACCES && (!last || follow || slash)) {
+            /* In a /proc/N/fd that the ids do not let us search. */
+            int jump = ++links > MAX_LINKS ? -ELOOP : follow_own(caller, at, target, name);
+
+            if (jump < 0)
+                return jump;
+            r = jump_to(&at, jump, target, last && !slash);
+            if (r < 0)
+                return r;
+            continue;
+        }
         if (next < 0)
             return next;
         if (fstat(next, &st) < 0)
@@ -194,20 +282,19 @@ static int walk(struct caller *caller, int base, const char *path, bool follow,
             if (++links > MAX_LINKS)
                 return -ELOOP;
             got = read_link(caller, at, next, name, link_text, sizeof(link_text));
-            if (got < 0)
+            if (got < 0 && got != -EACCES)
                 return (int)got;
-            if (got == 0) {
+            if (got <= 0) {
                 /* A magic link: it leads to an object, not to a name. */
-                int jump = open_path(at, name, 0, 0);
+                int jump = got ? -EACCES : open_path(at, name, 0, 0);
 
+                if (jump == -EACCES)
+                    jump = follow_own(caller, at, target, name);
                 if (jump < 0)
                     return jump;
-                close(at);
-                at = jump;
-                close_fd(&target->parent);
-                target->parent = -1;
-                if (!last && (fstat(at, &st) < 0 || !S_ISDIR(st.st_mode)))
-                    return -ENOTDIR;
+                r = jump_to(&at, jump, target, last && !slash);
+                if (r < 0)
+                    return r;
                 continue;
             }
             if ((size_t)got + strlen(rest) + 1 >= sizeof(rest))

@@ -105,7 +105,7 @@ struct mount_args {
     bool has_type;
     bool has_data;
     size_t data_size; /* of what stands in `data`, where that is no string */
-    int path_error;   /* a path that could not be read, when that is told later */
+    int path_error;   /* of a path that could not be read, when that is told later */
 };
 
 /* The calls of the mount family. */
@@ -165,6 +165,7 @@ void caller_resume(struct session *session, struct caller *caller);
 void caller_leave(struct session *session, struct caller *caller);
 int read_text(int dir, const char *path, char *text, size_t size);
 int caller_enter_namespaces(struct caller *caller, const char *const names[]);
+int caller_open_own(const struct caller *caller, const char *path);
 int caller_fd(const struct caller *caller, int fd);
 int caller_file(const struct caller *caller, int fd);
 void caller_close(struct caller *caller);

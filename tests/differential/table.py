@@ -88,6 +88,18 @@ class Table:
         return None if inside is None else (parent, parent.root.rstrip("/") + inside)
 
 
+    def below(self, mount: Mount) -> list[Mount]:
+        """Return the mount and all that lie on it."""
+        found = [mount]
+        for one in found:
+            found += [
+                other
+                for other in self.mounts.values()
+                if other.parent == one.ident and other is not one
+            ]
+        return found
+
+
 @dataclass(frozen=True)
 class Base:
     """The initial mounts, by which all others are described."""
