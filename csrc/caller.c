@@ -296,9 +296,9 @@ static void lower_caps(const struct caller *caller, const struct caps *before)
 
 /*
  * What a link in the caller's own directory of the host's procfs stands for ("cwd", "fd/7",
- * "task/9/root"), as an O_PATH fd.
+ * "task/9/root"), as an fd opened with `flags`.
  */
-int caller_open_own(const struct caller *caller, const char *path)
+int caller_open_own(const struct caller *caller, const char *path, int flags)
 {
     struct caps before;
     int fd;
@@ -306,7 +306,7 @@ int caller_open_own(const struct caller *caller, const char *path)
 
     if (r < 0)
         return r;
-    fd = openat(caller->dir, path, O_PATH | O_CLOEXEC);
+    fd = openat(caller->dir, path, flags | O_CLOEXEC);
     r = fd < 0 ? -errno : fd;
     lower_caps(caller, &before);
     return r;
@@ -321,7 +321,7 @@ int caller_fd(const struct caller *caller, int fd)
     if (fd < 0)
         return -EBADF;
     snprintf(name, sizeof(name), "fd/%d", fd);
-    path = caller_open_own(caller, name);
+    path = caller_open_own(caller, name, O_PATH);
     return path == -ENOENT ? -EBADF : path;
 }
 
@@ -453,9 +453,11 @@ int caller_assume(struct session *session, struct caller *caller)
 int caller_enter_namespaces(struct caller *caller, const char *const names[])
 {
     for (; *names; names++) {
-        cleanup_fd int ns = openat(caller->dir, *names, O_RDONLY | O_CLOEXEC);
+        cleanup_fd int ns = caller_open_own(caller, *names, O_RDONLY);
 
-        if (ns < 0 || setns(ns, 0) < 0)
+        if (ns < 0)
+            return ns;
+        if (setns(ns, 0) < 0)
             return -errno;
     }
     return 0;

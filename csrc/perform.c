@@ -378,11 +378,11 @@ static int rewrite(struct options *options, const struct mount_args *args,
 /* A procfs shows the PID namespace of whoever makes it, unless told otherwise (pidns=, 6.17). */
 static int rewrite_proc(struct options *options, const struct mount_args *args)
 {
-    int pidns = openat(options->caller->dir, "ns/pid", O_RDONLY | O_CLOEXEC);
+    int pidns = caller_open_own(options->caller, "ns/pid", O_RDONLY);
     int r;
 
     if (pidns < 0)
-        return -errno;
+        return pidns;
     r = append_fd(options, "pidns", pidns);
     return r < 0 || !args->has_data ? r : rewrite(options, args, proc_option);
 }

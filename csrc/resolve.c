@@ -206,7 +206,7 @@ static int follow_own(const struct caller *caller, int dir, const struct target 
     if (r < 0)
         return r;
     snprintf(path + r, sizeof(path) - (size_t)r, "%s%s", number ? "fd/" : "", name);
-    return caller_open_own(caller, path);
+    return caller_open_own(caller, path, O_PATH);
 }
 
 /* Goes on at `jump`, which it owns: a magic link leads to an object, not to a name. */

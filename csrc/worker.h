@@ -165,7 +165,7 @@ void caller_resume(struct session *session, struct caller *caller);
 void caller_leave(struct session *session, struct caller *caller);
 int read_text(int dir, const char *path, char *text, size_t size);
 int caller_enter_namespaces(struct caller *caller, const char *const names[]);
-int caller_open_own(const struct caller *caller, const char *path);
+int caller_open_own(const struct caller *caller, const char *path, int flags);
 int caller_fd(const struct caller *caller, int fd);
 int caller_file(const struct caller *caller, int fd);
 void caller_close(struct caller *caller);
@@ -205,6 +205,7 @@ void facts_covered(const struct worker *worker, const struct target *target,
                    struct eci_place *place);
 int facts_parent(uint64_t mnt_id, uint64_t *parent);
 int facts_mount_point(uint64_t mnt_id, char out[PATH_MAX]);
+int facts_magic(uint64_t mnt_id, uint64_t *magic);
 int facts_attributes(uint64_t mnt_id, uint64_t *attributes);
 int facts_held(struct session *session, const struct target *target, uint64_t cleared,
                bool recursive, uint32_t *held);

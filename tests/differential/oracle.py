@@ -144,13 +144,21 @@ class Oracle:
         mount; of fsmount what was given to fsopen.  `detached` has the mounts of a detached target.
         """
         if words[0] == "fsmount":
-            return COVERED if facts[0] == "1" and self._is_masked(facts[1]) else None
+            # What fspick gave cannot be mounted again, but may be too revealing before that.
+            kinds = {"proc", "sysfs"} if facts[1] == "picked" else {facts[1]}
+            masked = any(map(self._is_masked, kinds))
+            return COVERED if facts[0] == "1" and masked else None
         if facts[0] != "1" or not _leads_somewhere(facts[1]):
             return None
         target = _place(table, facts[1])
         if words[0] == "move_mount":
             known = _leads_somewhere(facts[2])
-            return self._move(words, _place(table, facts[2]), table) if known else None
+            if not known:
+                return None
+            # Or detached, which the kernel does not refuse.
+            refusal = self._move(words, _place(table, facts[2]), table)
+            elsewhere = target is None or _place(table, facts[2]) is None
+            return refusal or (ELSEWHERE if elsewhere else None)
         if words[0] == "mount_setattr":
             return self._setattr(words, target, table, detached)
         if words[0] in {"umount2", "umount", "expire"}:

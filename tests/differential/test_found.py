@@ -154,3 +154,36 @@ def test_fsmount_looks_at_flags_before_the_descriptor(sides: Sides) -> None:
                                   "umount2 {} 8", "mount_setattr c {} 0 =1 20"])  # fmt: skip
 def test_a_magic_link_to_a_file_with_a_slash_at_its_end(sides: Sides, call: str) -> None:
     same(sides, ". hold 0 =/vol/file 0", ". " + call.format("=/proc/self/fd/100/"))
+
+
+def test_umount_of_a_tmpfs_that_shows_itself_is_busy(sides: Sides) -> None:
+    """A bind on its own file system was taken for a mask that goes along with a procfs."""
+    for flags in ("0", "8"):
+        same(sides, ". mount =none =a =tmpfs 0 -", ". mount =/mnt/a =/mnt/b - 1000 -",
+             ". chdir =/mnt/b", ". mount =/mnt/a =. - 1000 -", ". mount =/mnt/a =/mnt/b - 1000 -",
+             ". chdir =/", f". umount2 =/mnt/b {flags}", kind=SYS_ADMIN)  # fmt: skip
+    same(sides, ". hold 0 =/mnt/a 200000", "T mount =/mnt/c =/mnt/a - 1000 -", "n umount2 =/mnt 0",
+         kind=SYS_ADMIN)  # fmt: skip
+
+
+def test_attributes_of_a_detached_tree_whatever_the_caller_gave_up(sides: Sides) -> None:
+    for path in ("/mnt/a", "/mnt/f", "/w/in", "/n/file"):
+        same(sides, f". open_tree 0 c ={path} 1", ". fsgid 3e8", ". mount_setattr 0 = 1000 =0,1 20",
+             ". mount_setattr 0 = 1000 =0,4 20", ". mount_setattr 0 = 1000 =1,8 20",
+             kind=SYS_ADMIN)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["cgroup2", "mqueue", "proc", "sysfs"])
+def test_file_systems_that_show_namespaces_whatever_the_caller_gave_up(
+    sides: Sides, kind: str
+) -> None:
+    same(sides, ". fsuid 3e8", f". mount =none =a ={kind} 0 -", kind=SYS_ADMIN)
+    same(sides, ". fsuid 3e8", f". mount =none =a ={kind} 0 -")
+
+
+@pytest.mark.parametrize("data", ["=nonsense", "-", "*1"])
+def test_a_file_is_no_place_for_a_file_system_whose_options_are_in_order(
+    sides: Sides, data: str
+) -> None:
+    for kind in ("cgroup2", "mqueue"):
+        same(sides, f". mount =none =/mnt/f ={kind} 0 {data}", kind=SYS_ADMIN)

@@ -208,6 +208,28 @@ static bool is_in_table(unsigned long long mount)
     return false;
 }
 
+/* Returns the id of the mount that was made for it, 0 if none was, or -1. */
+static long long attach_somewhere(int copy)
+{
+    struct statx stx;
+    int context, tree;
+
+    if (syscall(SYS_move_mount, copy, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) == 0)
+        return 0;
+    /* A file. */
+    context = (int)syscall(SYS_fsopen, "tmpfs", 0);
+    if (syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return -1;
+    tree = (int)syscall(SYS_fsmount, context, 0, 0);
+    if (statx(tree, "", AT_EMPTY_PATH, STATX_MNT_ID, &stx) < 0 ||
+        mknodat(tree, "file", S_IFREG | 0600, 0) < 0 ||
+        syscall(SYS_move_mount, tree, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        return -1;
+    if (syscall(SYS_move_mount, copy, "", tree, "file", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        return -1;
+    return (long long)stx.stx_mnt_id;
+}
+
 /* A copy of a detached tree, attached where nobody else is, tells its mounts. */
 static void show_detached(int fd)
 {
@@ -226,13 +248,13 @@ static void show_detached(int fd)
         open_mounts();
         show_table(true);
         out_used = 0;
-        if (syscall(SYS_move_mount, copy, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0 ||
-            lseek(MOUNTS, 0, SEEK_SET) < 0)
+        long long made = attach_somewhere(copy);
+        if (made < 0 || lseek(MOUNTS, 0, SEEK_SET) < 0)
             _exit(0);
         ssize_t n = read(MOUNTS, table, sizeof(table) - 1);
         table[n < 0 ? 0 : n] = 0;
         for (char *rest = table, *line; (line = strsep(&rest, "\n")) && *line;)
-            if (!is_in_table(strtoull(line, NULL, 10)))
+            if (!is_in_table(strtoull(line, NULL, 10)) && atoll(line) != made)
                 say("X %s\n", line);
         flush();
         _exit(0);
@@ -376,14 +398,20 @@ static long set_attr(char **w, bool other)
 
 static char types[N_SLOTS][16]; /* of the file system contexts */
 
-static long open_fs(char **w)
+static long hold_context(int slot, long fd, const char *type)
 {
-    const char *type = text(0, w[1 + 1]);
-    long r = hold(fd_of(w[1]), syscall(SYS_fsopen, type, number(w[3])));
+    long r = hold(slot, fd);
 
     if (r == 0)
-        snprintf(types[fd_of(w[1]) - SLOTS], sizeof(types[0]), "%s", type);
+        snprintf(types[slot - SLOTS], sizeof(types[0]), "%s", type);
     return r;
+}
+
+static long open_fs(char **w)
+{
+    const char *type = text(0, w[2]);
+
+    return hold_context(fd_of(w[1]), syscall(SYS_fsopen, type, number(w[3])), type);
 }
 
 static long move(char **w, bool other)
@@ -516,8 +544,11 @@ static long call(int n, char **w, unsigned int index, bool other)
             return SKIPPED;
         return hold(fd_of(w[1]), syscall(SYS_fsmount, fd_of(w[2]), number(w[3]), number(w[4])));
     }
-    if (IS("fspick", 4))
-        return hold(fd_of(w[1]), syscall(SYS_fspick, fd_of(w[2]), text(0, w[3]), number(w[4])));
+    if (IS("fspick", 4)) {
+        long r = syscall(SYS_fspick, fd_of(w[2]), text(0, w[3]), number(w[4]));
+
+        return hold_context(fd_of(w[1]), r, "picked");
+    }
     if (IS("mount_setattr", 5))
         return set_attr(w, other);
     if (IS("pivot_root", 2))
