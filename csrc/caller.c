@@ -226,15 +226,15 @@ static int take_root(struct session *session, struct caller *caller)
         return r;
     /* Looked at anew each time: a pivot_root(2) takes our root along with everybody's. */
     r = stat_root(AT_FDCWD, "/", &ours);
+    if (r == 0)
+        r = ns_ino(caller->dir, "ns/mnt", &mntns);
     if (r < 0)
         return r;
-    if (theirs.stx_mnt_id == ours.stx_mnt_id && theirs.stx_ino == ours.stx_ino)
+    if (mntns == session->worker->mntns_ino && theirs.stx_mnt_id == ours.stx_mnt_id &&
+        theirs.stx_ino == ours.stx_ino)
         return 0;
 
     session->away = true;
-    r = ns_ino(caller->dir, "ns/mnt", &mntns);
-    if (r < 0)
-        return r;
     if (mntns != session->worker->mntns_ino) {
         cleanup_fd int ns = openat(caller->dir, "ns/mnt", O_RDONLY | O_CLOEXEC);
 
@@ -252,10 +252,8 @@ static int take_root(struct session *session, struct caller *caller)
  * directory.  The worker's capabilities are still full; what is done in the directory is judged
  * by the caller's.
  *
- * A mount id is unique for good and belongs to one mount namespace, so a root on the same mount
- * and inode as this thread's is the same place in the same namespace.  (A thread can hold a root
- * in one namespace and be a member of another, by fchdir and chroot to a directory it was sent.
- * The kernel would tell it EINVAL; here it acts where its root is, which it could have entered.)
+ * A thread can hold a root in one mount namespace and be a member of another, by fchdir and chroot
+ * to a directory of /proc/PID/root: then the kernel tells it EINVAL.  So both are compared.
  */
 int caller_stand_in(struct session *session, struct caller *caller, bool with_cwd)
 {

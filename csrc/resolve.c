@@ -187,7 +187,7 @@ static int own_thread(const struct caller *caller, int entry, char *path, size_t
  * nothing but what is the caller's.
  */
 static int follow_own(const struct caller *caller, int dir, const struct target *target,
-                      const char *name)
+                      const char *name, bool follow)
 {
     bool number = name[strspn(name, "0123456789")] == 0;
     char path[NAME_MAX + 64];
@@ -206,7 +206,12 @@ static int follow_own(const struct caller *caller, int dir, const struct target 
     if (r < 0)
         return r;
     snprintf(path + r, sizeof(path) - (size_t)r, "%s%s", number ? "fd/" : "", name);
-    return caller_open_own(caller, path, O_PATH);
+    r = caller_open_own(caller, path, follow ? O_PATH : O_PATH | O_NOFOLLOW);
+    if (r < 0 || follow)
+        return r;
+    /* The link itself: no call of the family can do anything with it. */
+    close(r);
+    return -EINVAL;
 }
 
 /* Goes on at `jump`, which it owns: a magic link leads to an object, not to a name. */
@@ -261,9 +266,11 @@ static int walk(struct caller *caller, int base, const char *path, bool follow,
         memmove(rest, rest + len, strlen(rest + len) + 1);
 
         next = open_path(at, name, O_NOFOLLOW, 0);
-        if (next == -EACCES && (!last || follow || slash)) {
+        if (next == -EACCES) {
             /* In a /proc/N/fd that the ids do not let us search. */
-            int jump = ++links > MAX_LINKS ? -ELOOP : follow_own(caller, at, target, name);
+            bool on = !last || follow || slash;
+            int jump =
+                on && ++links > MAX_LINKS ? -ELOOP : follow_own(caller, at, target, name, on);
 
             if (jump < 0)
                 return jump;
@@ -289,7 +296,7 @@ static int walk(struct caller *caller, int base, const char *path, bool follow,
                 int jump = got ? -EACCES : open_path(at, name, 0, 0);
 
                 if (jump == -EACCES)
-                    jump = follow_own(caller, at, target, name);
+                    jump = follow_own(caller, at, target, name, true);
                 if (jump < 0)
                     return jump;
                 r = jump_to(&at, jump, target, last && !slash);

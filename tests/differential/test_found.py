@@ -110,6 +110,13 @@ def test_own_links_in_proc_whatever_the_caller_gave_up(sides: Sides, first: str)
         )
 
 
+def test_an_own_link_that_is_not_followed_whatever_the_caller_gave_up(sides: Sides) -> None:
+    path = "=/proc/self/fd/100"
+    same(sides, ". hold 0 =/mnt/a 200000", ". fsuid 3e8", f". umount2 {path} 8",
+         f". move_mount c {path} c =x 0", f". mount_setattr c {path} 100 =1 20",
+         f". umount2 {path}/ 8", ". umount2 =/proc/self/fd/107 8", kind=SYS_ADMIN)  # fmt: skip
+
+
 @pytest.mark.parametrize("first", ["fsuid 3e8", "caps 6"])
 def test_descriptors_whatever_the_caller_gave_up(sides: Sides, first: str) -> None:
     same(
@@ -187,3 +194,18 @@ def test_a_file_is_no_place_for_a_file_system_whose_options_are_in_order(
 ) -> None:
     for kind in ("cgroup2", "mqueue"):
         same(sides, f". mount =none =/mnt/f ={kind} 0 {data}", kind=SYS_ADMIN)
+
+
+def test_a_root_in_another_mount_namespace(sides: Sides) -> None:
+    """The worker acted where the caller's root was, and changed the namespace of others."""
+    same(
+        sides,
+        ". hold 1 =/proc/1/cwd/mnt 200000",
+        ". fchdir 1",
+        ". chdir =..",
+        ". chroot =.",
+        ". mount =none =/mnt =tmpfs 0 -",
+        ". mount =none =/mnt =proc 0 -",
+        ". mount =/n =/mnt - 1000 -",
+        ". umount2 =/vol 0",
+    )
