@@ -226,15 +226,15 @@ static int take_root(struct session *session, struct caller *caller)
         return r;
     /* Looked at anew each time: a pivot_root(2) takes our root along with everybody's. */
     r = stat_root(AT_FDCWD, "/", &ours);
+    if (r == 0)
+        r = ns_ino(caller->dir, "ns/mnt", &mntns);
     if (r < 0)
         return r;
-    if (theirs.stx_mnt_id == ours.stx_mnt_id && theirs.stx_ino == ours.stx_ino)
+    if (mntns == session->worker->mntns_ino && theirs.stx_mnt_id == ours.stx_mnt_id &&
+        theirs.stx_ino == ours.stx_ino)
         return 0;
 
     session->away = true;
-    r = ns_ino(caller->dir, "ns/mnt", &mntns);
-    if (r < 0)
-        return r;
     if (mntns != session->worker->mntns_ino) {
         cleanup_fd int ns = openat(caller->dir, "ns/mnt", O_RDONLY | O_CLOEXEC);
 
@@ -252,10 +252,8 @@ static int take_root(struct session *session, struct caller *caller)
  * directory.  The worker's capabilities are still full; what is done in the directory is judged
  * by the caller's.
  *
- * A mount id is unique for good and belongs to one mount namespace, so a root on the same mount
- * and inode as this thread's is the same place in the same namespace.  (A thread can hold a root
- * in one namespace and be a member of another, by fchdir and chroot to a directory it was sent.
- * The kernel would tell it EINVAL; here it acts where its root is, which it could have entered.)
+ * A thread can hold a root in one mount namespace and be a member of another, by fchdir and chroot
+ * to a directory of /proc/PID/root: then the kernel tells it EINVAL.  So both are compared.
  */
 int caller_stand_in(struct session *session, struct caller *caller, bool with_cwd)
 {
@@ -265,6 +263,79 @@ int caller_stand_in(struct session *session, struct caller *caller, bool with_cw
         return r;
     caller->cwd = openat(caller->dir, "cwd", O_PATH | O_DIRECTORY | O_CLOEXEC);
     return caller->cwd < 0 ? -errno : 0;
+}
+
+/*
+ * A thread may look at what is its own or its thread group's whatever its ids and capabilities
+ * are, in a set-user-ID program (fusermount3) as well.  So for a look at the caller's own in its
+ * place, the worker takes all of its capabilities.
+ */
+static int raise_caps(const struct caller *caller, struct caps *before)
+{
+    struct caps full;
+    int r;
+
+    if (!caller->assumed)
+        return 0;
+    r = get_caps(0, before);
+    if (r < 0)
+        return r;
+    full = *before;
+    for (unsigned int i = 0; i < 2; i++)
+        full.data[i].effective = full.data[i].permitted;
+    return set_caps(&full);
+}
+
+/* Never on with more than the caller has. */
+static void lower_caps(const struct caller *caller, const struct caps *before)
+{
+    if (caller->assumed && set_caps(before) < 0)
+        abort();
+}
+
+/*
+ * What a link in the caller's own directory of the host's procfs stands for ("cwd", "fd/7",
+ * "task/9/root"), as an fd opened with `flags`.
+ */
+int caller_open_own(const struct caller *caller, const char *path, int flags)
+{
+    struct caps before;
+    int fd;
+    int r = raise_caps(caller, &before);
+
+    if (r < 0)
+        return r;
+    fd = openat(caller->dir, path, flags | O_CLOEXEC);
+    r = fd < 0 ? -errno : fd;
+    lower_caps(caller, &before);
+    return r;
+}
+
+/* What an fd of the caller's stands for, as an O_PATH fd: a directory, a mount. */
+int caller_fd(const struct caller *caller, int fd)
+{
+    char name[32];
+    int path;
+
+    if (fd < 0)
+        return -EBADF;
+    snprintf(name, sizeof(name), "fd/%d", fd);
+    path = caller_open_own(caller, name, O_PATH);
+    return path == -ENOENT ? -EBADF : path;
+}
+
+/* The open file itself that the caller has as `fd`. */
+int caller_file(const struct caller *caller, int fd)
+{
+    struct caps before;
+    int file;
+    int r = raise_caps(caller, &before);
+
+    if (r < 0)
+        return r;
+    file = (int)syscall(SYS_pidfd_getfd, caller->pidfd, fd, 0);
+    lower_caps(caller, &before);
+    return file < 0 ? -EBADF : file;
 }
 
 /* A file of procfs as a string, cut where it does not fit. */
@@ -377,53 +448,15 @@ int caller_assume(struct session *session, struct caller *caller)
     return set_caps(&caps);
 }
 
-/*
- * To look into a set-user-ID program (fusermount3) takes CAP_SYS_PTRACE, which the worker has and
- * the caller may lack: for one call the worker's capabilities are full again.  The caller gains
- * nothing that it does not hold already.
- */
-static int take_from_caller(const struct session *session, const struct caller *caller, int number,
-                            bool path_only)
-{
-    struct caps assumed;
-    char name[32];
-    int fd;
-    int r = get_caps(0, &assumed);
-
-    if (r == 0)
-        r = set_caps(&session->worker->caps);
-    if (r < 0)
-        return r;
-    snprintf(name, sizeof(name), "fd/%d", number);
-    if (path_only)
-        fd = openat(caller->dir, name, O_PATH | O_CLOEXEC);
-    else
-        fd = (int)syscall(SYS_pidfd_getfd, caller->pidfd, number, 0);
-    r = fd < 0 ? -errno : fd;
-    if (set_caps(&assumed) < 0)
-        abort();
-    return r == -ENOENT ? -EBADF : r;
-}
-
-/* What an fd of the caller's stands for, as an O_PATH fd: a directory, a mount. */
-int caller_fd(const struct session *session, const struct caller *caller, int number)
-{
-    return number < 0 ? -EBADF : take_from_caller(session, caller, number, true);
-}
-
-/* The open file itself that the caller has as `number`. */
-int caller_file(const struct session *session, const struct caller *caller, int number)
-{
-    return number < 0 ? -EBADF : take_from_caller(session, caller, number, false);
-}
-
 /* Joins namespaces of the caller that decide what a new file system shows. */
 int caller_enter_namespaces(struct caller *caller, const char *const names[])
 {
     for (; *names; names++) {
-        cleanup_fd int ns = openat(caller->dir, *names, O_RDONLY | O_CLOEXEC);
+        cleanup_fd int ns = caller_open_own(caller, *names, O_RDONLY);
 
-        if (ns < 0 || setns(ns, 0) < 0)
+        if (ns < 0)
+            return ns;
+        if (setns(ns, 0) < 0)
             return -errno;
     }
     return 0;

@@ -120,7 +120,10 @@ static int read_move_mount(struct session *session, const uint64_t *args)
     r = read_at(tid, args[3], flags & MOVE_MOUNT_T_EMPTY_PATH, out->path, &out->has_path);
     if (r < 0)
         return r;
-    return read_at(tid, args[1], flags & MOVE_MOUNT_F_EMPTY_PATH, out->source, &out->has_source);
+    /* The kernel has looked up the target before it reads the other path. */
+    r = read_at(tid, args[1], flags & MOVE_MOUNT_F_EMPTY_PATH, out->source, &out->has_source);
+    out->path_error = r < 0 ? r : 0;
+    return 0;
 }
 
 static int read_mount_setattr(struct session *session, const uint64_t *args)
@@ -251,7 +254,7 @@ static int do_umount(struct session *session, struct caller *caller, struct eci_
     r = resolve(caller, caller->cwd, session->args.path, !(call.flags & UMOUNT_NOFOLLOW), WANT_NAME,
                 &target);
     if (r == 0 && target.parent < 0)
-        resolve_down(session->worker, &target);
+        r = resolve_down(session->worker, &target);
     if (r == 0)
         r = facts_place(session->worker, &target, &session->target);
     if (r == 0) {
@@ -319,6 +322,8 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
         r = facts_place(worker, &source, &session->source);
         if (r < 0)
             goto out;
+        if (call.op == ECI_OP_MOVE && source.parent < 0)
+            perform_find_name(session->source.mnt_id, &source);
         if (call.op == ECI_OP_MOVE)
             facts_covered(worker, &source, &session->source);
     }
@@ -341,14 +346,14 @@ out:
 }
 
 /* Resolves a path of the *at() kind; an empty one means what `dfd` of the caller stands for. */
-static int resolve_at(struct session *session, struct caller *caller, uint64_t dfd,
-                      const char *path, bool follow, unsigned int want, struct target *target)
+static int resolve_at(struct caller *caller, uint64_t dfd, const char *path, bool follow,
+                      unsigned int want, struct target *target)
 {
     cleanup_fd int base = -1;
     int at = caller->cwd;
 
     if (*path != '/' && (int)dfd != AT_FDCWD) {
-        base = caller_fd(session, caller, (int)dfd);
+        base = caller_fd(caller, (int)dfd);
         if (base < 0)
             return base;
         at = base;
@@ -399,11 +404,13 @@ static int do_move_mount(struct session *session, struct caller *caller,
     uint64_t parent;
     int r;
 
-    r = resolve_at(session, caller, args[2], session->args.path, flags & MOVE_MOUNT_T_SYMLINKS,
+    r = resolve_at(caller, args[2], session->args.path, flags & MOVE_MOUNT_T_SYMLINKS,
                    call.beneath ? WANT_OBJECT | WANT_NAME : WANT_OBJECT, &target);
     if (r == 0)
-        r = resolve_at(session, caller, args[0], session->args.source,
-                       flags & MOVE_MOUNT_F_SYMLINKS, WANT_OBJECT | WANT_NAME, &source);
+        r = session->args.path_error;
+    if (r == 0)
+        r = resolve_at(caller, args[0], session->args.source, flags & MOVE_MOUNT_F_SYMLINKS,
+                       WANT_OBJECT | WANT_NAME, &source);
     if (r == 0)
         r = facts_place(worker, &target, &session->target);
     if (r == 0)
@@ -447,7 +454,7 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
 
     memcpy(&attr, out->data, sizeof(attr));
     if ((attr.attr_set & MOUNT_ATTR_IDMAP) && attr.userns_fd <= INT_MAX) {
-        userns = caller_file(session, caller, (int)attr.userns_fd);
+        userns = caller_file(caller, (int)attr.userns_fd);
         /* Without such an fd of the caller's: none of ours either. */
         attr.userns_fd = userns < 0 ? INT_MAX : (uint64_t)userns;
         memcpy(out->data, &attr, sizeof(attr));
@@ -456,7 +463,7 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
     r = perform_setattr(-1, AT_EMPTY_PATH | (flags & AT_RECURSIVE), out->data, out->data_size);
     if (r != -EBADF || out->path_error)
         return r == -EBADF ? out->path_error : r;
-    r = resolve_at(session, caller, args[0], out->path, !(flags & AT_SYMLINK_NOFOLLOW), WANT_OBJECT,
+    r = resolve_at(caller, args[0], out->path, !(flags & AT_SYMLINK_NOFOLLOW), WANT_OBJECT,
                    &target);
     if (r == 0)
         r = facts_place(session->worker, &target, &session->target);
@@ -487,13 +494,14 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
 static int do_fsmount(struct session *session, struct caller *caller, struct eci_verdict *verdict)
 {
     const uint64_t *args = (const uint64_t *)session->notif.data.args;
-    cleanup_fd int context = caller_file(session, caller, (int)args[0]);
+    cleanup_fd int context = caller_file(caller, (int)args[0]);
     cleanup_fd int made = -1;
     struct statx stx;
     int r;
 
+    /* Flags and attributes come first: the kernel's opinion of them. */
     if (context < 0)
-        return -EBADF;
+        return syscall(SYS_fsmount, -1, args[1], args[2]) < 0 ? -errno : -EBADF;
     made = kernfs_fsmount(session, caller, context, (unsigned int)args[1], (unsigned int)args[2],
                           verdict);
     if (made < 0)
@@ -538,7 +546,7 @@ static int do_fsconfig(struct session *session, struct caller *caller)
 {
     const uint64_t *call = (const uint64_t *)session->notif.data.args;
     const struct mount_args *args = &session->args;
-    cleanup_fd int context = caller_file(session, caller, (int)call[0]);
+    cleanup_fd int context = caller_file(caller, (int)call[0]);
     char number[16];
 
     if (context < 0)

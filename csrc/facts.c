@@ -142,6 +142,9 @@ int facts_place(const struct worker *worker, const struct target *target, struct
     place->self_hits = eci_policy_inode(policy, place->major, place->minor, place->ino);
     if (!(known & ECI_INODE_PROTECTED))
         return 0;
+    /* Of what no mount shows, none can show a part: rename(2) needs to see both sides. */
+    if (!worker->exposed)
+        return 0;
     if (target->fd >= 0) {
         place->up_hits = hits_above(worker, target->fd, stx);
     } else {
@@ -231,6 +234,30 @@ static int held_on(const struct worker *worker, uint64_t mnt_id, bool recursive,
     return n < 0 ? -errno : 0;
 }
 
+/* Attaches a mount of a directory or file in this mount namespace, which nobody else sees. */
+static int attach_anywhere(int mount, mode_t mode)
+{
+    cleanup_fd int context = -1;
+    cleanup_fd int tree = -1;
+    cleanup_fd int file = -1;
+
+    if (S_ISDIR(mode))
+        return syscall(SYS_move_mount, mount, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0
+                   ? -errno
+                   : 0;
+    context = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC);
+    if (context < 0 || syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return -errno;
+    tree = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, 0);
+    if (tree < 0)
+        return -errno;
+    file = openat(tree, "file", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    if (file < 0 || syscall(SYS_move_mount, tree, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0 ||
+        syscall(SYS_move_mount, mount, "", tree, "file", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        return -errno;
+    return 0;
+}
+
 /*
  * The same of a detached tree, about which the kernel tells nothing: a copy of it is attached where
  * nobody else is.  What cannot be copied counts as holding everything.
@@ -240,7 +267,7 @@ static int held_on_detached(struct session *session, const struct target *target
 {
     const struct worker *worker = session->worker;
     struct caller *caller = &session->caller;
-    cleanup_fd int ns = openat(caller->dir, "ns/mnt", O_RDONLY | O_CLOEXEC);
+    cleanup_fd int ns = caller_open_own(caller, "ns/mnt", O_RDONLY);
     cleanup_fd int copy =
         (int)syscall(SYS_open_tree, target->fd, "",
                      AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
@@ -248,7 +275,7 @@ static int held_on_detached(struct session *session, const struct target *target
     int r;
 
     if (ns < 0)
-        return -errno;
+        return ns;
     if (copy < 0) {
         *held = UINT32_MAX;
         return 0;
@@ -258,13 +285,13 @@ static int held_on_detached(struct session *session, const struct target *target
     if (setns(worker->build >= 0 ? worker->build : worker->mntns, CLONE_NEWNS) < 0 ||
         unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return -errno;
-    r = syscall(SYS_move_mount, copy, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0
-            ? -errno
-            : stat_at(copy, "", &stx);
+    r = stat_at(copy, "", &stx);
+    if (r == 0)
+        r = attach_anywhere(copy, stx.stx_mode);
     if (r == 0)
         r = held_on(worker, stx.stx_mnt_id, recursive, held);
     if (r < 0)
-        *held = UINT32_MAX; /* a file, for one */
+        *held = UINT32_MAX;
     return setns(ns, CLONE_NEWNS) < 0 ? -errno : 0;
 }
 
@@ -355,6 +382,17 @@ int facts_attributes(uint64_t mnt_id, uint64_t *attributes)
 
     if (r == 0)
         *attributes = buffer.mount.mnt_attr;
+    return r;
+}
+
+/* The kind of its file system, as statfs(2) numbers them. */
+int facts_magic(uint64_t mnt_id, uint64_t *magic)
+{
+    struct mount_buffer buffer;
+    int r = stat_mount(mnt_id, STATMOUNT_SB_BASIC, &buffer);
+
+    if (r == 0)
+        *magic = buffer.mount.sb_magic;
     return r;
 }
 

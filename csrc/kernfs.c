@@ -381,8 +381,6 @@ int kernfs_mount(struct session *session, const struct caller *caller, enum kern
 
     if (ns < 0 || fstat(target, &st) < 0)
         return -errno;
-    if (!S_ISDIR(st.st_mode))
-        return -ENOTDIR;
     session->away = true;
     r = enter(worker->build);
     if (r == 0 && (fchdir(worker->self_fds) < 0 || mount(args->has_source ? args->source : NULL,
@@ -393,6 +391,9 @@ int kernfs_mount(struct session *session, const struct caller *caller, enum kern
     tree = finish(worker, kind);
     if (tree < 0)
         return tree;
+    /* The last that the kernel looks at. */
+    if (!S_ISDIR(st.st_mode))
+        return -ENOTDIR;
     r = enter(ns);
     return r < 0 ? r : attach(tree, target, 0);
 }
@@ -406,10 +407,12 @@ bool kernfs_has_masks_only(const struct worker *worker, struct eci_place *place)
     struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = place->mnt_id};
     const struct eci_grant *grants = eci_policy_grants(worker->policy);
     uint64_t ids[256];
+    uint64_t magic;
     long n;
 
     if (worker->build < 0 || !place->is_root || facts_storage(place) < 0 ||
-        strcmp(place->root, "/") != 0)
+        strcmp(place->root, "/") != 0 || facts_magic(place->mnt_id, &magic) < 0 ||
+        (magic != PROC_SUPER_MAGIC && magic != SYSFS_MAGIC))
         return false;
     for (uint32_t i = 0; i < worker->policy->n_grants; i++)
         if (grants[i].kind == ECI_KIND_PROC && grants[i].sb_major == place->sb_major &&

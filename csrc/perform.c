@@ -323,7 +323,7 @@ static int fuse_option(void *context, char *key, char *value)
     number = strtoul(value, &end, 0);
     if (!*value || *end || number > INT_MAX)
         return -EINVAL;
-    fd = caller_file(options->session, options->caller, (int)number);
+    fd = caller_file(options->caller, (int)number);
     return fd < 0 ? -EINVAL : append_fd(options, key, fd);
 }
 
@@ -390,11 +390,11 @@ static int rewrite(struct options *options, const struct mount_args *args,
 /* A procfs shows the PID namespace of whoever makes it, unless told otherwise (pidns=, 6.17). */
 static int rewrite_proc(struct options *options, const struct mount_args *args)
 {
-    int pidns = openat(options->caller->dir, "ns/pid", O_RDONLY | O_CLOEXEC);
+    int pidns = caller_open_own(options->caller, "ns/pid", O_RDONLY);
     int r;
 
     if (pidns < 0)
-        return -errno;
+        return pidns;
     r = append_fd(options, "pidns", pidns);
     return r < 0 || !args->has_data ? r : rewrite(options, args, proc_option);
 }

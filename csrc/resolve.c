@@ -200,10 +200,92 @@ static ssize_t read_link(struct caller *caller, int dir, int link, const char *n
     return (size_t)n >= size ? -ENAMETOOLONG : n;
 }
 
+/* Do two lists of numbers ("\t1200\t7") end alike?  An inner procfs prints the tail of ours. */
+static bool is_tail(const char *ours, const char *theirs)
+{
+    size_t n = strlen(theirs);
+    size_t m = strlen(ours);
+
+    return n && n <= m && strcmp(ours + m - n, theirs) == 0;
+}
+
+/* Which of the caller's threads has the directory `entry` of a procfs: its path from /proc/TID. */
+static int own_thread(const struct caller *caller, int entry, char *path, size_t size)
+{
+    char ours_text[8192];
+    char theirs_text[8192];
+    const char *ours = status_line(caller->dir, "", "\nNStgid:", ours_text, sizeof(ours_text));
+    const char *theirs = status_line(entry, "", "\nNStgid:", theirs_text, sizeof(theirs_text));
+    char group[64];
+    int leader;
+
+    if (!ours || !theirs || !is_tail(ours, theirs))
+        return -EACCES;
+    leader = atoi(ours + 1);
+    snprintf(group, sizeof(group), "%s", theirs);
+    ours = status_line(caller->dir, "", "\nNSpid:", ours_text, sizeof(ours_text));
+    theirs = status_line(entry, "", "\nNSpid:", theirs_text, sizeof(theirs_text));
+    if (!ours || !theirs)
+        return -EACCES;
+    if (is_tail(ours, theirs))
+        return snprintf(path, size, "%s", "");
+    if (strcmp(theirs, group) == 0)
+        return snprintf(path, size, "task/%d/", leader);
+    return -EACCES;
+}
+
+/*
+ * What the magic link `name` in `dir` stands for, where the worker was denied a look at it: a
+ * thread may follow its own links and those of its thread group's leader whatever its ids and
+ * capabilities are.  `target` has the name of `dir`.  The link is followed in the caller's own
+ * directory of the host's procfs; so a `dir` that is taken for the caller's and is not leads to
+ * nothing but what is the caller's.
+ */
+static int follow_own(const struct caller *caller, int dir, const struct target *target,
+                      const char *name, bool follow)
+{
+    bool number = name[strspn(name, "0123456789")] == 0;
+    char path[NAME_MAX + 64];
+    struct statfs fs;
+    int r;
+
+    if (fstatfs(dir, &fs) < 0 || fs.f_type != PROC_SUPER_MAGIC)
+        return -EACCES;
+    if (number) {
+        if (target->parent < 0 || strcmp(target->name, "fd") != 0)
+            return -EACCES;
+    } else if (strcmp(name, "cwd") != 0 && strcmp(name, "root") != 0 && strcmp(name, "exe") != 0) {
+        return -EACCES;
+    }
+    r = own_thread(caller, number ? target->parent : dir, path, sizeof(path));
+    if (r < 0)
+        return r;
+    snprintf(path + r, sizeof(path) - (size_t)r, "%s%s", number ? "fd/" : "", name);
+    r = caller_open_own(caller, path, follow ? O_PATH : O_PATH | O_NOFOLLOW);
+    if (r < 0 || follow)
+        return r;
+    /* The link itself: no call of the family can do anything with it. */
+    close(r);
+    return -EINVAL;
+}
+
+/* Goes on at `jump`, which it owns: a magic link leads to an object, not to a name. */
+static int jump_to(int *at, int jump, struct target *target, bool may_be_file)
+{
+    struct stat st;
+
+    close(*at);
+    *at = jump;
+    close_fd(&target->parent);
+    target->parent = -1;
+    return !may_be_file && (fstat(jump, &st) < 0 || !S_ISDIR(st.st_mode)) ? -ENOTDIR : 0;
+}
+
 /* Step by step.  Leaves the directory and the name of the last step where there is one. */
 static int walk(struct caller *caller, int base, const char *path, bool follow,
                 struct target *target)
 {
+    int r;
     char rest[2 * PATH_MAX];
     char link_text[PATH_MAX];
     cleanup_fd int at = -1;
@@ -239,6 +321,19 @@ static int walk(struct caller *caller, int base, const char *path, bool follow,
         memmove(rest, rest + len, strlen(rest + len) + 1);
 
         next = open_path(at, name, O_NOFOLLOW, 0);
+        if (next == -EACCES) {
+            /* In a /proc/N/fd that the ids do not let us search. */
+            bool on = !last || follow || slash;
+            int jump =
+                on && ++links > MAX_LINKS ? -ELOOP : follow_own(caller, at, target, name, on);
+
+            if (jump < 0)
+                return jump;
+            r = jump_to(&at, jump, target, last && !slash);
+            if (r < 0)
+                return r;
+            continue;
+        }
         if (next < 0)
             return next;
         /* Where nothing is told there is no link; whether it is a directory the kernel will see. */
@@ -253,20 +348,19 @@ static int walk(struct caller *caller, int base, const char *path, bool follow,
             if (++links > MAX_LINKS)
                 return -ELOOP;
             got = read_link(caller, at, next, name, link_text, sizeof(link_text));
-            if (got < 0)
+            if (got < 0 && got != -EACCES)
                 return (int)got;
-            if (got == 0) {
+            if (got <= 0) {
                 /* A magic link: it leads to an object, not to a name. */
-                int jump = open_path(at, name, 0, 0);
+                int jump = got ? -EACCES : open_path(at, name, 0, 0);
 
+                if (jump == -EACCES)
+                    jump = follow_own(caller, at, target, name, true);
                 if (jump < 0)
                     return jump;
-                close(at);
-                at = jump;
-                close_fd(&target->parent);
-                target->parent = -1;
-                if (!last && (fstat(at, &st) < 0 || !S_ISDIR(st.st_mode)))
-                    return -ENOTDIR;
+                r = jump_to(&at, jump, target, last && !slash);
+                if (r < 0)
+                    return r;
                 continue;
             }
             if ((size_t)got + strlen(rest) + 1 >= sizeof(rest))
@@ -407,13 +501,8 @@ static bool is_stacked_on(uint64_t mnt_id, uint64_t under, const char *point)
     return true;
 }
 
-/*
- * umount2 does not mean what a path without a name at its end leads to (".", "..", a magic link),
- * but what has been mounted on that since (LOOKUP_MOUNTPOINT, fs/namei.c).  Gives the target the
- * name that the kernel has for it and what the name means now; leaves it alone where the two do
- * not belong together.
- */
-void resolve_down(const struct worker *worker, struct target *target)
+/* Gives the target the name that the kernel has for it, and what the name means now. */
+static bool give_name(const struct worker *worker, struct target *target)
 {
     char number[16];
     char point[PATH_MAX];
@@ -428,23 +517,66 @@ void resolve_down(const struct worker *worker, struct target *target)
     snprintf(number, sizeof(number), "%d", target->fd);
     n = readlinkat(worker->self_fds, number, point, sizeof(point));
     if (n <= 0 || (size_t)n >= sizeof(point) || *point != '/')
-        return;
+        return false;
     point[n] = 0;
     name = last_name(point, &before, &len);
     if (!name)
-        return;
+        return false;
     memcpy(dir, point, before);
     dir[before] = 0;
     parent = open_path(AT_FDCWD, dir, O_DIRECTORY, RESOLVE_NO_SYMLINKS);
     if (parent < 0 || stat_at(parent, name, &top) < 0)
-        return;
+        return false;
     if (top.stx_mnt_id == target->stx.stx_mnt_id
             ? top.stx_ino != target->stx.stx_ino
             : !is_stacked_on(top.stx_mnt_id, target->stx.stx_mnt_id, point))
-        return;
+        return false;
     close_fd(&target->fd);
     target->fd = -1;
     target->parent = take_fd(&parent);
     memcpy(target->name, name, len + 1);
     target->stx = top;
+    return true;
+}
+
+/* Does a mount lie right on the object, or one of which that cannot be told? */
+static bool is_covered(const struct worker *worker, const struct target *target)
+{
+    struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = target->stx.stx_mnt_id};
+    uint64_t ids[256];
+    char number[16];
+    char path[PATH_MAX];
+    ssize_t length;
+    long n;
+
+    snprintf(number, sizeof(number), "%d", target->fd);
+    length = readlinkat(worker->self_fds, number, path, sizeof(path) - 1);
+    if (length < 0)
+        return true;
+    path[length] = 0;
+    while ((n = syscall(__NR_listmount, &req, ids, sizeof(ids) / sizeof(ids[0]), 0)) > 0) {
+        for (long i = 0; i < n; i++) {
+            char point[PATH_MAX];
+            uint64_t parent;
+
+            if (facts_parent(ids[i], &parent) < 0 || parent != target->stx.stx_mnt_id)
+                continue;
+            /* Out of reach of the caller's root: where it lies cannot be told. */
+            if (facts_mount_point(ids[i], point) < 0 || strcmp(point, path) == 0)
+                return true;
+        }
+        req.param = ids[n - 1];
+    }
+    return false;
+}
+
+/*
+ * umount2 does not mean what a path without a name at its end leads to (".", "..", a magic link),
+ * but what has been mounted on that since (LOOKUP_MOUNTPOINT, fs/namei.c).  The target gets its
+ * name, and becomes what the name means now.  -EBUSY where something lies on it that has no name
+ * for the caller; 0 else, also where it has no name itself.
+ */
+int resolve_down(const struct worker *worker, struct target *target)
+{
+    return !give_name(worker, target) && is_covered(worker, target) ? -EBUSY : 0;
 }

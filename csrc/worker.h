@@ -104,7 +104,7 @@ struct mount_args {
     bool has_type;
     bool has_data;
     size_t data_size; /* of what stands in `data`, where that is no string */
-    int path_error;   /* a path that could not be read, when that is told later */
+    int path_error;   /* of a path that could not be read, when that is told later */
 };
 
 /* The calls of the mount family. */
@@ -165,8 +165,9 @@ void caller_resume(struct session *session, struct caller *caller);
 void caller_leave(struct session *session, struct caller *caller);
 int read_text(int dir, const char *path, char *text, size_t size);
 int caller_enter_namespaces(struct caller *caller, const char *const names[]);
-int caller_fd(const struct session *session, const struct caller *caller, int number);
-int caller_file(const struct session *session, const struct caller *caller, int number);
+int caller_open_own(const struct caller *caller, const char *path, int flags);
+int caller_fd(const struct caller *caller, int fd);
+int caller_file(const struct caller *caller, int fd);
 void caller_close(struct caller *caller);
 
 /* remote.c: the caller's memory. */
@@ -193,7 +194,7 @@ struct target {
     }
 int resolve(struct caller *caller, int base, const char *path, bool follow, unsigned int want,
             struct target *target);
-void resolve_down(const struct worker *worker, struct target *target);
+int resolve_down(const struct worker *worker, struct target *target);
 int stat_at(int fd, const char *name, struct statx *stx);
 int stat_object(int fd, const char *name, struct statx *stx);
 void target_close(struct target *target);
@@ -205,6 +206,7 @@ void facts_covered(const struct worker *worker, const struct target *target,
                    struct eci_place *place);
 int facts_parent(uint64_t mnt_id, uint64_t *parent);
 int facts_mount_point(uint64_t mnt_id, char out[PATH_MAX]);
+int facts_magic(uint64_t mnt_id, uint64_t *magic);
 int facts_attributes(uint64_t mnt_id, uint64_t *attributes);
 int facts_held(struct session *session, const struct target *target, uint64_t cleared,
                bool recursive, uint32_t *held);

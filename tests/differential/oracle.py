@@ -23,6 +23,10 @@ MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 <<
 MS_MGC_VAL, MS_MGC_MSK = 0xC0ED0000, 0xFFFF0000
 HELD = {"ro": MS_RDONLY, "nosuid": MS_NOSUID, "nodev": MS_NODEV, "noexec": MS_NOEXEC}
 UNKNOWN_UMOUNT = 0xFFFFFFF0
+MOVE_MOUNT_FLAGS, MOVE_MOUNT_SET_GROUP, MOVE_MOUNT_BENEATH = 0x377, 0x100, 0x200
+AT_RECURSIVE = 0x8000
+ATTRS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8}
+UINT_MAX = 0xFFFFFFFF
 MS_NOUSER = 0xFFFFFFFF80000000
 """An int in the kernel, with all the bits above it."""
 LONGEST = 4095
@@ -40,7 +44,8 @@ class Refusal:
 LOOSEN = Refusal("EPERM", "refused:no-loosening")
 UNCOVER = Refusal("EPERM", "refused:no-uncovering")
 KERNEL_FS_BUSY = Refusal("EBUSY", "refused:kernel-fs-busy")
-NEW_KERNEL_FS = Refusal("EPERM", "refused:new-kernel-fs")
+COVERED = Refusal("", "")
+"""A procfs or sysfs that comes up with masks, where the kernel alone says EPERM: too revealing."""
 ELSEWHERE = Refusal("EINVAL", "")
 """A mount of another namespace.
 
@@ -129,15 +134,33 @@ class Oracle:
         """Say whether the kernel takes the word for options: those that are readable count."""
         return self._is_null(word) or (word[0] != "*" and word != "!")
 
-    def judge(self, words: list[str], facts: list[str], table: Table) -> Refusal | None:
+    def judge(
+        self, words: list[str], facts: list[str], table: Table, detached: Table
+    ) -> Refusal | None:
         """Return the refusal that the call must meet, or None: it is the kernel's to answer.
 
         `words` is the call, `facts` what the program without protection says: 1 where the caller
-        has CAP_SYS_ADMIN, what the target stands for, and the source of a mount.
+        has CAP_SYS_ADMIN and nothing else is wrong, what the target stands for, and the source of a
+        mount; of fsmount what was given to fsopen.  `detached` has the mounts of a detached target.
         """
+        if words[0] == "fsmount":
+            # What fspick gave cannot be mounted again, but may be too revealing before that.
+            kinds = {"proc", "sysfs"} if facts[1] == "picked" else {facts[1]}
+            masked = any(map(self._is_masked, kinds))
+            return COVERED if facts[0] == "1" and masked else None
         if facts[0] != "1" or not _leads_somewhere(facts[1]):
             return None
         target = _place(table, facts[1])
+        if words[0] == "move_mount":
+            known = _leads_somewhere(facts[2])
+            if not known:
+                return None
+            # Or detached, which the kernel does not refuse.
+            refusal = self._move(words, _place(table, facts[2]), table)
+            elsewhere = target is None or _place(table, facts[2]) is None
+            return refusal or (ELSEWHERE if elsewhere else None)
+        if words[0] == "mount_setattr":
+            return self._setattr(words, target, table, detached)
         if words[0] in {"umount2", "umount", "expire"}:
             if words[0] != "umount" and int(words[2], 16) & UNKNOWN_UMOUNT:
                 return None
@@ -166,17 +189,47 @@ class Oracle:
         if flags & MS_MOVE:
             known = _leads_somewhere(source)
             return self._removal(_place(table, source), table) if known else None
-        masked = kind[1:] in {"proc", "sysfs"} and self._is_masked(kind[1:])
-        return NEW_KERNEL_FS if masked else None
+        return COVERED if self._is_masked(kind[1:]) else None
+
+    def _move(self, words: list[str], source: Place | None, table: Table) -> Refusal | None:
+        flags = int(words[5], 16) & UINT_MAX
+        both = MOVE_MOUNT_SET_GROUP | MOVE_MOUNT_BENEATH
+        if flags & ~MOVE_MOUNT_FLAGS or flags & both == both or flags & MOVE_MOUNT_SET_GROUP:
+            return None
+        return self._removal(source, table) if source else None
+
+    def _setattr(
+        self, words: list[str], target: Place | None, table: Table, detached: Table
+    ) -> Refusal | None:
+        numbers = [int(word or "0", 16) for word in words[4][1:].split(",")]
+        _, clear, propagation, *_ = [*numbers, 0, 0, 0]
+        recursive = bool(int(words[3], 16) & AT_RECURSIVE)
+        if target:
+            mounts = table.below(target.mount) if recursive else [target.mount]
+        else:
+            mounts = list(detached.mounts.values())
+            if not recursive:
+                mounts = [mount for mount in mounts if mount.parent not in detached.mounts]
+        if not mounts:
+            return ELSEWHERE
+        held = frozenset[str]().union(*map(self._must_keep, mounts))
+        if any(clear & ATTRS[word] for word in held):
+            return LOOSEN
+        hits = any(self._same_storage(mounts[0], cover) for cover in self.covers)
+        whole = target is None or target.is_root
+        if propagation & MS_UNBINDABLE and ((hits and whole) or (recursive and self.covers)):
+            return UNCOVER
+        return None
 
     def _remount(self, flags: int, target: Place | None) -> Refusal | None:
         if target is None:
             return ELSEWHERE
-        near = self.grants.nearest(target.mount.device, target.mount.root)
-        if near is None:
-            return None
-        held = frozenset.intersection(*map(self._held, near[0]))
+        held = self._must_keep(target.mount)
         return LOOSEN if any(not flags & HELD[word] for word in held) else None
+
+    def _must_keep(self, mount: Mount) -> frozenset[str]:
+        near = self.grants.nearest(mount.device, mount.root)
+        return frozenset.intersection(*map(self._held, near[0])) if near else frozenset()
 
     def _same_storage(self, one: Mount, other: Mount) -> bool:
         return (one.device, one.root) == (other.device, other.root)

@@ -27,8 +27,20 @@ class Mount:
     super_options: frozenset[str]
 
 
-def parse(line: str) -> Mount:
-    """Take a line of mountinfo apart (proc_pid_mountinfo(5))."""
+IDS = 65536
+"""Of a container."""
+
+
+def _option(word: str, ids: int) -> str:
+    """Turn the host's number of a user or group, as tmpfs shows it, into the container's."""
+    key, _, value = word.partition("=")
+    if key in {"uid", "gid"} and value.isdigit() and ids <= int(value) < ids + IDS:
+        return f"{key}={int(value) - ids}"
+    return word
+
+
+def parse(line: str, ids: int) -> Mount:
+    """Take a line of mountinfo apart (proc_pid_mountinfo(5)); `ids` is where the ids begin."""
     left, _, right = line.partition(" - ")
     ident, parent, device, root, point, options, *peers = left.split(" ")
     fstype, source, super_options = right.split(" ")
@@ -42,7 +54,7 @@ def parse(line: str) -> Mount:
         tuple(peers),
         fstype,
         source,
-        frozenset(super_options.split(",")),
+        frozenset(_option(word, ids) for word in super_options.split(",")),
     )
 
 
@@ -62,9 +74,10 @@ class Table:
     mounts: dict[int, Mount]
 
     @classmethod
-    def read(cls, lines: list[str]) -> Table:
-        """Return the table of these lines."""
-        return cls({mount.ident: mount for mount in map(parse, lines)})
+    def read(cls, lines: list[str], ids: int) -> Table:
+        """Return the table of these lines, of a container whose ids begin at `ids`."""
+        mounts = [parse(line, ids) for line in lines]
+        return cls({mount.ident: mount for mount in mounts})
 
     def location(self, mount: Mount) -> tuple[Mount, str] | None:
         """Return the mount that `mount` lies on, and where in its storage; None for the root."""
@@ -73,6 +86,18 @@ class Table:
             return None
         inside = below(mount.point, parent.point)
         return None if inside is None else (parent, parent.root.rstrip("/") + inside)
+
+
+    def below(self, mount: Mount) -> list[Mount]:
+        """Return the mount and all that lie on it."""
+        found = [mount]
+        for one in found:
+            found += [
+                other
+                for other in self.mounts.values()
+                if other.parent == one.ident and other is not one
+            ]
+        return found
 
 
 @dataclass(frozen=True)

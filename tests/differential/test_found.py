@@ -82,3 +82,130 @@ def test_flags_that_are_the_kernels_own_count_before_the_source(sides: Sides, fl
     for one in (flags, magic):
         for target in ("/mnt/a", "/vol", "/mnt/missing"):
             same(sides, f". mount =loop ={target} =tmpfs {one} -")
+
+
+@pytest.mark.parametrize("first", ["fsuid 3e8", "caps 6", "caps 40000", "fsgid 3e8"])
+def test_own_links_in_proc_whatever_the_caller_gave_up(sides: Sides, first: str) -> None:
+    """A thread may follow the links of its own /proc entry; the worker was denied to."""
+    for mode in ".tT":
+        same(
+            sides,
+            ". hold 0 =/mnt/a 200000",
+            f". {first}",
+            *(
+                f"{mode} mount =none ={path} =tmpfs 0 -"
+                for path in (
+                    "/proc/self/fd/100",
+                    "/proc/self/cwd/b",
+                    "/proc/thread-self/root/mnt/c",
+                    "/proc/thread-self/fd/100/",
+                    "/proc/self/fd/100/..",
+                    "/proc/self/fd/102",
+                    "/proc/self/exe",
+                    "/proc/1/cwd",
+                    "/proc/1/fd/0",
+                )
+            ),
+            kind=SYS_ADMIN,
+        )
+
+
+def test_an_own_link_that_is_not_followed_whatever_the_caller_gave_up(sides: Sides) -> None:
+    path = "=/proc/self/fd/100"
+    same(sides, ". hold 0 =/mnt/a 200000", ". fsuid 3e8", f". umount2 {path} 8",
+         f". move_mount c {path} c =x 0", f". mount_setattr c {path} 100 =1 20",
+         f". umount2 {path}/ 8", ". umount2 =/proc/self/fd/107 8", kind=SYS_ADMIN)  # fmt: skip
+
+
+@pytest.mark.parametrize("first", ["fsuid 3e8", "caps 6"])
+def test_descriptors_whatever_the_caller_gave_up(sides: Sides, first: str) -> None:
+    same(
+        sides,
+        ". hold 0 =/mnt/a 200000",
+        ". open_tree 1 c =/mnt/b 1",
+        ". fsopen 2 =tmpfs 1",
+        ". fsconfig 2 6 - - 0",
+        f". {first}",
+        ". move_mount 1 = 0 =x 4",
+        ". mount_setattr 0 =x 0 =1 20",
+        ". fsmount 3 2 1 0",
+        kind=SYS_ADMIN,
+    )
+
+
+@pytest.mark.parametrize("path", ["/mnt/a/.", "/proc/self/fd/100", "/mnt/a/x/.."])
+@pytest.mark.parametrize("what", ["/w/in", "/sys", "/proc"])
+def test_move_of_a_bind_by_a_path_without_name(sides: Sides, path: str, what: str) -> None:
+    """What the mount covers was not looked up, so it was taken for the initial one."""
+    same(
+        sides,
+        f". mount ={what} =/mnt/a - 5000 -",
+        ". hold 0 =/mnt/a 200000",
+        f". mount ={path} =/mnt/b - 2000 -",
+    )
+
+
+def test_move_mount_looks_up_its_target_before_it_reads_the_source(sides: Sides) -> None:
+    for source in ("!a", "*1", "=", "=/mnt/missing"):
+        same(sides, f". move_mount c {source} c =/mnt/missing 0", f". move_mount 3 {source} b =c 0",
+             f". move_mount c {source} c =/mnt/a 0")  # fmt: skip
+
+
+def test_fsmount_looks_at_flags_before_the_descriptor(sides: Sides) -> None:
+    for kind in (PRIVILEGED, SYS_ADMIN):
+        same(sides, ". fsmount 0 b 2 0", ". fsmount 0 c 0 1000", ". fsmount 0 c ffffffff ffffffff",
+             ". fsmount 0 3 0 0", kind=kind)  # fmt: skip
+
+
+@pytest.mark.parametrize("call", ["mount =/proc/self/fd/102 {} - 1000 -", "umount2 {} 0",
+                                  "umount2 {} 8", "mount_setattr c {} 0 =1 20"])  # fmt: skip
+def test_a_magic_link_to_a_file_with_a_slash_at_its_end(sides: Sides, call: str) -> None:
+    same(sides, ". hold 0 =/vol/file 0", ". " + call.format("=/proc/self/fd/100/"))
+
+
+def test_umount_of_a_tmpfs_that_shows_itself_is_busy(sides: Sides) -> None:
+    """A bind on its own file system was taken for a mask that goes along with a procfs."""
+    for flags in ("0", "8"):
+        same(sides, ". mount =none =a =tmpfs 0 -", ". mount =/mnt/a =/mnt/b - 1000 -",
+             ". chdir =/mnt/b", ". mount =/mnt/a =. - 1000 -", ". mount =/mnt/a =/mnt/b - 1000 -",
+             ". chdir =/", f". umount2 =/mnt/b {flags}", kind=SYS_ADMIN)  # fmt: skip
+    same(sides, ". hold 0 =/mnt/a 200000", "T mount =/mnt/c =/mnt/a - 1000 -", "n umount2 =/mnt 0",
+         kind=SYS_ADMIN)  # fmt: skip
+
+
+def test_attributes_of_a_detached_tree_whatever_the_caller_gave_up(sides: Sides) -> None:
+    for path in ("/mnt/a", "/mnt/f", "/w/in", "/n/file"):
+        same(sides, f". open_tree 0 c ={path} 1", ". fsgid 3e8", ". mount_setattr 0 = 1000 =0,1 20",
+             ". mount_setattr 0 = 1000 =0,4 20", ". mount_setattr 0 = 1000 =1,8 20",
+             kind=SYS_ADMIN)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["cgroup2", "mqueue", "proc", "sysfs"])
+def test_file_systems_that_show_namespaces_whatever_the_caller_gave_up(
+    sides: Sides, kind: str
+) -> None:
+    same(sides, ". fsuid 3e8", f". mount =none =a ={kind} 0 -", kind=SYS_ADMIN)
+    same(sides, ". fsuid 3e8", f". mount =none =a ={kind} 0 -")
+
+
+@pytest.mark.parametrize("data", ["=nonsense", "-", "*1"])
+def test_a_file_is_no_place_for_a_file_system_whose_options_are_in_order(
+    sides: Sides, data: str
+) -> None:
+    for kind in ("cgroup2", "mqueue"):
+        same(sides, f". mount =none =/mnt/f ={kind} 0 {data}", kind=SYS_ADMIN)
+
+
+def test_a_root_in_another_mount_namespace(sides: Sides) -> None:
+    """The worker acted where the caller's root was, and changed the namespace of others."""
+    same(
+        sides,
+        ". hold 1 =/proc/1/cwd/mnt 200000",
+        ". fchdir 1",
+        ". chdir =..",
+        ". chroot =.",
+        ". mount =none =/mnt =tmpfs 0 -",
+        ". mount =none =/mnt =proc 0 -",
+        ". mount =/n =/mnt - 1000 -",
+        ". umount2 =/vol 0",
+    )

@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
-from tests.differential.sides import KINDS, PROGRAMS, Script
+from tests.differential.sides import KINDS, PRIVILEGED, PROGRAMS, Script
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-NEW_API = False
-"""Are the calls of the file-descriptor API (open_tree and so on) settled like mount(2)?"""
 
 # -- paths ------------------------------------------------------------------------------------
 
@@ -201,32 +198,73 @@ pivot_root = _own_call("pivot_root", words(["/mnt", ".", "a", "/mnt/a", "c"]),
 
 fds = st.sampled_from(["c", "c", "c", "0", "1", "2", "3", "b"])
 tree_fds = st.sampled_from(["0", "1", "2", "3"])
-attrs = _hex(_union((1, 2, 4, 8, 0x10, 0x20, 0x70, 0x80, 0x100000, 0x200000), 3))
 tree_flags = st.sampled_from(["1", "8001", "80001", "0", "9001", "8000", "100", "ffffffff"])
+clone_flags = st.sampled_from(["1", "1", "8001"])
 open_tree = _call("open_tree", tree_fds, fds, own | protected | odd | BROKEN, tree_flags)
-move_mount = st.one_of(
-    _call("move_mount", tree_fds, EMPTY, "c", own | protected | odd,
-          st.sampled_from(["4", "4", "4", "14", "204", "104", "44", "24", "0", "ffffffff"])),
-    _call("move_mount", fds, anywhere, fds, anywhere,
-          st.sampled_from(["0", "4", "40", "44", "77", "100", "200", "377"])),
-)  # fmt: skip
-fsopen = _call("fsopen", tree_fds, types, st.sampled_from(["0", "1", "2"]))
-fsconfig = st.one_of(
-    _call("fsconfig", tree_fds, "6", "-", "-", "0"),
+clone = _own_call("open_tree", tree_fds, "c", own | files, clone_flags)
+move_flags = st.sampled_from("0 1 4 5 10 40 44 54 77 100 104 144 200 204 244 300 377 8 80 400 ffffffff"
+                             .split())  # fmt: skip
+attach = _call("move_mount", tree_fds, EMPTY, "c", own,
+               st.sampled_from(["4", "4", "4", "14", "14", "204", "104"]))  # fmt: skip
+move_path = _call("move_mount", "c", own, "c", own,
+                  st.sampled_from(["0", "0", "11", "200", "211", "100", "111"]))  # fmt: skip
+odd_move = _call("move_mount", fds, anywhere, fds, anywhere, move_flags)
+fsopen = _own_call("fsopen", tree_fds, types, st.sampled_from(["0", "1", "1", "2"]))
+open_ordinary = _own_call("fsopen", tree_fds, words(ORDINARY_TYPES), "1")
+create = _own_call("fsconfig", tree_fds, "6", "-", "-", "0")
+configure = st.one_of(
     _call("fsconfig", tree_fds, "1", words(["source", "size", "mode", "lowerdir+", "nonsense"]),
           words(["64k", "700", "/mnt/lo", "none", "{256:n}"]), "0"),
     _call("fsconfig", tree_fds, "0", words(["ro", "rw", "nonsense", "userxattr"]), "-", "0"),
     _call("fsconfig", fds, st.sampled_from("0 1 2 3 4 5 6 7 8 9".split()), anywhere, anywhere,
           tree_fds),
 )  # fmt: skip
-fsmount = _call("fsmount", tree_fds, tree_fds, st.sampled_from(["0", "1", "2"]), attrs)
-fspick = _call("fspick", tree_fds, fds, own | protected | odd,
-               st.sampled_from(["0", "1", "2", "8", "10"]))  # fmt: skip
-at_flags = st.sampled_from(["0", "8000", "1000", "9000", "100", "800"])
-propagation = st.sampled_from(["0", "0", "40000", "100000", "80000", "20000", "3"])
-mount_setattr = _call("mount_setattr", fds, st.one_of(own, protected, EMPTY, odd), at_flags,
-                      attrs, attrs, propagation)  # fmt: skip
-new_api = (open_tree, move_mount, move_mount, fsopen, fsconfig, fsmount, fspick, mount_setattr)
+mount_attrs = _hex(_union((1, 2, 4, 8, 0x10, 0x20, 0x70, 0x80, 0x100000, 0x200000), 2))
+fsmount = _own_call("fsmount", tree_fds, tree_fds, st.sampled_from(["0", "1", "1", "2"]), mount_attrs)
+odd_fsmount = _call("fsmount", tree_fds, fds, st.sampled_from(["0", "1", "ffffffff"]), mount_attrs)
+fspick = _call("fspick", tree_fds, fds, own | protected | odd | EMPTY,
+               st.sampled_from(["0", "1", "2", "8", "9", "10"]))  # fmt: skip
+at_flags = st.sampled_from("0 0 0 8000 8000 1000 9000 100 800 9900 1 ffffffff".split())
+attr_bits = _union((1, 2, 4, 8, 0x10, 0x20, 0x70, 0x80, 0x200000), 2)
+odd_attr_bits = _union((1, 4, 0x40, 0x70, 0x100000, 0x200000, 0x400000, 1 << 32, 1 << 63), 3)
+propagation = st.sampled_from([0, 0, 0, 1 << 17, 1 << 18, 1 << 19, 1 << 20])
+odd_propagation = propagation | st.sampled_from([3, 1, 3 << 18, 1 << 40, 0x4000])
+ns_fds = st.sampled_from([0, 0, 64, 65, 66, 67, 0x3E7, 0xFFFFFFFF, 1 << 33, 1 << 63])
+
+
+def _attributes(*numbers: st.SearchStrategy[int]) -> st.SearchStrategy[str]:
+    return st.tuples(*numbers).map(lambda some: "=" + ",".join(f"{one:x}" for one in some))
+
+
+attributes = _attributes(attr_bits, st.just(0) | attr_bits, propagation)
+odd_attributes = st.one_of(
+    _attributes(odd_attr_bits, odd_attr_bits, odd_propagation, ns_fds),
+    _attributes(odd_attr_bits, st.just(0), st.just(0), ns_fds, st.sampled_from([0, 0, 1])),
+    attributes.map(lambda text: ">" + text[1:]),
+    st.sampled_from("*1 *fffff000 *7ffffffff000 *ffff800000000000 *ffffffffffffffff -".split()),
+)
+sizes = st.sampled_from("0 1 1f 20 20 20 20 21 28 30 80 fff 1000 1001 ffffffff".split())
+set_attr = _call("mount_setattr", "c", own, at_flags, attributes, "20")
+set_attr_detached = _call("mount_setattr", tree_fds, EMPTY, st.sampled_from(["1000", "9000"]),
+                          attributes, "20")  # fmt: skip
+odd_set_attr = _call("mount_setattr", fds, st.one_of(own, protected, odd, BROKEN), at_flags,
+                     attributes | odd_attributes, sizes)  # fmt: skip
+hold_namespace = _own_call("hold", st.sampled_from(["2", "3"]),
+                           words(["/proc/self/ns/user", "/proc/self/ns/mnt"]), "0")  # fmt: skip
+new_api = (
+    open_tree, clone, clone, clone, attach, attach, attach, move_path, move_path, odd_move, fsopen,
+    open_ordinary, open_ordinary, create, create, configure, fsmount, fsmount, odd_fsmount, fspick,
+    set_attr, set_attr, set_attr_detached, odd_set_attr, hold_namespace,
+)  # fmt: skip
+
+# What the rules are about, by the file-descriptor API.
+guard_clone = _own_call("open_tree", tree_fds, "c", protected, st.sampled_from(["1", "8001", "8001"]))
+guard_move_path = _call("move_mount", "c", protected, "c", own | protected,
+                        st.sampled_from(["0", "0", "11", "200", "100"]))  # fmt: skip
+guard_set_attr = _call("mount_setattr", "c", protected, at_flags, attributes, "20")
+guard_fsopen = _own_call("fsopen", tree_fds, words(["proc", "sysfs", "mqueue", "cgroup2"]), "1")
+new_guarded = (guard_clone, guard_clone, guard_move_path, guard_set_attr, guard_set_attr,
+               set_attr_detached, attach, guard_fsopen, create, fsmount)  # fmt: skip
 
 NOTHING = ""
 """A call that was taken out: so a script becomes shorter where its length is fixed."""
@@ -243,19 +281,37 @@ guarded = (
 )  # fmt: skip
 
 
+LAST = 8
+"""Calls at the end of a script, of which one may make what is compared no further."""
+
+
+def _put_off(kind: str, lines: list[str]) -> tuple[str, ...]:
+    """Leave a new procfs or sysfs, where it is covered, to the end of the script."""
+    if kind != PRIVILEGED:
+        early = len(lines) - LAST
+        lines = [
+            NOTHING if at < early and re.search(r"[=>](proc|sysfs) ", line) else line
+            for at, line in enumerate(lines)
+        ]
+    return tuple(line for line in lines if line)
+
+
 def scripts(length: int) -> st.SearchStrategy[Script]:
     """Scripts of that many calls; a part of them is about what the rules protect."""
-    fd_calls = new_api if NEW_API else ()
-    own_only = (*own_calls * 3, *fd_calls * 2, *between)
-    with_guarded = (*own_calls, *guarded * 3, *fd_calls, *between)
+    own_only = (*own_calls * 2, *new_api, *between)
+    with_guarded = (*own_calls, *guarded * 2, *new_guarded * 2, *new_api, *between)
     lines = st.one_of(
         *(
             st.lists(st.one_of(st.just(NOTHING), *calls), min_size=length, max_size=length)
             for calls in (own_only, with_guarded, (*own_only, *rare), (*with_guarded, *rare))
         )
-    ).map(lambda lines: tuple(line for line in lines if line))
+    )
+
+    def build(kind: str, program: str, lines: list[str], over_proc: bool) -> Script:  # noqa: FBT001
+        return Script(kind, program, _put_off(kind, lines), over_proc)
+
     return st.builds(
-        Script,
+        build,
         st.sampled_from(KINDS),
         st.sampled_from(PROGRAMS),
         lines,
@@ -264,32 +320,5 @@ def scripts(length: int) -> st.SearchStrategy[Script]:
 
 
 def is_known(script: Script) -> bool:
-    """Say whether the script can meet a difference that is known and not mended.
-
-    A thread may look at its own /proc/self/fd, cwd and root whatever its ids and capabilities are.
-    The worker may only if the caller has CAP_SYS_PTRACE, or all its capabilities are effective and
-    its fsuid and fsgid are its own.
-
-    Of a mount that is moved by a path without a name at its end nobody knows what it covers: one
-    that shows the storage of /proc, /sys or a cover is taken for the initial one.
-    """
-    moves = any(line[2:8] == "mount " and _is_nameless_move(line) for line in script.lines)
-    if moves and any(
-        re.search(r"[=>](sysfs|proc) |/sys|/proc|/w|/in", one) for one in script.lines
-    ):
-        return True
-    plain = True
-    for line in script.lines:
-        if re.match(r". (fs[ug]id [^0]|caps (6|40000))", line):
-            plain = False
-        elif not plain and re.search(r"/proc/(self|thread-self|\d+)/", line):
-            return True
+    """Say whether the script can meet a difference that is known and not mended."""
     return False
-
-
-def _is_nameless_move(line: str) -> bool:
-    """Say whether the line moves what its path leads to by ".", ".." or a magic link."""
-    _, _, source, _, _, flags, _ = line.split(" ")
-    name = source[1:].rstrip("/").rpartition("/")[2]
-    magic = "/proc/" in source and re.fullmatch(r"\d+|cwd|root", name)
-    return bool(int(flags, 16) & 0x2000 and (name in {"", ".", ".."} or magic))

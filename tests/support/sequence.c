@@ -14,8 +14,8 @@
  *
  * Answers: `M LINE` (mountinfo, after an `N`), `R NUMBER RESULT` for each call: 0 or
  * -errno; S: not made; U-errno: no namespace for it.  `D STATUS` at the end.  When asking: `F ...`,
- * what the call's paths stand for, then one byte is read: `g` makes the call, anything else does
- * not.
+ * what the call's paths stand for (after an `X LINE` for each mount of a detached tree), then one
+ * byte is read: `g` makes the call, anything else does not.
  *
  * Each thread that calls is named NAME.NUMBER, so that a trace tells which call it saw.
  */
@@ -42,7 +42,7 @@
 #include <unistd.h>
 
 enum { SCRIPT = 60, PROC, MOUNTS, SLOTS = 100, N_SLOTS = 8 };
-enum { PAGE = 4096, AREAS = 5, MAX_WORDS = 9, SCRIPT_SIZE = 1 << 20 };
+enum { PAGE = 4096, AREAS = 5, MAX_WORDS = 9, N_ATTR = 16, SCRIPT_SIZE = 1 << 20 };
 enum { ASK = 1, EXEC = 2 };
 
 static char script[SCRIPT_SIZE];
@@ -177,13 +177,99 @@ static void show_table(bool always)
         say("M %s\n", line);
 }
 
-static void say_place(const char *path, int how)
+/* What an *at() call is given: `how` is O_NOFOLLOW or 0, `may_be_empty` says AT_EMPTY_PATH. */
+struct at {
+    int dfd;
+    const char *path;
+    int how;
+    bool may_be_empty;
+};
+
+static int open_at(const struct at *at)
+{
+    int fd = (int)syscall(SYS_openat, at->dfd, at->path, O_PATH | O_CLOEXEC | at->how);
+
+    /* Where the kernel found nothing it has read the path, so we can. */
+    if (fd >= 0 || !at->may_be_empty || (at->path && (errno != ENOENT || *at->path)))
+        return fd;
+    return at->dfd == AT_FDCWD ? open(".", O_PATH | O_CLOEXEC) : fcntl(at->dfd, F_DUPFD, 300);
+}
+
+static bool is_in_table(unsigned long long mount)
+{
+    char start[32];
+    size_t n = (size_t)snprintf(start, sizeof(start), "%llu ", mount);
+
+    for (const char *line = seen; line && *line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, start, n) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Returns the id of the mount that was made for it, 0 if none was, or -1. */
+static long long attach_somewhere(int copy)
+{
+    struct statx stx;
+    int context, tree;
+
+    if (syscall(SYS_move_mount, copy, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) == 0)
+        return 0;
+    /* A file. */
+    context = (int)syscall(SYS_fsopen, "tmpfs", 0);
+    if (syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return -1;
+    tree = (int)syscall(SYS_fsmount, context, 0, 0);
+    if (statx(tree, "", AT_EMPTY_PATH, STATX_MNT_ID, &stx) < 0 ||
+        mknodat(tree, "file", S_IFREG | 0600, 0) < 0 ||
+        syscall(SYS_move_mount, tree, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        return -1;
+    if (syscall(SYS_move_mount, copy, "", tree, "file", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        return -1;
+    return (long long)stx.stx_mnt_id;
+}
+
+/* A copy of a detached tree, attached where nobody else is, tells its mounts. */
+static void show_detached(int fd)
+{
+    pid_t pid;
+    int status;
+
+    flush();
+    pid = fork();
+    if (pid == 0) {
+        int copy =
+            (int)syscall(SYS_open_tree, fd, "", AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE);
+
+        if (copy < 0 || unshare(CLONE_NEWNS) < 0 ||
+            mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+            _exit(0);
+        open_mounts();
+        show_table(true);
+        out_used = 0;
+        long long made = attach_somewhere(copy);
+        if (made < 0 || lseek(MOUNTS, 0, SEEK_SET) < 0)
+            _exit(0);
+        ssize_t n = read(MOUNTS, table, sizeof(table) - 1);
+        table[n < 0 ? 0 : n] = 0;
+        for (char *rest = table, *line; (line = strsep(&rest, "\n")) && *line;)
+            if (!is_in_table(strtoull(line, NULL, 10)) && atoll(line) != made)
+                say("X %s\n", line);
+        flush();
+        _exit(0);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) < 0)
+        give_up("fork");
+}
+
+static void say_place(const struct at *at)
 {
     char link[64], target[9 * PAGE];
     size_t above = strlen(root);
     struct statx stx;
     ssize_t n;
-    int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_PATH | O_CLOEXEC | how);
+    int fd = open_at(at);
 
     if (fd < 0) {
         say(" %d", errno);
@@ -219,17 +305,31 @@ static bool may_mount(void)
 }
 
 /* May the call be made?  `to` and `from` are its paths. */
-static bool ask(const char *to, int how, const char *from, bool has_from, bool other)
+static bool ask(bool may, const struct at *to, const struct at *from, const char *word, bool other)
 {
     char answer;
 
     if (!(bits & ASK))
         return true;
     show_table(other);
-    say("F %d", may_mount());
-    say_place(to, how);
-    if (has_from)
-        say_place(from, 0);
+    may = may && may_mount();
+    if (may && word && !strcmp(word, "detached")) {
+        int fd = open_at(to);
+        struct statx stx;
+
+        if (fd >= 0 && statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &stx) == 0 &&
+            !is_in_table(stx.stx_mnt_id))
+            show_detached(fd);
+        if (fd >= 0)
+            close(fd);
+    }
+    say("F %d", may);
+    if (to)
+        say_place(to);
+    if (from)
+        say_place(from);
+    if (word)
+        say(" %s", word);
     say("\n");
     flush();
     if (read(0, &answer, 1) != 1)
@@ -261,11 +361,68 @@ static long hold(int slot, long fd)
     return 0;
 }
 
-static long set_attr(char **w)
-{
-    uint64_t attr[4] = {number(w[4]), number(w[5]), number(w[6]), 0};
+#define SKIPPED 1L /* no call of this family returns it */
 
-    return syscall(SYS_mount_setattr, fd_of(w[1]), text(0, w[2]), number(w[3]), attr, sizeof(attr));
+/* DFD PATH FLAGS ATTR SIZE; ATTR is an address or, after = or >, words with commas between. */
+static long set_attr(char **w, bool other)
+{
+    struct at at = {.dfd = fd_of(w[1]), .path = text(0, w[2])};
+    unsigned long flags = (unsigned long)number(w[3]), size = (unsigned long)number(w[5]);
+    const void *attr;
+
+    at.how = flags & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0;
+    at.may_be_empty = flags & AT_EMPTY_PATH;
+    if (*w[4] == '*') {
+        attr = text(1, w[4]);
+    } else {
+        uint64_t words[N_ATTR] = {0};
+        char *rest = w[4] + 1, *word, *place = areas[1];
+
+        for (int i = 0; i < N_ATTR && (word = strsep(&rest, ","));)
+            words[i++] = number(word);
+        memset(place, 0, 2 * PAGE);
+        if (*w[4] == '>')
+            place += 2 * PAGE - 4 * sizeof(*words);
+        memcpy(place, words, *w[4] == '>' ? 4 * sizeof(*words) : sizeof(words));
+        attr = place;
+    }
+    /* What is wrong with the attributes is told before the path is looked at. */
+    bool may = (bits & ASK) && !(flags & ~0x9900ul) &&
+               syscall(SYS_mount_setattr, -1, "", AT_EMPTY_PATH | (flags & AT_RECURSIVE), attr,
+                       size) < 0 &&
+               errno == EBADF;
+    return ask(may, &at, NULL, "detached", other)
+               ? syscall(SYS_mount_setattr, at.dfd, at.path, flags, attr, size)
+               : SKIPPED;
+}
+
+static char types[N_SLOTS][16]; /* of the file system contexts */
+
+static long hold_context(int slot, long fd, const char *type)
+{
+    long r = hold(slot, fd);
+
+    if (r == 0)
+        snprintf(types[slot - SLOTS], sizeof(types[0]), "%s", type);
+    return r;
+}
+
+static long open_fs(char **w)
+{
+    const char *type = text(0, w[2]);
+
+    return hold_context(fd_of(w[1]), syscall(SYS_fsopen, type, number(w[3])), type);
+}
+
+static long move(char **w, bool other)
+{
+    unsigned long flags = (unsigned long)number(w[5]);
+    struct at from = {fd_of(w[1]), text(0, w[2]), flags & 1 ? 0 : O_NOFOLLOW, flags & 4};
+    struct at to = {fd_of(w[3]), text(1, w[4]), flags & 0x10 ? 0 : O_NOFOLLOW, flags & 0x40};
+
+    return ask(true, &to, &from, NULL, other)
+               ? syscall(SYS_move_mount, from.dfd, from.path, to.dfd, to.path, flags)
+               : SKIPPED;
 }
 
 static long config(char **w)
@@ -322,8 +479,14 @@ static long pivot(const char *new, const char *old)
     return r;
 }
 
-#define SKIPPED         1L /* no call of this family returns it */
 #define IS(NAME, WORDS) (n == (WORDS) + 1 && !strcmp(w[0], NAME))
+
+static bool ask_umount(const char *to, unsigned long flags, bool other)
+{
+    struct at at = {AT_FDCWD, to, flags & UMOUNT_NOFOLLOW ? O_NOFOLLOW : 0, false};
+
+    return ask(true, &at, NULL, NULL, other);
+}
 
 static long call(int n, char **w, unsigned int index, bool other)
 {
@@ -332,23 +495,23 @@ static long call(int n, char **w, unsigned int index, bool other)
         const char *from = text(0, w[1]), *to = text(1, w[2]), *type = text(2, w[3]);
         const char *data = text(3, w[5]);
 
-        return ask(to, 0, from, true, other) ? syscall(SYS_mount, from, to, type, flags, data)
-                                             : SKIPPED;
+        return ask(true, &(struct at){AT_FDCWD, to, 0, false},
+                   &(struct at){AT_FDCWD, from, 0, false}, NULL, other)
+                   ? syscall(SYS_mount, from, to, type, flags, data)
+                   : SKIPPED;
     }
     if (IS("umount2", 2)) {
         unsigned long flags = (unsigned long)number(w[2]);
         const char *to = text(0, w[1]);
 
-        return ask(to, flags & UMOUNT_NOFOLLOW ? O_NOFOLLOW : 0, NULL, false, other)
-                   ? syscall(SYS_umount2, to, flags)
-                   : SKIPPED;
+        return ask_umount(to, flags, other) ? syscall(SYS_umount2, to, flags) : SKIPPED;
     }
     /* Twice, with nothing between: what asks before the second call would count as a use. */
     if (IS("expire", 2)) {
         unsigned long flags = (unsigned long)number(w[2]) | MNT_EXPIRE;
         const char *to = text(0, w[1]);
 
-        if (!ask(to, flags & UMOUNT_NOFOLLOW ? O_NOFOLLOW : 0, NULL, false, other))
+        if (!ask_umount(to, flags, other))
             return SKIPPED;
         if (syscall(SYS_umount2, to, flags) == 0)
             return 0;
@@ -359,7 +522,7 @@ static long call(int n, char **w, unsigned int index, bool other)
 #ifdef SYS_umount
         const char *to = text(0, w[1]);
 
-        return ask(to, 0, NULL, false, other) ? syscall(SYS_umount, to) : SKIPPED;
+        return ask_umount(to, 0, other) ? syscall(SYS_umount, to) : SKIPPED;
 #else
         errno = ENOSYS;
         return -1;
@@ -368,18 +531,26 @@ static long call(int n, char **w, unsigned int index, bool other)
     if (IS("open_tree", 4))
         return hold(fd_of(w[1]), syscall(SYS_open_tree, fd_of(w[2]), text(0, w[3]), number(w[4])));
     if (IS("move_mount", 5))
-        return syscall(SYS_move_mount, fd_of(w[1]), text(0, w[2]), fd_of(w[3]), text(1, w[4]),
-                       number(w[5]));
+        return move(w, other);
     if (IS("fsopen", 3))
-        return hold(fd_of(w[1]), syscall(SYS_fsopen, text(0, w[2]), number(w[3])));
+        return open_fs(w);
     if (IS("fsconfig", 5))
         return config(w);
-    if (IS("fsmount", 4))
+    if (IS("fsmount", 4)) {
+        int slot = fd_of(w[2]) - SLOTS;
+        const char *type = slot >= 0 && slot < N_SLOTS && *types[slot] ? types[slot] : "?";
+
+        if (!ask(true, NULL, NULL, type, other))
+            return SKIPPED;
         return hold(fd_of(w[1]), syscall(SYS_fsmount, fd_of(w[2]), number(w[3]), number(w[4])));
-    if (IS("fspick", 4))
-        return hold(fd_of(w[1]), syscall(SYS_fspick, fd_of(w[2]), text(0, w[3]), number(w[4])));
-    if (IS("mount_setattr", 6))
-        return set_attr(w);
+    }
+    if (IS("fspick", 4)) {
+        long r = syscall(SYS_fspick, fd_of(w[2]), text(0, w[3]), number(w[4]));
+
+        return hold_context(fd_of(w[1]), r, "picked");
+    }
+    if (IS("mount_setattr", 5))
+        return set_attr(w, other);
     if (IS("pivot_root", 2))
         return pivot(text(0, w[1]), text(1, w[2]));
     if (IS("chdir", 1))
