@@ -122,6 +122,7 @@ int facts_place(const struct worker *worker, const struct target *target, struct
 {
     const struct eci_policy *policy = worker->policy;
     const struct statx *stx = &target->stx;
+    uint64_t parent;
     uint32_t known;
 
     memset(place, 0, offsetof(struct eci_place, name));
@@ -145,6 +146,11 @@ int facts_place(const struct worker *worker, const struct target *target, struct
     /* Of what no mount shows, none can show a part: rename(2) needs to see both sides. */
     if (!worker->exposed)
         return 0;
+    /* Nobody tells what the root of a detached copy lies in. */
+    if (facts_parent(stx->stx_mnt_id, &parent) < 0) {
+        place->up_hits = ECI_INODE_PROTECTED;
+        return 0;
+    }
     if (target->fd >= 0) {
         place->up_hits = hits_above(worker, target->fd, stx);
     } else {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.engine.conftest import Bundles
+    from tests.support.engines import Bundles
     from tests.support.place import Place
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
@@ -34,6 +34,7 @@ CALLS = {
     "bind_renamed": "rename /v/secret /v/own/s , mount /v/own/s /mnt - MS_BIND -",
     "tmpfs": "mount none /v/secret/in tmpfs - -",
     "clone": "clone /v/secret /mnt -",
+    "clone_beneath": "clone /v/secret/in /mnt -",
     "fsmount": "fsmount tmpfs /v/secret/in",
     "remount": "mount - /v - MS_REMOUNT|MS_BIND|MS_NOSUID -",
     "setattr": "mount_setattr /v - MOUNT_ATTR_NOSUID - -",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.attacks import KINDS, PRIVILEGED
-from tests.support.bundle import bind, make_spec
+from tests.support.bundle import DEFAULT_CAPS, bind, make_spec
 from tests.support.docker import IMAGE, SLEEP
 from tests.support.rootfs import build_root
 
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from tests.support.docker import Dockerd
     from tests.support.engines import Bundles
     from tests.support.place import Place
+
+
+# What the attacks need; a machine may have no more to give.
+MORE_CAPS = ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]
+
+LOOP = os.makedev(7, 0)
+"""/dev/loop0: opened, and neither read nor written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,7 @@ class Volumes:
         for name in ("secret/sub", "aaaaaa/sub"):
             (writable / name).mkdir(parents=True)
         (writable / "secret/mark").touch()
+        os.mknod(writable / "node", stat.S_IFBLK | 0o600, LOOP)
         return cls(read_only, writable, inner)
 
     def mend(self) -> None:
@@ -179,6 +188,8 @@ def _run(
         identity_userns=userns,
     )
     if not userns:
+        caps = [*DEFAULT_CAPS, *MORE_CAPS]
+        spec["process"]["capabilities"] = dict.fromkeys(spec["process"]["capabilities"], caps)
         spaces = spec["linux"]["namespaces"]
         spec["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]
     bundle = bundles.write(spec, own_root)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.engine.conftest import programs, runtime, runtimes
+from tests.support.engines import programs, runtime, runtimes
 from tests.support.debian import debian
 from tests.support.docker import Dockerd
 from tests.support.workload import Workloads
