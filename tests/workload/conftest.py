@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.engines import programs, runtime, runtimes
 from tests.support.debian import debian
 from tests.support.docker import Dockerd
+from tests.support.engines import programs, runtime, runtimes
 from tests.support.workload import Workloads
 
 if TYPE_CHECKING:
