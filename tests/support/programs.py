@@ -15,7 +15,7 @@ def compile_programs(out: Path) -> dict[str, Path]:
     Returns name -> file.  A missing multilib is an error of gcc's, never a silent skip.
     """
     made = {}
-    for name in ("mnt", "race"):
+    for name in ("mnt", "race", "storm"):
         for suffix, flags in (("", []), ("32", ["-m32"])):
             target = out / f"{name}{suffix}"
             subprocess.run(
@@ -23,3 +23,10 @@ def compile_programs(out: Path) -> dict[str, Path]:
             )
             made[target.name] = target
     return made
+
+
+def compile_late(out: Path) -> Path:
+    """Build the host's program that holds answers back."""
+    target = out / "late"
+    subprocess.run([*GCC, "-o", str(target), str(SOURCES / "late.c")], check=True)
+    return target
