@@ -1,8 +1,8 @@
 """Callers that are interrupted, killed or frozen after their call was performed.
 
 The moment is no matter of luck: `tests/support/late.c` stops the worker where it is about to
-answer.  What happens to the caller then is what can happen to it with a runtime whose filters do not wait
-killable; with crun nothing but a fatal signal reaches it.
+answer.  What happens to the caller then is what can happen to it with a runtime whose filters do
+not wait killable; with crun nothing but a fatal signal reaches it.
 """
 
 from __future__ import annotations
