@@ -57,6 +57,21 @@ enum family call_family(const struct seccomp_data *data)
     return FAMILY_NONE;
 }
 
+/* How many arguments the call has. */
+unsigned int call_arguments(enum family family)
+{
+    switch (family) {
+    case FAMILY_UMOUNT:
+        return 2;
+    case FAMILY_OLDUMOUNT:
+        return 1;
+    case FAMILY_FSMOUNT:
+        return 3;
+    default:
+        return 5;
+    }
+}
+
 /* -- reading ------------------------------------------------------------------------------ */
 
 /* In the kernel's order, so that the first fault is the same. */
@@ -159,6 +174,7 @@ int call_read(struct session *session, enum family family)
 
     out->has_source = out->has_type = out->has_data = out->has_path = false;
     out->source[0] = out->path[0] = 0;
+    out->data_size = 0;
     out->path_error = 0;
     switch (family) {
     case FAMILY_MOUNT:
@@ -271,6 +287,17 @@ static int do_umount(struct session *session, struct caller *caller, struct eci_
     return r;
 }
 
+/*
+ * Can a mount that was just added be taken back, so that the call may come again?  FUSE's
+ * descriptor serves for one mount only.
+ */
+static bool can_be_undone(const struct eci_call *call, const struct mount_args *args)
+{
+    if (call->op == ECI_OP_NEW)
+        return !args->has_type || strncmp(args->type, "fuse", 4) != 0;
+    return call->op == ECI_OP_BIND;
+}
+
 static bool is_remount(uint32_t op)
 {
     return op == ECI_OP_REMOUNT || op == ECI_OP_REMOUNT_BIND;
@@ -339,6 +366,8 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
     else
         r = perform_on(session, source.fd, target.fd, session->notif.data.args[3], args->data,
                        args->has_data);
+    if (r == 0 && can_be_undone(&call, args))
+        session->added_on = take_fd(&target.fd);
 out:
     target_close(&source);
     target_close(&target);
@@ -376,11 +405,11 @@ static void keep(struct worker *worker, uint64_t mnt_id, int fd)
     *kept = (struct kept){.mnt_id = mnt_id, .fd = fd};
 }
 
-/* A detached mount has found its place, and lives there. */
-static void let_go(struct worker *worker, uint64_t mnt_id)
+/* A detached mount has found its place, and lives there; or nobody has an fd of it. */
+void call_let_go(struct worker *worker, uint64_t made)
 {
     for (unsigned int i = 0; i < KEPT; i++) {
-        if (worker->kept[i].mnt_id == mnt_id) {
+        if (made && worker->kept[i].mnt_id == made) {
             close(worker->kept[i].fd);
             worker->kept[i].mnt_id = 0;
         }
@@ -432,7 +461,7 @@ static int do_move_mount(struct session *session, struct caller *caller,
     eci_decide(worker->policy, &call, &session->source, &session->target, verdict);
     r = verdict->error ? -verdict->error : perform_move(source.fd, target.fd, flags);
     if (r == 0)
-        let_go(worker, session->source.mnt_id);
+        call_let_go(worker, session->source.mnt_id);
 out:
     target_close(&source);
     target_close(&target);
@@ -450,17 +479,19 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
     cleanup_fd int userns = -1;
     struct eci_call call = {.op = ECI_OP_SETATTR};
     uint64_t parent;
+    char ours[PATH_MAX];
     int r;
 
     memcpy(&attr, out->data, sizeof(attr));
+    memcpy(ours, out->data, out->data_size);
     if ((attr.attr_set & MOUNT_ATTR_IDMAP) && attr.userns_fd <= INT_MAX) {
         userns = caller_file(caller, (int)attr.userns_fd);
         /* Without such an fd of the caller's: none of ours either. */
         attr.userns_fd = userns < 0 ? INT_MAX : (uint64_t)userns;
-        memcpy(out->data, &attr, sizeof(attr));
+        memcpy(ours, &attr, sizeof(attr));
     }
     /* The kernel's own opinion of the attributes: what is in order gets as far as the fd. */
-    r = perform_setattr(-1, AT_EMPTY_PATH | (flags & AT_RECURSIVE), out->data, out->data_size);
+    r = perform_setattr(-1, AT_EMPTY_PATH | (flags & AT_RECURSIVE), ours, out->data_size);
     if (r != -EBADF || out->path_error)
         return r == -EBADF ? out->path_error : r;
     r = resolve_at(caller, args[0], out->path, !(flags & AT_SYMLINK_NOFOLLOW), WANT_OBJECT,
@@ -480,10 +511,28 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
         eci_decide(session->worker->policy, &call, NULL, &session->target, verdict);
         r = verdict->error ? -verdict->error
                            : perform_setattr(target.fd, AT_EMPTY_PATH | (flags & AT_RECURSIVE),
-                                             out->data, out->data_size);
+                                             ours, out->data_size);
     }
     target_close(&target);
     return r;
+}
+
+/* Makes the fd that the caller of fsmount(2) gets; -ENOENT where the mount is no longer kept. */
+int call_hand_out(struct session *session, uint64_t made)
+{
+    for (unsigned int i = 0; i < KEPT; i++) {
+        const struct kept *kept = &session->worker->kept[i];
+
+        if (kept->mnt_id != made)
+            continue;
+        session->result = openat(kept->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (session->result < 0)
+            return -errno;
+        session->result_flags = (session->notif.data.args[1] & FSMOUNT_CLOEXEC) ? O_CLOEXEC : 0;
+        session->made = made;
+        return 0;
+    }
+    return -ENOENT;
 }
 
 /*
@@ -509,12 +558,11 @@ static int do_fsmount(struct session *session, struct caller *caller, struct eci
     r = stat_at(made, "", &stx);
     if (r < 0)
         return r;
-    session->result = openat(made, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    session->result_flags = (args[1] & FSMOUNT_CLOEXEC) ? O_CLOEXEC : 0;
-    if (session->result < 0)
-        return -errno;
     keep(session->worker, stx.stx_mnt_id, take_fd(&made));
-    return 0;
+    r = call_hand_out(session, stx.stx_mnt_id);
+    if (r < 0)
+        call_let_go(session->worker, stx.stx_mnt_id);
+    return r;
 }
 
 /*
@@ -579,15 +627,4 @@ int call_perform(struct session *session, struct caller *caller, enum family fam
     default:
         return -ENOSYS;
     }
-}
-
-/* Has the call put something on the target that can be taken back? */
-bool call_added(const struct session *session, enum family family)
-{
-    struct eci_call call;
-
-    if (family != FAMILY_MOUNT)
-        return false;
-    eci_decode_mount(session->notif.data.args[3], &call);
-    return call.op == ECI_OP_NEW || call.op == ECI_OP_BIND;
 }

@@ -36,6 +36,7 @@ static int reply(struct session *session, int error, bool pass)
     struct seccomp_notif_resp *resp = &session->resp;
     int r;
 
+    memset(resp, 0, sizeof(*resp));
     if (!error && !pass && session->result >= 0) {
         struct seccomp_notif_addfd addfd = {
             .id = session->notif.id,
@@ -47,9 +48,8 @@ static int reply(struct session *session, int error, bool pass)
         r = ioctl(session->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &addfd) < 0 ? -errno : 0;
         if (r == 0 || r == -ENOENT)
             return r;
-        error = r; /* EMFILE: the caller has no room for it */
+        error = r; /* EMFILE: the caller has no room for it; ESRCH: it was interrupted just now */
     }
-    memset(resp, 0, sizeof(*resp));
     resp->id = session->notif.id;
     if (pass)
         resp->flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE; /* see caller_settle() for why */
@@ -118,29 +118,130 @@ static void record(struct session *session, enum family family, const struct eci
     }
 }
 
-/*
- * A runtime that cannot set SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (runc 1.1) lets signals
- * interrupt callers, and an interrupted call comes again by itself.  What was performed and cannot
- * be taken back is then not performed twice: the same call of the same thread, at the same
- * instruction, gets the answer that it missed.
- */
-static void keep_untold(struct session *session)
+static void forget(struct worker *worker, struct untold *untold)
 {
-    session->untold.tid = session->notif.pid;
-    session->untold.data = session->notif.data;
-    memcpy(session->untold.source, session->args.source, sizeof(session->untold.source));
-    memcpy(session->untold.path, session->args.path, sizeof(session->untold.path));
+    close_fd(&untold->dir);
+    call_let_go(worker, untold->made);
+    untold->tid = 0;
 }
 
-/* The caller's memory has been read: the strings have to be the same ones, not their addresses. */
-static bool is_untold(struct session *session)
+/* A thread that ends loses its memory first. */
+static bool is_gone(const struct untold *untold)
 {
-    if (session->untold.tid != session->notif.pid)
-        return false;
-    session->untold.tid = 0;
-    return memcmp(&session->untold.data, &session->notif.data, sizeof(session->notif.data)) == 0 &&
-           strcmp(session->untold.source, session->args.source) == 0 &&
-           strcmp(session->untold.path, session->args.path) == 0;
+    char text[1];
+
+    return readlinkat(untold->dir, "exe", text, sizeof(text)) < 0;
+}
+
+/*
+ * A runtime that cannot set SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (runc before 1.5) lets signals
+ * interrupt callers, and an interrupted call comes again by itself or by the program's doing.  What
+ * was performed and cannot be taken back is then not performed twice: the same call of the same
+ * thread, at the same instruction, gets the answer that it missed.  Any other call of the thread
+ * says that it has gone on.  All of this under `turn`.
+ */
+static void keep_untold(struct session *session, int answer)
+{
+    struct worker *worker = session->worker;
+    struct untold *untold = NULL;
+
+    for (unsigned int i = 0; i < UNTOLD && !untold; i++)
+        if (!worker->untold[i].tid)
+            untold = &worker->untold[i];
+    if (!untold) {
+        untold = &worker->untold[worker->next_untold++ % UNTOLD];
+        forget(worker, untold);
+    }
+    untold->dir = fcntl(session->caller.dir, F_DUPFD_CLOEXEC, 0);
+    if (untold->dir < 0) {
+        call_let_go(worker, session->made);
+        return;
+    }
+    untold->tid = session->notif.pid;
+    untold->data = session->notif.data;
+    untold->args = session->args;
+    untold->answer = answer;
+    untold->made = session->made;
+}
+
+static bool same_text(bool has_one, const char *one, bool has_other, const char *other)
+{
+    return has_one == has_other && (!has_one || strcmp(one, other) == 0);
+}
+
+/*
+ * The strings have to be the same ones, too.  In the registers that a call does not use there is
+ * whatever was there before.
+ */
+static bool same_call(const struct untold *untold, const struct session *session)
+{
+    const struct seccomp_data *was = &untold->data;
+    const struct seccomp_data *is = &session->notif.data;
+    size_t used = call_arguments(call_family(is)) * sizeof(is->args[0]);
+    const struct mount_args *a = &untold->args;
+    const struct mount_args *b = &session->args;
+
+    return was->nr == is->nr && was->arch == is->arch &&
+           was->instruction_pointer == is->instruction_pointer &&
+           memcmp(was->args, is->args, used) == 0 &&
+           same_text(a->has_source, a->source, b->has_source, b->source) &&
+           same_text(a->has_path, a->path, b->has_path, b->path) &&
+           same_text(a->has_type, a->type, b->has_type, b->type) && a->has_data == b->has_data &&
+           a->data_size == b->data_size &&
+           (!a->has_data || (a->data_size ? memcmp(a->data, b->data, a->data_size) == 0
+                                          : strcmp(a->data, b->data) == 0));
+}
+
+/* The answer that the caller has missed, or NULL.  Its memory has been read. */
+static struct untold *find_untold(struct session *session)
+{
+    struct worker *worker = session->worker;
+
+    for (unsigned int i = 0; i < UNTOLD; i++) {
+        struct untold *untold = &worker->untold[i];
+
+        if (untold->tid != session->notif.pid)
+            continue;
+        if (!is_gone(untold) && same_call(untold, session) &&
+            (!untold->made || call_hand_out(session, untold->made) == 0))
+            return untold;
+        forget(worker, untold);
+    }
+    return NULL;
+}
+
+/* Forgets what threads have missed that are gone. */
+void untold_sweep(struct worker *worker)
+{
+    pthread_mutex_lock(&worker->turn);
+    for (unsigned int i = 0; i < UNTOLD; i++)
+        if (worker->untold[i].tid && is_gone(&worker->untold[i]))
+            forget(worker, &worker->untold[i]);
+    pthread_mutex_unlock(&worker->turn);
+}
+
+/* Says what was missed; it may be missed once more. */
+static void answer_again(struct session *session, struct untold *untold,
+                         struct eci_verdict *verdict)
+{
+    verdict->error = -untold->answer;
+    verdict->reason = ECI_REASON_PERFORMED;
+    if (reply(session, untold->answer, false) == -ENOENT) {
+        verdict->reason = ECI_REASON_GONE;
+        return;
+    }
+    if (!session->resp.error)
+        untold->made = 0; /* the caller has it now */
+    forget(session->worker, untold);
+}
+
+/* The call was performed, and the caller was interrupted or killed before it got the answer. */
+static void miss(struct session *session, enum family family, int answer)
+{
+    if (session->added_on >= 0)
+        perform_undo(session, session->added_on);
+    else if (answer == 0 || (answer == -EAGAIN && family == FAMILY_UMOUNT)) /* MNT_EXPIRE marked */
+        keep_untold(session, answer);
 }
 
 /*
@@ -170,14 +271,13 @@ static void handle_in_place(struct session *session, struct caller *caller, enum
     if (verdict->reason >= ECI_REASON_LOOSEN && !session->comm[0])
         read_comm(session, caller);
     if (reply(session, r, false) == -ENOENT) {
-        if (r == 0 && call_added(session, family))
-            perform_undo(session->target.mnt_id);
-        else if (r == 0)
-            keep_untold(session);
+        miss(session, family, r);
         verdict->reason = ECI_REASON_GONE;
+    } else if (session->resp.error) {
+        call_let_go(session->worker, session->made); /* no room for the fd */
     }
-    close_fd(&session->result);
-    session->result = -1;
+    close_fd(&session->added_on);
+    session->added_on = -1;
     caller_leave(session, caller);
 }
 
@@ -187,11 +287,13 @@ static void handle(struct session *session)
     struct eci_verdict verdict = {.error = EPERM, .reason = ECI_REASON_INTERNAL};
     enum family family = call_family(&session->notif.data);
     uint64_t began = now_ns(CLOCK_MONOTONIC);
+    struct untold *missed;
     bool known = false;
     int r;
 
     session->comm[0] = 0;
-    session->result = -1;
+    session->result = session->added_on = -1;
+    session->made = 0;
     if (family == FAMILY_NONE) {
         verdict.error = ENOSYS;
         verdict.reason = ECI_REASON_UNKNOWN_CALL;
@@ -228,14 +330,13 @@ static void handle(struct session *session)
         reply(session, r, false);
         goto out;
     }
-    if (is_untold(session)) {
-        verdict.error = 0;
-        verdict.reason = ECI_REASON_PERFORMED;
-        reply(session, 0, false);
-        goto out;
-    }
     pthread_mutex_lock(&session->worker->turn);
-    handle_in_place(session, caller, family, &verdict);
+    missed = find_untold(session);
+    if (missed)
+        answer_again(session, missed, &verdict);
+    else
+        handle_in_place(session, caller, family, &verdict);
+    close_fd(&session->result);
     pthread_mutex_unlock(&session->worker->turn);
 out:
     record(session, family, &verdict, false, known, began);

@@ -588,38 +588,15 @@ int perform_setattr(int target, unsigned int flags, const void *attr, size_t siz
     return syscall(SYS_mount_setattr, target, "", flags, attr, size) < 0 ? -errno : 0;
 }
 
-/* The newest mount on `under`, or -errno. */
-static int newest_on(uint64_t under, uint64_t *newest)
-{
-    struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = under};
-    uint64_t ids[256];
-    long n;
-
-    *newest = 0;
-    /* In the order of the ids; `param` is where to go on. */
-    while ((n = syscall(__NR_listmount, &req, ids, sizeof(ids) / sizeof(ids[0]), 0)) > 0) {
-        for (long i = 0; i < n; i++) {
-            uint64_t parent;
-
-            if (ids[i] > *newest && facts_parent(ids[i], &parent) == 0 && parent == under)
-                *newest = ids[i];
-        }
-        req.param = ids[n - 1];
-    }
-    return n < 0 ? -errno : 0;
-}
-
 /*
- * Takes back a mount whose caller was interrupted before it got the answer: the newest on the
- * mount that the target lay on, since nobody else had a turn.  By its id, never by the path.
+ * Takes back a mount whose caller was interrupted before it got the answer.  Like mount(2) before,
+ * umount2(2) goes down from the place to what lies on top there (fs/namei.c, handle_lookup_down);
+ * that is the new mount, since nobody else had a turn.
  */
-void perform_undo(uint64_t under)
+void perform_undo(struct session *session, int added_on)
 {
-    struct target target = TARGET_INIT;
-    uint64_t made;
+    struct fd_name name;
 
-    if (newest_on(under, &made) == 0 && made && perform_find_name(made, &target) == 0 &&
-        fchdir(target.parent) == 0)
-        umount2(target.name, MNT_DETACH | UMOUNT_NOFOLLOW);
-    target_close(&target);
+    if (fchdir(session->worker->self_fds) == 0)
+        umount2(name_fd(&name, added_on), MNT_DETACH);
 }

@@ -121,7 +121,7 @@ static bool is_over(struct session *session)
 }
 
 /* Takes the sessions that are over out of the list. */
-static void see_off(struct session **at, const struct pollfd *fds)
+static void see_off(struct worker *worker, struct session **at, const struct pollfd *fds)
 {
     while (*at) {
         struct session *session = *at;
@@ -135,6 +135,7 @@ static void see_off(struct session **at, const struct pollfd *fds)
         pthread_join(session->thread, NULL);
         close(session->listener);
         free(session);
+        untold_sweep(worker);
     }
 }
 
@@ -189,7 +190,7 @@ static int run(struct worker *worker, int control)
         if (poll(fds, n, leaving ? NUDGE_MS : -1) < 0 && errno != EINTR)
             return -errno;
 
-        see_off(&all, fds);
+        see_off(worker, &all, fds);
         if (control >= 0 && fds[0].revents) {
             char what = 0;
             int fd = receive(control, &what);

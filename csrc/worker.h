@@ -36,7 +36,7 @@ static inline int take_fd(int *fd)
     return taken;
 }
 
-enum { MARKED = 64, KEPT = 64 };
+enum { MARKED = 64, KEPT = 64, UNTOLD = 16 };
 
 struct caps {
     struct __user_cap_data_struct data[2];
@@ -49,6 +49,30 @@ enum kernfs { KERNFS_PROC, KERNFS_SYS, KERNFS_NONE };
 struct kept {
     uint64_t mnt_id; /* unique; 0: a free place */
     int fd;          /* owned; the mount goes when it is closed */
+};
+
+/* Strings of a call, as read from the caller's memory. */
+struct mount_args {
+    char source[PATH_MAX];
+    char path[PATH_MAX];
+    char type[PATH_MAX];
+    char data[PATH_MAX];
+    bool has_source;
+    bool has_path;
+    bool has_type;
+    bool has_data;
+    size_t data_size; /* of what stands in `data`, where that is no string */
+    int path_error;   /* a path that could not be read, when that is told later */
+};
+
+/* A call that was performed, and whose caller was interrupted before it could be told. */
+struct untold {
+    struct seccomp_data data;
+    struct mount_args args;
+    uint32_t tid;  /* 0: a free place */
+    int dir;       /* owned; O_PATH, /proc/TID: stands for that very thread */
+    int answer;    /* 0 or -errno */
+    uint64_t made; /* the kept mount that the answer is an fd of, or 0 */
 };
 
 /* What all threads share.  Written before the first thread starts, read only afterwards. */
@@ -79,6 +103,8 @@ struct worker {
     uint64_t marked[MARKED]; /* unique ids of mounts that MNT_EXPIRE has marked; likewise */
     struct kept kept[KEPT];  /* under `turn` */
     unsigned int next_kept;
+    struct untold untold[UNTOLD]; /* likewise */
+    unsigned int next_untold;
 };
 
 /* Who is calling. */
@@ -91,20 +117,6 @@ struct caller {
     uint32_t fsuid;
     uint32_t fsgid;
     bool assumed;
-};
-
-/* Strings of a call, as read from the caller's memory. */
-struct mount_args {
-    char source[PATH_MAX];
-    char path[PATH_MAX];
-    char type[PATH_MAX];
-    char data[PATH_MAX];
-    bool has_source;
-    bool has_path;
-    bool has_type;
-    bool has_data;
-    size_t data_size; /* of what stands in `data`, where that is no string */
-    int path_error;   /* of a path that could not be read, when that is told later */
 };
 
 /* The calls of the mount family. */
@@ -138,17 +150,12 @@ struct session {
     struct eci_place source;
     struct eci_place target;
     pthread_t thread;
-    /* A call that was performed, and whose caller was interrupted before it could be told. */
-    struct {
-        struct seccomp_data data;
-        uint32_t tid; /* 0: none */
-        char source[PATH_MAX];
-        char path[PATH_MAX];
-    } untold;
     char comm[16]; /* the caller's command name, where an event will want it */
     int result;    /* an fd that the caller gets, or -1 */
     uint32_t result_flags;
-    bool done; /* atomic: the thread has ended */
+    uint64_t made; /* the kept mount that it is an fd of, or 0 */
+    int added_on;  /* O_PATH, where a mount was added that can be taken back; or -1 */
+    bool done;     /* atomic: the thread has ended */
     struct session *next;
     unsigned int slot; /* the main thread's: in what it polls */
     bool hung_up;      /* the main thread's: nobody has the filter any more */
@@ -231,7 +238,7 @@ int perform_on(struct session *session, int source, int target, uint64_t flags, 
 int perform_remount(struct session *session, int target, uint64_t flags,
                     const struct mount_args *args);
 int perform_umount(struct session *session, struct target *target, uint64_t mnt_id, uint64_t flags);
-void perform_undo(uint64_t under);
+void perform_undo(struct session *session, int added_on);
 bool perform_translates(const struct eci_policy *policy, const char *key, const char *value,
                         char number[16]);
 int perform_find_name(uint64_t mnt_id, struct target *target);
@@ -240,6 +247,7 @@ int perform_setattr(int target, unsigned int flags, const void *attr, size_t siz
 
 /* calls.c: what the calls are, and how each is settled. */
 enum family call_family(const struct seccomp_data *data);
+unsigned int call_arguments(enum family family);
 int call_read(struct session *session, enum family family);
 bool call_begins_at_cwd(const struct session *session, enum family family);
 unsigned int call_texts(const struct session *session, enum family family,
@@ -247,9 +255,11 @@ unsigned int call_texts(const struct session *session, enum family family,
 int call_perform(struct session *session, struct caller *caller, enum family family,
                  struct eci_verdict *verdict);
 bool call_passes(struct session *session, enum family family, uint32_t *reason);
-bool call_added(const struct session *session, enum family family);
+int call_hand_out(struct session *session, uint64_t made);
+void call_let_go(struct worker *worker, uint64_t made);
 
 /* notify.c: the protocol. */
 void session_serve(struct session *session);
+void untold_sweep(struct worker *worker);
 
 #endif

@@ -29,6 +29,7 @@ from eci_supervisor.runtime import (
     engine,
     guard,
     joins,
+    killable,
     mounts,
     overlay,
     refuse,
@@ -560,7 +561,9 @@ def create(call: Invocation, binary: str) -> NoReturn:
     request = read_request(call)
     state_dir = f"{state.root()}/containers/{state.key_of(call.container_id, call.root)}"
     profile = seccomp.supervise(
-        request.spec, f"{state_dir}/notify.sock", wait_killable=call.runtime == "crun"
+        request.spec,
+        f"{state_dir}/notify.sock",
+        wait_killable=killable.waits_killable(call.runtime, binary, state.root()),
     )
     relieve = guard.stand(state.root())
     taken = take(request, supervised=profile is not None)

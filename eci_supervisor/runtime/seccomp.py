@@ -86,7 +86,7 @@ def let_through(profile: Profile) -> set[str]:
 def supervise(spec: Spec, listener_path: str, *, wait_killable: bool) -> Profile | None:
     """Return the profile for a supervised container, or None if the container never mounts.
 
-    `wait_killable`: whether the runtime takes that flag (crun does, runc 1.1 refuses flags).
+    `wait_killable`: whether the runtime takes that flag (see killable.py).
     """
     given: Profile = part(spec, "linux.seccomp", dict)
     if not given:

@@ -5,6 +5,7 @@
  *
  * Commands are separated by a word ",".  Each prints one line: "0", a value, or the name of the
  * errno.  `-` is a null pointer or the number 0.  Flags are kernel names joined by "|", or numbers.
+ * `twice COMMAND` waits in between, as `wait` does, and makes the very same call.
  * The calls are made by number, so that no C library, no busybox and no util-linux decides
  * anything. Exit status: 0, or 2 where a word was not understood (then nothing was tested).
  */
@@ -16,6 +17,7 @@
 #include <linux/filter.h>
 #include <linux/mount.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -91,6 +93,8 @@ static const struct {
     {"FSCONFIG_SET_STRING", 1},
     {"FSCONFIG_CMD_CREATE", 6},
     {"FSCONFIG_CMD_RECONFIGURE", 7},
+    {"OPEN_TREE_NAMESPACE", 2},
+    {"SA_RESTART", SA_RESTART},
 };
 
 static void bad(const char *what, const char *word)
@@ -248,6 +252,151 @@ static long new_overlay(char **w)
         return -1;
     fd = syscall(432, fs, 0, 0);
     return fd < 0 ? fd : syscall(429, fd, "", AT_FDCWD, w[2], MOVE_MOUNT_F_EMPTY_PATH);
+}
+
+static int tree = -1, context = -1;
+
+/* tree SRC FLAGS: open_tree; what follows is about the fd that it gave. */
+static long open_the_tree(char **w)
+{
+    tree = syscall(428, AT_FDCWD, w[1], number(w[2]));
+    return tree < 0 ? -1 : 0;
+}
+
+/* attach DST FLAGS: move_mount of the tree. */
+static long attach(char **w)
+{
+    return syscall(429, tree, "", AT_FDCWD, w[1], MOVE_MOUNT_F_EMPTY_PATH | number(w[2]));
+}
+
+/* onto SRC NAME: move_mount of a clone of SRC to NAME ("-": the root) in the tree. */
+static long attach_onto(char **w)
+{
+    int fd = syscall(428, AT_FDCWD, w[1], OPEN_TREE_CLONE);
+    const char *name = text(w[2]);
+
+    return syscall(429, fd, "", tree, name ? name : "",
+                   MOVE_MOUNT_F_EMPTY_PATH | (name ? 0 : MOVE_MOUNT_T_EMPTY_PATH));
+}
+
+/* tree_setattr FLAGS SET CLEAR PROPAGATION: mount_setattr of the tree. */
+static long setattr_tree(char **w)
+{
+    uint64_t attr[4] = {number(w[2]), number(w[3]), number(w[4]), 0};
+
+    return syscall(442, tree, "", AT_EMPTY_PATH | number(w[1]), attr, sizeof attr);
+}
+
+/* enter: fchdir to the tree. */
+static long enter_tree(void)
+{
+    return fchdir(tree);
+}
+
+/* context TYPE: fsopen, fsconfig(CMD_CREATE). */
+static long make_context(const char *type)
+{
+    context = syscall(430, type, 0);
+    return context < 0 ? -1 : syscall(431, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+}
+
+/* made: fsmount of the context. */
+static long make_tree(void)
+{
+    tree = syscall(432, context, 0, 0);
+    return tree < 0 ? -1 : 0;
+}
+
+/* descriptor PATH N: opens it, as N. */
+static long open_as(const char *path, unsigned long n)
+{
+    int fd = open(path, O_RDWR);
+
+    if (fd < 0 || dup2(fd, n) < 0)
+        return -1;
+    return close(fd);
+}
+
+static void say(const char *word)
+{
+    if (write(1, word, strlen(word)) < 0)
+        exit(2);
+}
+
+static void on_signal(int unused)
+{
+    (void)unused;
+    say("caught\n");
+}
+
+/* catch FLAGS: SIGUSR2 has a handler, which says so. */
+static long catch_signal(unsigned long flags)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)flags};
+
+    return sigaction(SIGUSR2, &action, NULL);
+}
+
+/* wait: says that it waits, until there is something to read. */
+static long wait_for_word(void)
+{
+    char byte;
+
+    say("waiting\n");
+    return read(0, &byte, 1) == 1 ? 0 : -1;
+}
+
+static void *inherit(void *path)
+{
+    char byte;
+
+    if (read(0, &byte, 1) == 1)
+        execl("/proc/self/exe", "mnt", "wait", ",", "mounts", path, NULL);
+    return NULL;
+}
+
+/* heir PATH: once there is something to read, another thread becomes `mnt wait , mounts PATH`. */
+static long leave_to_heir(char *path)
+{
+    pthread_t thread;
+
+    errno = pthread_create(&thread, NULL, inherit, path);
+    return errno ? -1 : 0;
+}
+
+/* mounts PATH: how many mounts lie there. */
+static int print_mounts(const char *path)
+{
+    FILE *file = fopen("/proc/self/mountinfo", "re");
+    char line[8192], point[4096];
+    int count = 0;
+
+    if (!file)
+        return -1;
+    while (fgets(line, sizeof line, file))
+        count += sscanf(line, "%*d %*d %*s %*s %4095s", point) == 1 && !strcmp(point, path);
+    fclose(file);
+    printf("%d\n", count);
+    return 0;
+}
+
+/* join PID: setns to the mount namespace of that process. */
+static long join_mounts_of(const char *pid)
+{
+    char path[64];
+    int fd;
+
+    snprintf(path, sizeof path, "/proc/%s/ns/mnt", pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? -1 : setns(fd, CLONE_NEWNS);
+}
+
+/* namespace SRC: open_tree(OPEN_TREE_NAMESPACE) and setns to what it gave. */
+static long join_new_namespace(const char *source)
+{
+    int fd = syscall(428, AT_FDCWD, source, 2 /* OPEN_TREE_NAMESPACE */ | AT_RECURSIVE);
+
+    return fd < 0 ? -1 : setns(fd, CLONE_NEWNS);
 }
 
 static long write_file(const char *path)
@@ -664,6 +813,34 @@ static long command(int n, char **w)
         return walk_namespaces(w[1]);
     if (IS("namespace_by_handle", 1))
         return guess_namespaces(w[1]);
+    if (IS("tree", 2))
+        return open_the_tree(w);
+    if (IS("attach", 2))
+        return attach(w);
+    if (IS("onto", 2))
+        return attach_onto(w);
+    if (IS("tree_setattr", 4))
+        return setattr_tree(w);
+    if (IS("enter", 0))
+        return enter_tree();
+    if (IS("context", 1))
+        return make_context(w[1]);
+    if (IS("made", 0))
+        return make_tree();
+    if (IS("descriptor", 2))
+        return open_as(w[1], number(w[2]));
+    if (IS("catch", 1))
+        return catch_signal(number(w[1]));
+    if (IS("wait", 0))
+        return wait_for_word();
+    if (IS("heir", 1))
+        return leave_to_heir(w[1]);
+    if (IS("mounts", 1))
+        return print_mounts(w[1]) ? -1 : 1;
+    if (IS("join_mounts", 1))
+        return join_mounts_of(w[1]);
+    if (IS("namespace", 1))
+        return join_new_namespace(w[1]);
     if (IS("pivot_root", 2))
         return syscall(SYS_pivot_root, w[1], w[2]);
     if (IS("unshare", 1))
@@ -743,6 +920,25 @@ static long command(int n, char **w)
     return -1;
 }
 
+static void run(int n, char **words)
+{
+    long result;
+
+    errno = 0;
+    result = command(n, words);
+    if (result < 0) {
+        const char *name = strerrorname_np(errno);
+
+        if (name)
+            puts(name);
+        else
+            printf("errno %d\n", errno);
+    } else if (result == 0) {
+        puts("0");
+    }
+    fflush(stdout);
+}
+
 int main(int argc, char **argv)
 {
     for (int i = 1; i < argc;) {
@@ -752,19 +948,14 @@ int main(int argc, char **argv)
             n++;
         if (!n)
             bad("empty command", "");
-        errno = 0;
-        long result = command(n, argv + i);
-        if (result < 0) {
-            const char *name = strerrorname_np(errno);
-
-            if (name)
-                puts(name);
-            else
-                printf("errno %d\n", errno);
-        } else if (result == 0) {
-            puts("0");
+        if (!strcmp(argv[i], "twice")) {
+            run(n - 1, argv + i + 1);
+            if (wait_for_word() < 0)
+                return 2;
+            run(n - 1, argv + i + 1);
+        } else {
+            run(n, argv + i);
         }
-        fflush(stdout);
         i += n + 1;
     }
     return 0;

@@ -13,7 +13,7 @@ SOURCES = Path(__file__).parent
 GCC = ["gcc", "-std=gnu11", "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
 
 
-def compile_programs(out: Path, names: Iterable[str] = ("mnt", "race")) -> dict[str, Path]:
+def compile_programs(out: Path, names: Iterable[str] = ("mnt", "race", "storm")) -> dict[str, Path]:
     """Build the programs into `out` for x86-64 and, with `32` after its name, for i386.
 
     Returns name -> file.  A missing multilib is an error of gcc's, never a silent skip.
@@ -27,3 +27,10 @@ def compile_programs(out: Path, names: Iterable[str] = ("mnt", "race")) -> dict[
             )
             made[target.name] = target
     return made
+
+
+def compile_late(out: Path) -> Path:
+    """Build the host's program that holds answers back."""
+    target = out / "late"
+    subprocess.run([*GCC, "-o", str(target), str(SOURCES / "late.c")], check=True)
+    return target

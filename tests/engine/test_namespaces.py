@@ -1,0 +1,179 @@
+"""Mount namespaces beside the container's own: of its user namespace, and of those below it.
+
+In a namespace of the same owner the supervisor holds the grants.  In one that a descendant owns the
+kernel has locked what was copied, and the supervisor lets the calls pass.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.bundle import Runtime, bind, make_spec
+from tests.support.engines import Bundles
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.place import Place
+
+pytestmark = [pytest.mark.root, pytest.mark.engine]
+
+LOOSEN = "mount - /vol - MS_REMOUNT|MS_BIND -"
+NESTED = "unshare CLONE_NEWUSER|CLONE_NEWNS , map 0"
+
+
+class Side:
+    """A running container with a read-only volume on /vol, under a runtime."""
+
+    def __init__(self, bundles: Bundles, runtime: Runtime, volume: Path, trace: Path) -> None:
+        self.runtime = runtime
+        self.volume = volume
+        self._trace = trace
+        self.name = bundles.name()
+        bundles.expect(runtime, self.name)
+        spec = make_spec(
+            ["sleep", "1000"],
+            cgroup=bundles.cgroup(self.name),
+            cap_add=["CAP_SYS_ADMIN", "CAP_SYS_PTRACE"],
+            mounts=[bind(volume, "/vol", "ro")],
+            identity_userns=runtime.program == "runc",
+        )
+        runtime.call("create", "--bundle", str(bundles.write(spec)), self.name)
+        runtime.call("start", self.name)
+
+    def run(self, *commands: str, script: str = '"$@"') -> list[str]:
+        """Run the commands of `mnt`, by a shell script; returns the lines."""
+        words = " , ".join(commands).split()
+        argv = ["sh", "-c", script, "sh", "mnt", *words]
+        return self.runtime.call("exec", self.name, *argv).stdout.splitlines()
+
+    def reasons(self, call: str) -> set[str]:
+        """Return the reasons that the trace gives for a call."""
+        lines = [line for line in self._trace.read_text().splitlines() if f"{call}(" in line]
+        return {word for line in lines for word in re.findall(r"[a-z]+:[a-z-]+", line)}
+
+
+@pytest.fixture(scope="module", params=["eci", "eci-crun"])
+def side(
+    request: pytest.FixtureRequest,
+    place: Place,
+    runtimes: dict[str, Path],
+    busybox_root: Path,
+) -> Iterator[Side]:
+    """Return the protected container, on each runtime."""
+    bundles = Bundles(place, busybox_root)
+    trace = place.directory("t") / "trace"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECI_TRACE", str(trace))
+        yield Side(bundles, bundles.runtime(runtimes[request.param]), place.directory("v"), trace)
+    bundles.close()
+
+
+@pytest.fixture(scope="module")
+def bare(place: Place, busybox_root: Path) -> Iterator[Side]:
+    """Return the same container in a plain user namespace, under runc."""
+    bundles = Bundles(place, busybox_root)
+    yield Side(bundles, bundles.runtime("runc"), place.directory("v"), place.root)
+    bundles.close()
+
+
+SAME_OWNER = {
+    "own": (("unshare CLONE_NEWNS", LOOSEN), '"$@"'),
+    "joined": (
+        ("join_mounts PID", LOOSEN),
+        'unshare -m sleep 5 & sleep 0.3; set -- $(echo "$@" | sed s/PID/$!/); "$@"; kill $!',
+    ),
+    "pivoted": (
+        (
+            "unshare CLONE_NEWNS",
+            "mount / /mnt - MS_BIND|MS_REC -",
+            "hold /",
+            "chdir /mnt",
+            "pivot_root . .",
+            "back",
+            "umount2 . MNT_DETACH",
+            "chdir /",
+            LOOSEN,
+        ),
+        '"$@"',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAME_OWNER)
+def test_grants_hold_in_a_namespace_of_the_same_owner(side: Side, bare: Side, name: str) -> None:
+    commands, script = SAME_OWNER[name]
+    for one, expected in ((bare, "0"), (side, "EPERM")):
+        seen = one.run(*commands, script=script)
+        assert seen == ["0"] * (len(commands) - 1) + [expected], one.runtime.program
+    assert "refused:no-loosening" in side.reasons("mount")
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_kernel_holds_in_a_namespace_of_a_descendant(side: Side, depth: int) -> None:
+    """The kernel's answers alone, so that there is nothing to compare with."""
+    seen = side.run(
+        *[NESTED] * depth,
+        LOOSEN,
+        "umount2 /vol MNT_DETACH",
+        "umount2 /proc/timer_list -",
+        "mount / /mnt - MS_BIND -",
+        "mount none /mnt tmpfs - -",
+        "umount2 /mnt -",
+    )
+    held = ["EPERM", "EINVAL", "EINVAL", "EINVAL"]
+    assert seen == ["0"] * (2 * depth) + [*held, "0", "0"]
+    assert "passed:other-user-namespace" in side.reasons("mount")
+    assert "passed:other-user-namespace" in side.reasons("umount2")
+    assert list(side.volume.iterdir()) == []
+
+
+def test_namespace_of_a_descendant_entered_from_above(side: Side) -> None:
+    """The caller's capabilities reach it; the kernel's locks hold all the same."""
+    script = 'unshare -Urm sleep 5 & sleep 0.3; set -- $(echo "$@" | sed s/PID/$!/); "$@"; kill $!'
+    seen = side.run(
+        "join_mounts PID",
+        LOOSEN,
+        "umount2 /vol MNT_DETACH",
+        "umount2 /proc/timer_list -",
+        "mount none /mnt tmpfs - -",
+        script=script,
+    )
+    assert seen[:1] == ["0"]
+    assert set(seen[1:4]) <= {"EPERM", "EINVAL"}, seen
+    assert seen[4] == "0"
+
+
+def test_detached_trees_are_held(side: Side, bare: Side) -> None:
+    loosen = "tree_setattr - - MOUNT_ATTR_RDONLY -"
+    for one, expected in ((bare, "0"), (side, "EPERM")):
+        assert one.run("tree /vol OPEN_TREE_CLONE", loosen)[1] == expected
+        recursively = loosen.replace("- -", "AT_RECURSIVE -", 1)
+        seen = one.run("tree / OPEN_TREE_CLONE|AT_RECURSIVE", recursively)
+        assert seen[1] == expected
+        # What is attached inside of a detached tree (6.15) stays as it is, too.
+        seen = one.run(
+            "mount none /mnt tmpfs - -",
+            "mkdir /mnt/a",
+            "tree /mnt OPEN_TREE_CLONE",
+            "onto /vol a",
+            "tree_setattr AT_RECURSIVE - MOUNT_ATTR_RDONLY -",
+            "enter",
+            "write a/x",
+            "umount2 /mnt MNT_DETACH",
+        )
+        assert seen[:3] == ["0", "0", "0"]
+        assert seen[3] in {"0", "EINVAL"}
+        assert seen[6] == "EROFS" if one is side and seen[3] == "0" else seen[6] == "0"
+    assert list(side.volume.iterdir()) == []
+
+
+def test_namespace_of_a_tree_is_no_way_around(side: Side) -> None:
+    """OPEN_TREE_NAMESPACE makes a namespace that the container's user namespace owns."""
+    seen = side.run("namespace /", LOOSEN, "write /vol/x")
+    assert seen[0] in {"0", "EINVAL"}
+    assert seen[1:] == ["EPERM", "EROFS"]
