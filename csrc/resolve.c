@@ -501,6 +501,25 @@ static bool is_stacked_on(uint64_t mnt_id, uint64_t under, const char *point)
     return true;
 }
 
+/*
+ * What lies on the caller's root: pivot_root(".", ".") leaves the old one there.  It has no name,
+ * but
+ * ".." of the root leads to it.
+ */
+static bool take_top_of_root(struct target *target)
+{
+    cleanup_fd int top = open_path(AT_FDCWD, "/..", O_DIRECTORY, 0);
+    struct statx stx;
+
+    if (top < 0 || stat_at(top, "", &stx) < 0 ||
+        !is_stacked_on(stx.stx_mnt_id, target->stx.stx_mnt_id, "/"))
+        return false;
+    close_fd(&target->fd);
+    target->fd = take_fd(&top);
+    target->stx = stx;
+    return true;
+}
+
 /* Gives the target the name that the kernel has for it, and what the name means now. */
 static bool give_name(const struct worker *worker, struct target *target)
 {
@@ -521,7 +540,7 @@ static bool give_name(const struct worker *worker, struct target *target)
     point[n] = 0;
     name = last_name(point, &before, &len);
     if (!name)
-        return false;
+        return strcmp(point, "/") == 0 && take_top_of_root(target);
     memcpy(dir, point, before);
     dir[before] = 0;
     parent = open_path(AT_FDCWD, dir, O_DIRECTORY, RESOLVE_NO_SYMLINKS);

@@ -123,6 +123,22 @@ OWN_BUSINESS = {
         "umount2 /mnt -",
         "umount2 /mnt MNT_DETACH",
     ),
+    # As pivot_root(2) has it: the old root lies on the new one, and "." is what is under it.
+    "pivot_root_and_detach": (
+        "unshare CLONE_NEWNS",
+        "mount - / - MS_PRIVATE|MS_REC -",
+        "mount none /mnt tmpfs - -",
+        "mkdir /mnt/x",
+        "chdir /mnt",
+        "pivot_root . .",
+        "umount2 . MNT_DETACH",
+        "kind /x",
+        "kind /tmp",
+        "umount2 . MNT_DETACH",
+        "umount2 / MNT_DETACH",
+        "mount none /x tmpfs - -",
+        "umount2 /x -",
+    ),
     "overlay_of_layers_that_only_the_caller_has": (
         "mount none /mnt tmpfs - -",
         "mkdir /mnt/a",
