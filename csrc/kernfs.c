@@ -340,7 +340,7 @@ static int finish(const struct worker *worker, enum kernfs kind)
     if (r == 0) {
         /* Its own flags are the caller's to change: they come on after the locking. */
         cleanup_fd int fs = open(BUILD, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        struct statx stx;
+        struct statx stx = {0};
 
         r = fs < 0 ? -errno : stat_at(fs, "", &stx);
         if (r == 0)
