@@ -126,21 +126,32 @@ static void record(struct session *session, enum family family, const struct eci
  */
 static void keep_untold(struct session *session)
 {
+    close_fd(&session->untold.result);
+    session->untold.result = take_fd(&session->result);
     session->untold.tid = session->notif.pid;
     session->untold.data = session->notif.data;
     memcpy(session->untold.source, session->args.source, sizeof(session->untold.source));
     memcpy(session->untold.path, session->args.path, sizeof(session->untold.path));
 }
 
-/* The caller's memory has been read: the strings have to be the same ones, not their addresses. */
+/*
+ * The caller's memory has been read: the strings have to be the same ones, not their addresses.
+ * Where the answer was a descriptor, that is in `result` again.
+ */
 static bool is_untold(struct session *session)
 {
+    cleanup_fd int result = -1;
+
     if (session->untold.tid != session->notif.pid)
         return false;
     session->untold.tid = 0;
-    return memcmp(&session->untold.data, &session->notif.data, sizeof(session->notif.data)) == 0 &&
-           strcmp(session->untold.source, session->args.source) == 0 &&
-           strcmp(session->untold.path, session->args.path) == 0;
+    result = take_fd(&session->untold.result);
+    if (memcmp(&session->untold.data, &session->notif.data, sizeof(session->notif.data)) != 0 ||
+        strcmp(session->untold.source, session->args.source) != 0 ||
+        strcmp(session->untold.path, session->args.path) != 0)
+        return false;
+    session->result = take_fd(&result);
+    return true;
 }
 
 /*
@@ -231,7 +242,11 @@ static void handle(struct session *session)
     if (is_untold(session)) {
         verdict.error = 0;
         verdict.reason = ECI_REASON_PERFORMED;
-        reply(session, 0, false);
+        /* Interrupted once more: once more it comes again. */
+        if (reply(session, 0, false) == -ENOENT)
+            keep_untold(session);
+        close_fd(&session->result);
+        session->result = -1;
         goto out;
     }
     pthread_mutex_lock(&session->worker->turn);
@@ -256,6 +271,7 @@ void session_serve(struct session *session)
     /* Only a matter of speed: the caller is woken on this processor, where its data is. */
     (void)ioctl(session->listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags);
     session->caller = (struct caller){.dir = -1, .pidfd = -1, .cwd = -1};
+    session->untold.result = -1;
     for (;;) {
         memset(&session->notif, 0, sizeof(session->notif));
         if (ioctl(session->listener, SECCOMP_IOCTL_NOTIF_RECV, &session->notif) == 0) {
@@ -267,4 +283,5 @@ void session_serve(struct session *session)
             break;
     }
     caller_close(&session->caller);
+    close_fd(&session->untold.result);
 }

@@ -143,6 +143,7 @@ struct session {
     struct {
         struct seccomp_data data;
         uint32_t tid; /* 0: none */
+        int result;   /* owned: the fd that the caller was to get, or -1 */
         char source[PATH_MAX];
         char path[PATH_MAX];
     } untold;

@@ -861,6 +861,11 @@ def test_copies_of_masked_file_systems_can_be_removed(protected: Protected) -> N
     assert protected.run(SYS_ADMIN, words).split() == ["0", "EBUSY", "0", "EINVAL"] * 2
 
 
+def test_interrupted_fsmount_answers_with_its_descriptor(protected: Protected) -> None:
+    """runc 1.1 lets signals interrupt a caller, whose call then comes again by itself."""
+    assert protected.run(SYS_ADMIN, ["mnt", "interrupted", "8000"]).split() == ["8000", "0"]
+
+
 def test_file_systems_made_inside_belong_to_the_container(protected: Protected) -> None:
     script = "mnt mount none /mnt tmpfs - - >&2; touch /mnt/x; stat -c %u:%g /mnt /mnt/x"
     assert protected.run(PRIVILEGED, ["sh", "-c", script]).split() == ["0:0", "0:0"]
