@@ -20,8 +20,8 @@
  * in every user namespace, so nothing rests on it.
  *
  * For all calls but ioctl the filter looks at nothing but nr and arch, so the kernel's action
- * cache answers for it and it costs nothing per call.  It is inherited by the container's first process from the
- * runtime, and by each `exec` from the launcher.
+ * cache answers for it and it costs nothing per call.  It is inherited by the container's first
+ * process from the runtime, and by each `exec` from the launcher.
  */
 #ifndef ECI_GUARD_H
 #define ECI_GUARD_H
