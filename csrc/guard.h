@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A seccomp filter in front of the runtime's own, for what libseccomp cannot name.
+ * A seccomp filter in front of the runtime's own, for what libseccomp cannot name, and for what
+ * no profile thinks of.
  *
  * libseccomp 2.5 does not know open_tree_attr(2) (6.15), and both runtimes silently skip a
  * name that it does not know, so a profile that allows by default would let it through:
@@ -10,14 +11,17 @@
  * the kernel that lacks it.  file_getattr and file_setattr (468, 469; 6.17) are known and
  * harmless.  x32 numbers (bit 30) are above the limit too, which denies x32.
  *
- * The ioctls that lead from one mount namespace to the next (6.12) get ENOTTY, as before they
- * existed: they hand out every namespace over which the caller has CAP_SYS_ADMIN, the worker's
- * among them (kernfs.c), where nothing is masked.  Later kernels, and 6.18.44, keep them to those
- * who see all processes of the host.
+ * The worker has mount namespaces that the container's user namespace owns (kernfs.c), with a
+ * procfs and a sysfs without masks in them.  From 6.12 on two ioctls of a namespace go through all
+ * mount namespaces that the caller's capabilities reach, and open them; from 6.18 on file handles
+ * of namespaces do the same.  Newer kernels, and stable ones with "nsfs: tighten permission
+ * checks", answer both with EPERM outside of the first PID namespace, and so does the filter.
+ * Which file system a handle is of it cannot see, but before 6.13 open_by_handle_at(2) was EPERM
+ * in every user namespace, so nothing rests on it.
  *
- * But for ioctl, the filter looks at nothing but nr and arch, so the kernel's action cache answers
- * for it and it costs nothing per call.  It is inherited by the container's first process from the
- * runtime, and by each `exec` from the launcher.
+ * For all calls but ioctl the filter looks at nothing but nr and arch, so the kernel's action
+ * cache answers for it and it costs nothing per call.  It is inherited by the container's first
+ * process from the runtime, and by each `exec` from the launcher.
  */
 #ifndef ECI_GUARD_H
 #define ECI_GUARD_H
@@ -32,34 +36,39 @@
 
 #include "compat.h"
 
-#define GUARD_LAST_KNOWN   (__NR_open_tree_attr + 2)
-#define I386_IOCTL         54     /* arch/x86/entry/syscalls/syscall_32.tbl */
-#define NS_MNT_GET_NEXT_NR 0xb70b /* include/uapi/linux/nsfs.h; type and number */
-#define NS_MNT_GET_PREV_NR 0xb70c
+#define GUARD_LAST_KNOWN (__NR_open_tree_attr + 2)
+
+/* linux/arch/x86/entry/syscalls/syscall_32.tbl */
+#define I386_IOCTL             54
+#define I386_OPEN_BY_HANDLE_AT 342
+
+/* linux/nsfs.h: type and number of the ioctls, whatever the size of their struct. */
+#define GUARD_MNT_GET_NEXT 0xb70b
+#define GUARD_MNT_GET_PREV 0xb70c
 
 /* Returns 0 or -errno.  Needs CAP_SYS_ADMIN, because no_new_privs stays as it is. */
 static inline int guard_install(void)
 {
     static const struct sock_filter program[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 4, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_I386, 1, 0),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, I386_IOCTL, 6, 2),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 4, 0),
-        BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, GUARD_LAST_KNOWN, 1, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_open_tree_attr, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        /* The upper half of the request is direction and size, which grows. */
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
-        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xffff),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NS_MNT_GET_NEXT_NR, 2, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NS_MNT_GET_PREV_NR, 1, 0),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOTTY),
+        /*  0 */ BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+        /*  1 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 2, 0),
+        /*  2 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_I386, 4, 0),
+        /*  3 */ BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        /*  4 */ BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        /*  5 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 6, 0),
+        /*  6 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_open_by_handle_at, 9, 3),
+        /*  7 */ BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        /*  8 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, I386_IOCTL, 3, 0),
+        /*  9 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, I386_OPEN_BY_HANDLE_AT, 6, 0),
+        /* 10 */ BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, GUARD_LAST_KNOWN, 6, 0),
+        /* 11 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_open_tree_attr, 5, 6),
+        /* 12 */ BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+        /* 13 */ BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xffff),
+        /* 14 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, GUARD_MNT_GET_NEXT, 1, 0),
+        /* 15 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, GUARD_MNT_GET_PREV, 0, 2),
+        /* 16 */ BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        /* 17 */ BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        /* 18 */ BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     const struct sock_fprog prog = {
         .len = sizeof(program) / sizeof(program[0]),

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -418,12 +419,20 @@ static enum kernfs kernfs_of(uint32_t fs)
     return fs == ECI_FS_PROC ? KERNFS_PROC : fs == ECI_FS_SYSFS ? KERNFS_SYS : KERNFS_NONE;
 }
 
-/*
- * A new file system.  Its super block belongs to the user namespace that we share with the
- * caller; what procfs, sysfs, mqueue and cgroup show is that of the caller's other namespaces.
- */
-int perform_new(struct session *session, struct caller *caller, const struct mount_args *args,
-                uint64_t flags, uint32_t fs, int target, struct eci_verdict *verdict)
+/* What a new file system is made of. */
+struct making {
+    struct session *session;
+    struct caller *caller;
+    const struct mount_args *args;
+    uint64_t flags;
+    uint32_t fs;
+    int target;
+    struct eci_verdict *verdict;
+    int result;
+};
+
+/* Which namespaces of the caller's a new file system of this type shows; NULL: none. */
+static const char *const *shown_namespaces(const struct mount_args *args)
 {
     static const struct {
         const char *type;
@@ -434,24 +443,28 @@ int perform_new(struct session *session, struct caller *caller, const struct mou
         {"cgroup", {"ns/cgroup", NULL}},
         {"cgroup2", {"ns/cgroup", NULL}},
     };
+
+    for (unsigned int i = 0; args->has_type && i < sizeof(shown) / sizeof(shown[0]); i++)
+        if (strcmp(args->type, shown[i].type) == 0)
+            return shown[i].names;
+    return NULL;
+}
+
+static int make_new(const struct making *making, bool is_shown)
+{
+    struct session *session = making->session;
+    struct caller *caller = making->caller;
+    const struct mount_args *args = making->args;
     struct options options = {.session = session, .caller = caller};
     const char *data = args->has_data ? args->data : NULL;
-    bool is_shown = fs == ECI_FS_PROC;
     struct fd_name to;
     int r;
 
-    for (unsigned int i = 0; i < sizeof(shown) / sizeof(shown[0]); i++) {
-        if (args->has_type && strcmp(args->type, shown[i].type) == 0) {
-            is_shown = true;
-            r = caller_enter_namespaces(caller, shown[i].names);
-            if (r < 0)
-                return r;
-        }
-    }
     if (args->has_type && strcmp(args->type, "overlay") == 0 && args->has_data &&
         (session->worker->exposed || layers_are_special(args)))
-        return overlay_in_steps(session, caller, args, flags, target, verdict);
-    if (fs == ECI_FS_PROC) {
+        return overlay_in_steps(session, caller, args, making->flags, making->target,
+                                making->verdict);
+    if (making->fs == ECI_FS_PROC) {
         r = rewrite_proc(&options, args);
         data = options.out;
     } else if (args->has_type && args->has_data && strncmp(args->type, "fuse", 4) == 0) {
@@ -462,14 +475,53 @@ int perform_new(struct session *session, struct caller *caller, const struct mou
     }
     if (r == 0 && session->worker->build >= 0 && args->has_type && is_shown) {
         caller_resume(session, caller);
-        r = kernfs_mount(session, caller, kernfs_of(fs), args, flags, data, target);
-    } else if (r == 0 && (fchdir(session->worker->self_fds) < 0 ||
-                          mount(args->has_source ? args->source : NULL, name_fd(&to, target),
-                                args->has_type ? args->type : NULL, flags, data) < 0)) {
+        r = kernfs_mount(session, caller, kernfs_of(making->fs), args, making->flags, data,
+                         making->target);
+    } else if (r == 0 &&
+               (fchdir(session->worker->self_fds) < 0 ||
+                mount(args->has_source ? args->source : NULL, name_fd(&to, making->target),
+                      args->has_type ? args->type : NULL, making->flags, data) < 0)) {
         r = -errno;
     }
     close_options(&options);
     return r;
+}
+
+/* Body of a thread that is in the caller's namespaces for one mount. */
+static void *make_in_namespaces(void *context)
+{
+    struct making *making = context;
+    struct caller caller = *making->caller; /* whose ids and capabilities this thread has as well */
+
+    making->caller = &caller;
+    making->result = unshare(CLONE_FS) < 0
+                         ? -errno
+                         : caller_enter_namespaces(&caller, shown_namespaces(making->args));
+    if (making->result == 0)
+        making->result = make_new(making, true);
+    return NULL;
+}
+
+/*
+ * A new file system.  Its super block belongs to the user namespace that we share with the
+ * caller; what procfs, sysfs, mqueue and cgroup show is that of the caller's other namespaces.
+ * Into these goes a thread that ends with the call: one that stayed would keep them alive, and
+ * see where a cgroup mount begins from a place of the container's choice.
+ */
+int perform_new(struct session *session, struct caller *caller, const struct mount_args *args,
+                uint64_t flags, uint32_t fs, int target, struct eci_verdict *verdict)
+{
+    struct making making = {session, caller, args, flags, fs, target, verdict, 0};
+    pthread_t thread;
+    int r;
+
+    if (!shown_namespaces(args))
+        return make_new(&making, fs == ECI_FS_PROC);
+    r = pthread_create(&thread, NULL, make_in_namespaces, &making);
+    if (r != 0)
+        return -r;
+    pthread_join(thread, NULL);
+    return making.result;
 }
 
 /* Finds directory and name of a mount that the path did not tell ("..", a magic link). */

@@ -64,10 +64,20 @@ def make(root: int, path: str, resolve: int, *, directory: bool, mode: int = DEF
                 last = depth == len(steps)
                 _make_one(parent, step, directory=directory or not last)
                 if last and directory and mode != DEFAULT_MODE:
-                    os.chmod(step, mode, dir_fd=parent)
+                    _set_mode(parent, step, mode)
             finally:
                 os.close(parent)
     return syscalls.openat2(root, "/".join(steps) or ".", os.O_PATH, resolve=resolve)
+
+
+def _set_mode(parent: int, name: str, mode: int) -> None:
+    """Change the mode of a new directory, of which somebody else can have made a link meanwhile."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    fd = syscalls.openat2(parent, name, flags, resolve=NO_LINKS)
+    try:
+        os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
 
 
 def _make_one(parent: int, name: str, *, directory: bool) -> None:

@@ -5,6 +5,8 @@ What is an attack stands in `tests/attack`.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +17,6 @@ from tests.support.docker import IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.support.docker import Dockerd
     from tests.support.engines import Bundles
@@ -296,6 +297,38 @@ def test_copies_of_masked_file_systems_can_be_removed(protected: Protected) -> N
         calls += ["umount2 /mnt MNT_DETACH", "umount2 /mnt -"]
     words = ["mnt", *" , ".join(calls).split()]
     assert protected.run(SYS_ADMIN, words).split() == ["0", "EBUSY", "0", "EINVAL"] * 2
+
+
+WORKER = Path(__file__).parents[2] / "eci_supervisor/bin/eci-worker"
+IN_OWN_NAMESPACE = """\
+unshare {flag} sh -c 'mount -t {fstype} x /mnt && umount /mnt && readlink /proc/self/ns/{kind}'
+"""
+
+
+@pytest.mark.parametrize(
+    ("flag", "fstype", "kind"), [("-n", "sysfs", "net"), ("-i", "mqueue", "ipc")]
+)
+def test_caller_namespaces_end_with_their_last_process(
+    protected: Protected, flag: str, fstype: str, kind: str
+) -> None:
+    """The worker is in them for as long as it takes to make what shows them."""
+    script = IN_OWN_NAMESPACE.format(flag=flag, fstype=fstype, kind=kind)
+    gone = protected.run(SYS_ADMIN, ["sh", "-c", script])
+    assert gone.startswith(f"{kind}:[")
+    held = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(process / "exe") == str(WORKER):
+                held |= {os.readlink(path) for path in process.glob(f"task/*/ns/{kind}")}
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    assert held
+    assert gone not in held
+
+
+def test_interrupted_fsmount_answers_with_its_descriptor(protected: Protected) -> None:
+    """Under runc 1.1 signals interrupt a caller, whose call then comes again by itself."""
+    assert protected.run(SYS_ADMIN, ["mnt", "interrupted", "8000"]).split() == ["8000", "0"]
 
 
 def test_file_systems_made_inside_belong_to_the_container(protected: Protected) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import functools
 import os
 import stat
@@ -178,6 +179,47 @@ def test_the_guard_withholds_what_libseccomp_cannot_name() -> None:
         assert call(x32_getpid) == errno.ENOSYS
         assert call(441) != errno.ENOSYS  # epoll_pwait2, known to all
         os.getpid()
+
+    in_child(work)
+
+
+NS_MNT_GET_NEXT, NS_MNT_GET_PREV = 0x8010B70B, 0x8010B70C
+NS_MNT_GET_INFO = 0x8010B70A
+
+
+def test_the_guard_withholds_what_finds_other_mount_namespaces() -> None:
+    """As root of the machine, whom the kernel lets do it."""
+
+    def work() -> None:
+        with open("/proc/self/ns/mnt", "rb") as namespace:
+
+            def ask(request: int) -> int:
+                """Return the errno; the struct has 16 bytes and its size at the beginning."""
+                info = bytearray(16)
+                info[0] = 16
+                try:
+                    found = fcntl.ioctl(namespace, request, info)
+                except OSError as error:
+                    return error.errno or -1
+                if found > 2:
+                    os.close(found)
+                return 0
+
+            def by_handle() -> int:
+                """Return the errno for a handle that cannot be read."""
+                ctypes.set_errno(0)
+                LIBC.syscall(ctypes.c_long(304), namespace.fileno(), None, 0)
+                return ctypes.get_errno()
+
+            assert {ask(NS_MNT_GET_NEXT), ask(NS_MNT_GET_PREV)} <= {0, errno.ENOENT}
+            assert by_handle() == errno.EFAULT
+            syscalls.install_guard()
+            assert [ask(NS_MNT_GET_NEXT), ask(NS_MNT_GET_PREV)] == [errno.EPERM] * 2
+            # The size in the number is the caller's to choose.
+            assert ask(NS_MNT_GET_NEXT + 0x100000) == errno.EPERM
+            assert by_handle() == errno.EPERM
+            assert ask(NS_MNT_GET_INFO) == 0
+            os.getpid()
 
     in_child(work)
 

@@ -1,4 +1,7 @@
-"""A Debian with real programs in it, made once per machine by mmdebstrap and kept.
+"""Debians with real programs in them, made once per machine by mmdebstrap and kept.
+
+One of the machine's own release, and a small one of a later release, whose mount(8) makes the new
+mount calls.
 
 What is made depends on the recipe here and on the machine's apt sources, and both are in the name
 of the directory below `CACHE`; so a changed recipe is made anew, and nothing is ever changed in
@@ -19,8 +22,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from tests.support.result import require_success
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CACHE = Path("/var/cache/eci-tests")
 UNUSED_SECONDS = 30 * 24 * 3600
@@ -58,6 +65,10 @@ TINY = (
 TINY_SUITE = "tiny"
 TINY_SCRIPT = "/usr/share/debootstrap/scripts/sid"
 
+# util-linux 2.39 and later prefer fsopen(2) and its like to mount(2).
+CURRENT_SUITE = "trixie"
+CURRENT_PACKAGES = ["mount", "util-linux"]
+
 
 @dataclass(frozen=True, slots=True)
 class Debian:
@@ -87,8 +98,28 @@ def debian() -> Debian:
     Its packages are as old as the directory: remove that for newer ones.
     """
     sources = _sources()
-    recipe = hashlib.sha256("\n".join([*sources, *_words(CACHE), *TINY]).encode())
-    made = Debian(CACHE / f"debian-{recipe.hexdigest()[:16]}")
+    recipe = [*sources, *_words(CACHE), *TINY]
+    return _kept("debian", recipe, lambda directory: _make(directory, sources))
+
+
+def current() -> Debian:
+    """Return a small root file system of `CURRENT_SUITE`, as `debian` does (about 20 seconds).
+
+    It has no repository.
+    """
+    sources = [f"deb {_own_mirror()} {CURRENT_SUITE} main"]
+    recipe = [*sources, *_current_words(CACHE)]
+    return _kept(
+        f"debian-{CURRENT_SUITE}",
+        recipe,
+        lambda directory: _bootstrap(directory, sources, _current_words(directory)),
+    )
+
+
+def _kept(name: str, recipe: list[str], make: Callable[[Path], None]) -> Debian:
+    """Return what is kept of `recipe`; `make` fills a new directory with it."""
+    digest = hashlib.sha256("\n".join(recipe).encode()).hexdigest()
+    made = Debian(CACHE / f"{name}-{digest[:16]}")
     CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -96,7 +127,7 @@ def debian() -> Debian:
             _remove_unused()
             with TemporaryDirectory(prefix="making-", dir=CACHE) as scratch:
                 os.chmod(scratch, 0o755)
-                _make(Path(scratch), sources)
+                make(Path(scratch))
                 # The stamp is written last, and the name is given at once: complete or not there.
                 os.rename(scratch, made.directory)
         os.utime(made.stamp)
@@ -109,18 +140,32 @@ def _remove_unused() -> None:
             shutil.rmtree(stamp.parent)
 
 
-def _sources() -> list[str]:
-    """Return the lines of sources.list for this Debian release, as the machine's apt has them."""
+def _targets() -> tuple[str, list[list[str]]]:
+    """Return the machine's release, and where its apt gets packages: address, suite, component."""
     os_release = Path("/etc/os-release").read_text()
     found = re.search(r'^VERSION_CODENAME="?([^"\n]+)', os_release, re.MULTILINE)
     assert found, "the machine does not say which release it is"
-    suites = {found[1], f"{found[1]}-updates", f"{found[1]}-security"}
     form = "$(REPO_URI) $(RELEASE) $(COMPONENT)"
     words = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]
     lines = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
-    wanted = {line for line in lines if line.split()[1] in suites and line.split()[2] == "main"}
-    assert wanted, f"apt has no sources for {sorted(suites)}: {lines}"
+    return found[1], [words for line in lines if (words := line.split())[2] == "main"]
+
+
+def _sources() -> list[str]:
+    """Return the lines of sources.list for this Debian release, as the machine's apt has them."""
+    release, targets = _targets()
+    suites = {release, f"{release}-updates", f"{release}-security"}
+    wanted = {" ".join(words) for words in targets if words[1] in suites}
+    assert wanted, f"apt has no sources for {sorted(suites)}: {targets}"
     return [f"deb {line}" for line in sorted(wanted)]
+
+
+def _own_mirror() -> str:
+    """Return the address of the archive that the machine's own release comes from."""
+    release, targets = _targets()
+    found = [words[0] for words in targets if words[1] == release]
+    assert found, f"apt has no source for {release}: {targets}"
+    return found[0]
 
 
 def _network_options() -> list[str]:
@@ -163,16 +208,42 @@ def _words(directory: Path) -> list[str]:
     ]
 
 
+def _current_words(directory: Path) -> list[str]:
+    """Return the command line that makes the one of `CURRENT_SUITE` in `directory`."""
+    return [
+        "mmdebstrap",
+        "--quiet",
+        "--mode=root",
+        "--variant=essential",
+        f"--include={','.join(CURRENT_PACKAGES)}",
+        *(f"--aptopt={option}" for option in _network_options()),
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
+        f'--customize-hook=chroot "$1" dpkg-query --show > {directory}/packages',
+        CURRENT_SUITE,
+        str(Debian(directory).archive),
+        str(directory / "sources.list"),
+    ]
+
+
 def _make(directory: Path, sources: list[str]) -> None:
     """Fill the new `directory`."""
-    started = time.monotonic()
     made = Debian(directory)
     (made.repository / "pool").mkdir(parents=True)
+    _bootstrap(directory, sources, _words(directory), lambda: _write_index(made.repository))
+
+
+def _bootstrap(
+    directory: Path,
+    sources: list[str],
+    words: list[str],
+    finish: Callable[[], None] = lambda: None,
+) -> None:
+    """Run mmdebstrap with `sources`, then `finish`, and write the stamp."""
+    started = time.monotonic()
     (directory / "sources.list").write_text("\n".join(sources) + "\n")
-    words = _words(directory)
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=MAKE_SECONDS)
     require_success(done, "mmdebstrap")
-    _write_index(made.repository)
+    finish()
     packages = (directory / "packages").read_text().split("\n")
     (directory / "packages").unlink()
     stamp = {
@@ -181,7 +252,7 @@ def _make(directory: Path, sources: list[str]) -> None:
         "sources": sources,
         "packages": dict(line.split("\t") for line in packages if line),
     }
-    made.stamp.write_text(json.dumps(stamp, indent=1) + "\n")
+    Debian(directory).stamp.write_text(json.dumps(stamp, indent=1) + "\n")
 
 
 def _write_index(repository: Path) -> None:

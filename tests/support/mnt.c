@@ -34,6 +34,7 @@
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/time.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -238,6 +239,44 @@ static long new_mount(char **w)
         return -1;
     fd = syscall(432, fs, 0, 0);
     return fd < 0 ? fd : syscall(429, fd, "", AT_FDCWD, w[2], MOVE_MOUNT_F_EMPTY_PATH);
+}
+
+static void on_alarm(int number)
+{
+    (void)number;
+}
+
+/*
+ * interrupted ROUNDS: fsmount of so many tmpfs, while signals come at all moments and the kernel
+ * makes the call anew.  Prints how many answers were a mount that can be attached to /mnt, and
+ * how many were anything else.
+ */
+static int print_interrupted(unsigned long rounds)
+{
+    struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+    const struct itimerval never = {0};
+    unsigned long good = 0;
+
+    sigaction(SIGALRM, &action, NULL);
+    for (unsigned long i = 0; i < rounds; i++) {
+        struct itimerval soon = {.it_value.tv_usec = (long)(20 + i * 7 % 400)};
+        long fs = syscall(430, "tmpfs", 0);
+        long fd;
+
+        if (fs < 0 || syscall(431, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+            return -1;
+        setitimer(ITIMER_REAL, &soon, NULL);
+        fd = syscall(432, fs, 0, 0);
+        setitimer(ITIMER_REAL, &never, NULL);
+        if (fd > fs && syscall(429, fd, "", AT_FDCWD, "/mnt", MOVE_MOUNT_F_EMPTY_PATH) == 0 &&
+            syscall(SYS_umount2, "/mnt", 2) == 0) /* MNT_DETACH */
+            good++;
+        close((int)fs);
+        if (fd > fs)
+            close((int)fd);
+    }
+    printf("%lu %lu\n", good, rounds - good);
+    return 0;
 }
 
 /* fsoverlay LOWERDIR DST: the same for an overlay. */
@@ -841,6 +880,8 @@ static long command(int n, char **w)
         return join_mounts_of(w[1]);
     if (IS("namespace", 1))
         return join_new_namespace(w[1]);
+    if (IS("interrupted", 1))
+        return print_interrupted(number(w[1])) ? -1 : 1;
     if (IS("pivot_root", 2))
         return syscall(SYS_pivot_root, w[1], w[2]);
     if (IS("unshare", 1))
