@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from tests.differential.sides import Comparison, Script, Sides
 from tests.differential.vocabulary import is_known, scripts
+
+if TYPE_CHECKING:
+    from tests.differential.sides import Comparison, Script, Sides
 
 LENGTH = 60
 """Calls of a script, those between mount calls included."""

@@ -7,6 +7,7 @@ options that it has more or fewer than that one.  What is new is described as th
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -86,7 +87,6 @@ class Table:
             return None
         inside = below(mount.point, parent.point)
         return None if inside is None else (parent, parent.root.rstrip("/") + inside)
-
 
     def below(self, mount: Mount) -> list[Mount]:
         """Return the mount and all that lie on it."""
@@ -192,8 +192,10 @@ class Describer:
             )
         else:
             device = self.devices.setdefault(mount.device, f"new{len(self.devices)}")
+            # Namespaces have numbers of their own.
+            root = re.sub(r"^(\w+:)\[\d+\]$", r"\1[]", mount.root)
             what = (
-                f"{device} {mount.root} {','.join(sorted(mount.options))} {mount.fstype}"
+                f"{device} {root} {','.join(sorted(mount.options))} {mount.fstype}"
                 f" {mount.source} {','.join(sorted(mount.super_options))}"
             )
         return " ".join([mount.point, what, *map(self._peer, mount.peers)])
