@@ -144,6 +144,9 @@ static int read_mount_setattr(struct session *session, const uint64_t *args)
     out->has_data = true;
     /* The kernel looks at the path only after the attributes have been found in order. */
     r = read_at(tid, args[1], flags & AT_EMPTY_PATH, out->path, &out->has_path);
+    /* None is not as good as an empty one here. */
+    if (!args[1])
+        r = -EFAULT;
     out->path_error = r < 0 ? r : 0;
     return 0;
 }
@@ -426,20 +429,22 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
     struct mount_attr attr;
     unsigned int flags = (unsigned int)args[2];
     cleanup_fd int userns = -1;
+    bool no_userns = false;
     struct eci_call call = {.op = ECI_OP_SETATTR};
     int r;
 
     memcpy(&attr, out->data, sizeof(attr));
     if ((attr.attr_set & MOUNT_ATTR_IDMAP) && attr.userns_fd <= INT_MAX) {
         userns = caller_file(caller, (int)attr.userns_fd);
-        attr.userns_fd = (uint64_t)userns;
-        if (userns >= 0)
-            memcpy(out->data, &attr, sizeof(attr));
+        /* Never the number that the caller gave: among our fds it is something else. */
+        attr.userns_fd = userns >= 0 ? (uint64_t)userns : INT_MAX;
+        memcpy(out->data, &attr, sizeof(attr));
+        no_userns = userns < 0;
     }
     /* The kernel's own opinion of the attributes: what is in order gets as far as the fd. */
     r = perform_setattr(-1, AT_EMPTY_PATH | (flags & AT_RECURSIVE), out->data, out->data_size);
-    if (r != -EBADF || out->path_error)
-        return r == -EBADF ? out->path_error : r;
+    if (r != -EBADF || no_userns || out->path_error)
+        return r == -EBADF && !no_userns ? out->path_error : r;
     r = resolve_at(caller, args[0], out->path, !(flags & AT_SYMLINK_NOFOLLOW), WANT_OBJECT,
                    &target);
     if (r == 0)

@@ -7,6 +7,7 @@ storage and places are found by the paths of mountinfo where the program goes by
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -156,6 +157,9 @@ class Oracle:
         if words[0] == "move_mount":
             return self._move_mount(words, target, facts[2], table)
         if words[0] == "mount_setattr":
+            # Whether the file of a namespace can be attached depends on which of two came first.
+            if target is None and re.search(r":\w+:\[\d+\]$", facts[1]):
+                return ELSEWHERE
             return self._setattr(words, target, table, detached)
         if words[0] == "mount":
             return self._old_mount(words, target, facts[2], table)
@@ -220,12 +224,12 @@ class Oracle:
         if target:
             mounts = table.below(target.mount) if recursive else [target.mount]
         else:
-            # Whether a namespace's file can be attached depends on which of two came first.
-            mounts = [mount for mount in detached.mounts.values() if mount.fstype != "nsfs"]
+            mounts = list(detached.mounts.values())
             if not recursive:
                 mounts = [mount for mount in mounts if mount.parent not in detached.mounts]
         if not mounts:
-            return ELSEWHERE
+            # Of what cannot be copied nobody knows what it has to keep.
+            return LOOSEN if any(clear & bit for bit in ATTRS.values()) else ELSEWHERE
         held = frozenset[str]().union(*map(self._must_keep, mounts))
         if any(clear & ATTRS[word] for word in held):
             return LOOSEN
@@ -242,7 +246,7 @@ class Oracle:
         return LOOSEN if any(not flags & HELD[word] for word in held) else None
 
     def _must_keep(self, mount: Mount) -> frozenset[str]:
-        near = self.grants.nearest(mount.device, mount.root)
+        near = self.grants.nearest(mount)
         return frozenset.intersection(*map(self._held, near[0])) if near else frozenset()
 
     def _same_storage(self, one: Mount, other: Mount) -> bool:

@@ -373,7 +373,8 @@ def _expected(bare: Run, ours: Run, number: int) -> list[str]:
     answer, kernels = ours.answers[number], bare.answers[number]
     refusal = bare.refusals.get(number)
     if refusal is ELSEWHERE:
-        sure = kernels != ["EINVAL"] * len(answer) or not set(answer) <= {"EPERM", "EBUSY"}
+        unlike = kernels not in (["EINVAL"] * len(answer), ["ENOENT"])
+        sure = unlike or not set(answer) <= {"EPERM", "EBUSY"}
     elif refusal is COVERED:
         # Something else may be wrong with the call, of which "too revealing" tells nothing.
         sure = kernels != ["EPERM"]
@@ -429,9 +430,10 @@ def _unmasked(ours: Run) -> list[str]:
                      if (one.fstype, one.root) == (mount.fstype, "/"))  # fmt: skip
         has, wanted = (
             {
-                (below(one.point, top.point), one.root, "ro" in one.options)
+                (below(one.point, top.point), one.root, word)
                 for one in table.mounts.values()
                 if one.parent == top.ident and one.point != top.point
+                for word in one.options & {"rw", "ro"} | {"rw"}
             }
             for table, top in ((ours.end, mount), (base.table, first))
         )

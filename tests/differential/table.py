@@ -28,6 +28,8 @@ class Mount:
     super_options: frozenset[str]
 
 
+OWN = "scratch"
+"""The source of the file system that a script has for itself."""
 IDS = 65536
 """Of a container."""
 
@@ -115,26 +117,30 @@ class Base:
             mounts.sort(key=lambda mount: (-len(mount.root), mount.point))
         return devices
 
-    def nearest(self, device: str, root: str) -> tuple[list[Mount], str] | None:
+    def nearest(self, shown: Mount) -> tuple[list[Mount], str] | None:
         """Return the initial mounts of the nearest storage above, and the rest of the path."""
         found: list[Mount] = []
-        for mount in self._by_device.get(device, []):
+        root = shown.root
+        for mount in self._by_device.get(shown.device, []):
+            # Once the test's own is gone, its device number can become another's.
+            if (mount.source == OWN) != (shown.source == OWN):
+                continue
             if found and mount.root != found[0].root:
                 break
             if below(root, mount.root) is not None:
                 found.append(mount)
         return (found, below(root, found[0].root) or "") if found else None
 
-    def storage(self, device: str, root: str) -> tuple[str, str] | None:
+    def storage(self, shown: Mount) -> tuple[str, str] | None:
         """Return a name for the storage that is the same for each container, if it is initial."""
-        near = self.nearest(device, root)
+        near = self.nearest(shown)
         return (near[0][0].point, near[1]) if near else None
 
     @cached_property
     def layout(self) -> list[tuple[str, str, tuple[str, str] | None, list[str]]]:
         """Where what lies: equal for containers that can be compared."""
         return sorted(
-            (mount.point, mount.fstype, self.storage(mount.device, mount.root),
+            (mount.point, mount.fstype, self.storage(mount),
              sorted(mount.options - NOT_COMPARED))
             for mount in self.table.mounts.values()
             if mount.point != "/"
@@ -178,11 +184,11 @@ class Describer:
         return lines
 
     def _order(self, mount: Mount) -> tuple[str, str, str]:
-        near = self.base.storage(mount.device, mount.root)
+        near = self.base.storage(mount)
         return mount.point, str(near or mount.root), mount.fstype
 
     def _line(self, mount: Mount) -> str:
-        near = self.base.nearest(mount.device, mount.root)
+        near = self.base.nearest(mount)
         if near:
             initial = near[0][0]
             what = (

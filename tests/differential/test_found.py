@@ -209,3 +209,18 @@ def test_a_root_in_another_mount_namespace(sides: Sides) -> None:
         ". mount =/n =/mnt - 1000 -",
         ". umount2 =/vol 0",
     )
+
+
+def test_id_mapping_by_a_descriptor_that_the_caller_has_not(sides: Sides) -> None:
+    """The number was looked up among the worker's own descriptors."""
+    for path in ("=/mnt/missing", "!a"):
+        same(sides, *(f". mount_setattr c {path} 0 =100000,0,0,{number:x} 20"
+                      for number in range(3, 48)))  # fmt: skip
+    same(sides, ". hold 0 =/proc/self/ns/user 0",
+         *(f". mount_setattr c =/mnt/missing 0 =100000,0,0,{number} 20" for number in
+           ("64", "65", "7fffffff", "80000000", "ffffffff")))  # fmt: skip
+
+
+def test_no_path_is_no_empty_path_to_mount_setattr(sides: Sides) -> None:
+    same(sides, ". hold 2 =/mnt/a 200000", *(f". mount_setattr {dfd} {path} {flags} =10,70,40000 20"
+         for dfd in "2cb" for path in "-=" for flags in ("0", "1000", "9000")))  # fmt: skip

@@ -313,7 +313,7 @@ static bool ask(bool may, const struct at *to, const struct at *from, const char
         return true;
     show_table(other);
     may = may && may_mount();
-    if (may && word && !strcmp(word, "detached")) {
+    if (may && to && word && !strcmp(word, "detached")) {
         int fd = open_at(to);
         struct statx stx;
 
@@ -371,7 +371,7 @@ static long set_attr(char **w, bool other)
     const void *attr;
 
     at.how = flags & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0;
-    at.may_be_empty = flags & AT_EMPTY_PATH;
+    at.may_be_empty = (flags & AT_EMPTY_PATH) && at.path;
     if (*w[4] == '*') {
         attr = text(1, w[4]);
     } else {
