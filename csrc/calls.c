@@ -248,6 +248,8 @@ static int do_umount(struct session *session, struct caller *caller, struct eci_
         resolve_down(session->worker, &target);
     if (r == 0)
         r = facts_place(session->worker, &target, &session->target);
+    if (r == 0 && target.parent < 0)
+        r = facts_on_top(session->worker, &target, &session->target);
     if (r == 0) {
         facts_covered(session->worker, &target, &session->target);
         eci_decide(session->worker->policy, &call, NULL, &session->target, verdict);

@@ -151,6 +151,11 @@ NOT_COMPARED = frozenset(("idmapped",))
 """How ownership is translated is what the two sides do differently."""
 
 
+def _place(mount: Mount) -> str:
+    """Return the mount point; the processes of the two sides have other numbers."""
+    return re.sub(r"/proc/\d+/", "/proc/N/", mount.point)
+
+
 def _change(now: frozenset[str], before: frozenset[str]) -> str:
     return " ".join([f"+{word}" for word in sorted(now - before)]
                     + [f"-{word}" for word in sorted(before - now)])  # fmt: skip
@@ -185,7 +190,7 @@ class Describer:
 
     def _order(self, mount: Mount) -> tuple[str, str, str]:
         near = self.base.storage(mount)
-        return mount.point, str(near or mount.root), mount.fstype
+        return _place(mount), str(near or mount.root), mount.fstype
 
     def _line(self, mount: Mount) -> str:
         near = self.base.nearest(mount)
@@ -204,7 +209,7 @@ class Describer:
                 f"{device} {root} {','.join(sorted(mount.options))} {mount.fstype}"
                 f" {mount.source} {','.join(sorted(mount.super_options))}"
             )
-        return " ".join([mount.point, what, *map(self._peer, mount.peers)])
+        return " ".join([_place(mount), what, *map(self._peer, mount.peers)])
 
     def _peer(self, word: str) -> str:
         kind, colon, number = word.partition(":")

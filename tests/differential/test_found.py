@@ -55,6 +55,24 @@ def test_umount_of_what_lies_on_the_working_directory(sides: Sides) -> None:
         same(sides, ". hold 0 =/mnt/a 200000", *mounted * 2, f". umount2 ={path} 2")
 
 
+@pytest.mark.parametrize("path", [".", "/proc/self/cwd", "/proc/self/fd/100"])
+@pytest.mark.parametrize("flags", ["0", "2", "8"])
+def test_umount_of_what_lies_on_the_working_directory_where_one_above_is_covered(
+    sides: Sides, path: str, flags: str
+) -> None:
+    """The name that the kernel has for a covered place leads elsewhere."""
+    for kind in (PRIVILEGED, SYS_ADMIN):
+        for last in ("=none =/mnt =tmpfs 0 -", "=/w =/mnt - 1000 -"):
+            first = (". hold 0 =/mnt/a 200000", ". chdir =/mnt/a")
+            cover, umount = f". mount {last}", f". umount2 ={path} {flags}"
+            mount = ". mount =none =/mnt/a =tmpfs 0 -"
+            same(sides, *first, cover, umount, kind=kind)
+            same(sides, *first, mount, cover, umount, umount, kind=kind)
+            same(sides, *first, mount, mount, cover, umount, umount, umount, kind=kind)
+            same(sides, mount, *first, cover, umount, kind=kind)
+            same(sides, *first, ". mount =/w =/mnt/a - 5000 -", cover, umount, umount, kind=kind)
+
+
 @pytest.mark.parametrize("path", ["=", "*1", "=/mnt/missing", "!a", "=/w/in"])
 def test_unknown_flags_of_umount_count_before_its_path(sides: Sides, path: str) -> None:
     same(sides, *(f". umount2 {path} {flags}" for flags in ("10", "ffffffff", "80000000")))

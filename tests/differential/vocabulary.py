@@ -322,8 +322,3 @@ def scripts(length: int) -> st.SearchStrategy[Script]:
         lines,
         st.sampled_from([False, False, False, True]),
     )
-
-
-def is_known(script: Script) -> bool:
-    """Say whether the script can meet a difference that is known and not mended."""
-    return not script.lines
