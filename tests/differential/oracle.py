@@ -227,17 +227,15 @@ class Oracle:
             mounts = list(detached.mounts.values())
             if not recursive:
                 mounts = [mount for mount in mounts if mount.parent not in detached.mounts]
-        if not mounts:
-            # Of what cannot be copied nobody knows what it has to keep.
-            return LOOSEN if any(clear & bit for bit in ATTRS.values()) else ELSEWHERE
-        held = frozenset[str]().union(*map(self._must_keep, mounts))
+        # Of what cannot be copied nobody knows what it has to keep.
+        held = frozenset[str]().union(*map(self._must_keep, mounts)) if mounts else ATTRS
         if any(clear & ATTRS[word] for word in held):
             return LOOSEN
-        hits = any(self._same_storage(mounts[0], cover) for cover in self.covers)
+        hits = any(self._same_storage(one, cover) for one in mounts[:1] for cover in self.covers)
         whole = target is None or target.is_root
         if propagation & MS_UNBINDABLE and ((hits and whole) or (recursive and self.covers)):
             return UNCOVER
-        return None
+        return None if mounts else ELSEWHERE
 
     def _remount(self, flags: int, target: Place | None) -> Refusal | None:
         if target is None:

@@ -252,8 +252,9 @@ set_attr_detached = _call("mount_setattr", tree_fds, EMPTY, st.sampled_from(["10
                           attributes, "20")  # fmt: skip
 odd_set_attr = _call("mount_setattr", fds, st.one_of(own, protected, odd, BROKEN), at_flags,
                      attributes | odd_attributes, sizes)  # fmt: skip
+# Not of a mount namespace: whether it can be attached depends on which of two came first.
 hold_namespace = _own_call("hold", st.sampled_from(["2", "3"]),
-                           words(["/proc/self/ns/user", "/proc/self/ns/mnt"]), "0")  # fmt: skip
+                           words(["/proc/self/ns/user", "/proc/self/ns/net"]), "0")  # fmt: skip
 new_api = (
     open_tree, clone, clone, clone, attach, attach, attach, move_path, move_path, odd_move, fsopen,
     open_ordinary, open_ordinary, create, create, configure, fsmount, fsmount, odd_fsmount, fspick,

@@ -208,6 +208,8 @@ static bool is_in_table(unsigned long long mount)
     return false;
 }
 
+static long caps(unsigned long long take);
+
 /* Returns the id of the mount that was made for it, 0 if none was, or -1. */
 static long long attach_somewhere(int copy)
 {
@@ -242,7 +244,9 @@ static void show_detached(int fd)
         int copy =
             (int)syscall(SYS_open_tree, fd, "", AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE);
 
-        if (copy < 0 || unshare(CLONE_NEWNS) < 0 ||
+        /* In a mount namespace of its own, and in its root, wherever chroot has led. */
+        if (copy < 0 || caps(0) < 0 || unshare(CLONE_NEWNS) < 0 ||
+            setns(openat(PROC, "thread-self/ns/mnt", O_RDONLY), CLONE_NEWNS) < 0 ||
             mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
             _exit(0);
         open_mounts();
