@@ -196,6 +196,8 @@ static int follow_own(const struct caller *caller, int dir, const struct target 
 
     if (fstatfs(dir, &fs) < 0 || fs.f_type != PROC_SUPER_MAGIC)
         return -EACCES;
+    if (follow && (fs.f_flags & ST_NOSYMFOLLOW))
+        return -ELOOP;
     if (number) {
         if (target->parent < 0 || strcmp(target->name, "fd") != 0)
             return -EACCES;
@@ -230,11 +232,11 @@ static int jump_to(int *at, int jump, struct target *target, bool may_be_file)
 static int walk(struct caller *caller, int base, const char *path, bool follow,
                 struct target *target)
 {
-    int r;
     char rest[2 * PATH_MAX];
     char link_text[PATH_MAX];
     cleanup_fd int at = -1;
     int links = 0;
+    int r;
     size_t n = strlen(path);
 
     if (n >= PATH_MAX)
@@ -418,7 +420,8 @@ int resolve(struct caller *caller, int base, const char *path, bool follow, unsi
 {
     int r = resolve_fast(base, path, follow, want, target);
 
-    if (r != -ELOOP && r != -ENOENT)
+    /* -EACCES: it may be the caller's own in a procfs. */
+    if (r != -ELOOP && r != -ENOENT && r != -EACCES)
         return r;
     target_close(target);
     if (r == -ENOENT && is_missing_for_all(base, path))

@@ -153,7 +153,7 @@ NOT_COMPARED = frozenset(("idmapped",))
 
 def _place(mount: Mount) -> str:
     """Return the mount point; the processes of the two sides have other numbers."""
-    return re.sub(r"/proc/\d+/", "/proc/N/", mount.point)
+    return re.sub(r"/proc/\d+(?=/|$)", "/proc/N", mount.point)
 
 
 def _change(now: frozenset[str], before: frozenset[str]) -> str:

@@ -128,6 +128,15 @@ def test_own_links_in_proc_whatever_the_caller_gave_up(sides: Sides, first: str)
         )
 
 
+@pytest.mark.parametrize("flags", ["102e", "112e"])
+def test_own_links_from_the_working_directory(sides: Sides, flags: str) -> None:
+    """With and without symbolic links on the procfs."""
+    same(sides, ". hold 0 =/mnt/a 200000", ". chdir =/proc/self",
+         f". mount - =/proc - {flags} -",
+         ". fsuid 3e8", ". mount =none =fd/100 =tmpfs 0 -", ". mount =none =cwd =tmpfs 0 -",
+         ". umount2 =fd/100 8", kind=SYS_ADMIN)  # fmt: skip
+
+
 def test_an_own_link_that_is_not_followed_whatever_the_caller_gave_up(sides: Sides) -> None:
     path = "=/proc/self/fd/100"
     same(sides, ". hold 0 =/mnt/a 200000", ". fsuid 3e8", f". umount2 {path} 8",
