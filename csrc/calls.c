@@ -161,6 +161,9 @@ static int read_mount_setattr(struct session *session, const uint64_t *args)
     out->has_data = true;
     /* The kernel looks at the path only after the attributes have been found in order. */
     r = read_at(tid, args[1], flags & AT_EMPTY_PATH, out->path, &out->has_path);
+    /* None is not as good as an empty one here. */
+    if (!args[1])
+        r = -EFAULT;
     out->path_error = r < 0 ? r : 0;
     return 0;
 }
@@ -273,6 +276,8 @@ static int do_umount(struct session *session, struct caller *caller, struct eci_
         r = resolve_down(session->worker, &target);
     if (r == 0)
         r = facts_place(session->worker, &target, &session->target);
+    if (r == 0 && target.parent < 0)
+        r = facts_on_top(session->worker, &target, &session->target);
     if (r == 0) {
         facts_covered(session->worker, &target, &session->target);
         eci_decide(session->worker->policy, &call, NULL, &session->target, verdict);
@@ -477,6 +482,7 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
     struct mount_attr attr;
     unsigned int flags = (unsigned int)args[2];
     cleanup_fd int userns = -1;
+    bool no_userns = false;
     struct eci_call call = {.op = ECI_OP_SETATTR};
     uint64_t parent;
     char ours[PATH_MAX];
@@ -486,14 +492,15 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
     memcpy(ours, out->data, out->data_size);
     if ((attr.attr_set & MOUNT_ATTR_IDMAP) && attr.userns_fd <= INT_MAX) {
         userns = caller_file(caller, (int)attr.userns_fd);
-        /* Without such an fd of the caller's: none of ours either. */
-        attr.userns_fd = userns < 0 ? INT_MAX : (uint64_t)userns;
+        /* Never the number that the caller gave: among our fds it is something else. */
+        attr.userns_fd = userns >= 0 ? (uint64_t)userns : INT_MAX;
         memcpy(ours, &attr, sizeof(attr));
+        no_userns = userns < 0;
     }
     /* The kernel's own opinion of the attributes: what is in order gets as far as the fd. */
     r = perform_setattr(-1, AT_EMPTY_PATH | (flags & AT_RECURSIVE), ours, out->data_size);
-    if (r != -EBADF || out->path_error)
-        return r == -EBADF ? out->path_error : r;
+    if (r != -EBADF || no_userns || out->path_error)
+        return r == -EBADF && !no_userns ? out->path_error : r;
     r = resolve_at(caller, args[0], out->path, !(flags & AT_SYMLINK_NOFOLLOW), WANT_OBJECT,
                    &target);
     if (r == 0)

@@ -391,6 +391,72 @@ int facts_attributes(uint64_t mnt_id, uint64_t *attributes)
     return r;
 }
 
+/* The mount that lies on `under` at that very path, 0 if none does; or -errno. */
+static int mount_at(uint64_t under, const char *point, uint64_t *found)
+{
+    struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = under};
+    char seen[PATH_MAX];
+    uint64_t ids[256];
+    long n;
+
+    *found = 0;
+    while ((n = syscall(__NR_listmount, &req, ids, sizeof(ids) / sizeof(ids[0]), 0)) > 0) {
+        for (long i = 0; i < n; i++) {
+            uint64_t parent;
+
+            if (ids[i] != under && facts_parent(ids[i], &parent) == 0 && parent == under &&
+                facts_mount_point(ids[i], seen) == 0 && strcmp(seen, point) == 0)
+                *found = ids[i];
+        }
+        req.param = ids[n - 1];
+    }
+    return n < 0 ? -errno : 0;
+}
+
+/*
+ * For an umount by a path without a name, of what has been mounted on the object, where a directory
+ * above is covered and no name leads there: makes `place` that mount.  Nobody gets a descriptor of
+ * it, so its storage tells whether the policy cares for it, and where it lies is not known.
+ */
+int facts_on_top(const struct worker *worker, const struct target *target, struct eci_place *place)
+{
+    const struct eci_grant *grants = eci_policy_grants(worker->policy);
+    uint64_t top = target->stx.stx_mnt_id;
+    char point[PATH_MAX];
+    char number[16];
+    ssize_t n;
+    int r;
+
+    snprintf(number, sizeof(number), "%d", target->fd);
+    n = readlinkat(worker->self_fds, number, point, sizeof(point));
+    if (n <= 0 || (size_t)n >= sizeof(point))
+        return 0;
+    point[n] = 0;
+    for (uint64_t next = top; next;) {
+        top = next;
+        r = mount_at(top, point, &next);
+        if (r < 0)
+            return r == -ENOENT ? 0 : r; /* detached, or in another namespace */
+    }
+    if (top == target->stx.stx_mnt_id)
+        return 0;
+    memset(place, 0, offsetof(struct eci_place, name));
+    place->mnt_id = top;
+    place->is_root = 1;
+    r = facts_storage(place);
+    for (uint32_t i = 0; r == 0 && i < worker->policy->n_grants; i++) {
+        const struct eci_grant *grant = &grants[i];
+
+        if (grant->sb_major == place->sb_major && grant->sb_minor == place->sb_minor &&
+            strcmp((const char *)worker->policy + grant->root_off, place->root) == 0) {
+            place->major = grant->own_major;
+            place->minor = grant->own_minor;
+            place->ino = grant->own_ino;
+        }
+    }
+    return r;
+}
+
 /* The kind of its file system, as statfs(2) numbers them. */
 int facts_magic(uint64_t mnt_id, uint64_t *magic)
 {

@@ -582,8 +582,10 @@ static int detach(struct session *session, struct target *target, uint64_t mnt_i
     if (target->fd < 0)
         return -errno;
     r = stat_object(target->fd, "", &stx);
-    if (r < 0 || stx.stx_mnt_id != mnt_id)
-        return r < 0 ? r : -EBUSY; /* renamed just now */
+    if (r < 0)
+        return r;
+    if (target->parent >= 0 && stx.stx_mnt_id != mnt_id)
+        return -EBUSY; /* renamed just now */
     if (fchdir(session->worker->self_fds) < 0 ||
         umount2(name_fd(&name, target->fd), (int)(flags & ~(uint64_t)UMOUNT_NOFOLLOW)) < 0)
         return -errno;

@@ -251,6 +251,8 @@ static int follow_own(const struct caller *caller, int dir, const struct target 
 
     if (fstatfs(dir, &fs) < 0 || fs.f_type != PROC_SUPER_MAGIC)
         return -EACCES;
+    if (follow && (fs.f_flags & ST_NOSYMFOLLOW))
+        return -ELOOP;
     if (number) {
         if (target->parent < 0 || strcmp(target->name, "fd") != 0)
             return -EACCES;
@@ -285,11 +287,11 @@ static int jump_to(int *at, int jump, struct target *target, bool may_be_file)
 static int walk(struct caller *caller, int base, const char *path, bool follow,
                 struct target *target)
 {
-    int r;
     char rest[2 * PATH_MAX];
     char link_text[PATH_MAX];
     cleanup_fd int at = -1;
     int links = 0;
+    int r;
     size_t n = strlen(path);
 
     if (n >= PATH_MAX)
@@ -477,7 +479,8 @@ int resolve(struct caller *caller, int base, const char *path, bool follow, unsi
 {
     int r = resolve_fast(base, path, follow, want, target);
 
-    if (r != -ELOOP && r != -ENOENT)
+    /* -EACCES: it may be the caller's own in a procfs. */
+    if (r != -ELOOP && r != -ENOENT && r != -EACCES)
         return r;
     target_close(target);
     if (r == -ENOENT && is_missing_for_all(base, path))
@@ -558,30 +561,21 @@ static bool give_name(const struct worker *worker, struct target *target)
     return true;
 }
 
-/* Does a mount lie right on the object, or one of which that cannot be told? */
-static bool is_covered(const struct worker *worker, const struct target *target)
+/* Is there a mount on this one of which nobody can tell where it lies? */
+static bool has_unplaced(const struct target *target)
 {
     struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = target->stx.stx_mnt_id};
     uint64_t ids[256];
-    char number[16];
-    char path[PATH_MAX];
-    ssize_t length;
+    char point[PATH_MAX];
     long n;
 
-    snprintf(number, sizeof(number), "%d", target->fd);
-    length = readlinkat(worker->self_fds, number, path, sizeof(path) - 1);
-    if (length < 0)
-        return true;
-    path[length] = 0;
     while ((n = syscall(__NR_listmount, &req, ids, sizeof(ids) / sizeof(ids[0]), 0)) > 0) {
         for (long i = 0; i < n; i++) {
-            char point[PATH_MAX];
             uint64_t parent;
 
-            if (facts_parent(ids[i], &parent) < 0 || parent != target->stx.stx_mnt_id)
-                continue;
-            /* Out of reach of the caller's root: where it lies cannot be told. */
-            if (facts_mount_point(ids[i], point) < 0 || strcmp(point, path) == 0)
+            /* Out of reach of the caller's root. */
+            if (facts_parent(ids[i], &parent) == 0 && parent == target->stx.stx_mnt_id &&
+                facts_mount_point(ids[i], point) < 0)
                 return true;
         }
         req.param = ids[n - 1];
@@ -592,10 +586,10 @@ static bool is_covered(const struct worker *worker, const struct target *target)
 /*
  * umount2 does not mean what a path without a name at its end leads to (".", "..", a magic link),
  * but what has been mounted on that since (LOOKUP_MOUNTPOINT, fs/namei.c).  The target gets its
- * name, and becomes what the name means now.  -EBUSY where something lies on it that has no name
- * for the caller; 0 else, also where it has no name itself.
+ * name, and becomes what the name means now.  -EBUSY where it has none, and something may lie on it
+ * that has none either; 0 else.
  */
 int resolve_down(const struct worker *worker, struct target *target)
 {
-    return !give_name(worker, target) && is_covered(worker, target) ? -EBUSY : 0;
+    return !give_name(worker, target) && has_unplaced(target) ? -EBUSY : 0;
 }

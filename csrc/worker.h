@@ -213,6 +213,7 @@ void facts_covered(const struct worker *worker, const struct target *target,
                    struct eci_place *place);
 int facts_parent(uint64_t mnt_id, uint64_t *parent);
 int facts_mount_point(uint64_t mnt_id, char out[PATH_MAX]);
+int facts_on_top(const struct worker *worker, const struct target *target, struct eci_place *place);
 int facts_magic(uint64_t mnt_id, uint64_t *magic);
 int facts_attributes(uint64_t mnt_id, uint64_t *attributes);
 int facts_held(struct session *session, const struct target *target, uint64_t cleared,

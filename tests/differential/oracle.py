@@ -7,6 +7,7 @@ storage and places are found by the paths of mountinfo where the program goes by
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -143,33 +144,41 @@ class Oracle:
         has CAP_SYS_ADMIN and nothing else is wrong, what the target stands for, and the source of a
         mount; of fsmount what was given to fsopen.  `detached` has the mounts of a detached target.
         """
-        if words[0] == "fsmount":
-            # What fspick gave cannot be mounted again, but may be too revealing before that.
-            kinds = {"proc", "sysfs"} if facts[1] == "picked" else {facts[1]}
-            masked = any(map(self._is_masked, kinds))
-            return COVERED if facts[0] == "1" and masked else None
-        if facts[0] != "1" or not _leads_somewhere(facts[1]):
+        if facts[0] != "1":
             return None
+        if words[0] == "fsmount":
+            return self._fsmount(facts[1])
+        return self._judge_at(words, facts, table, detached) if _leads_somewhere(facts[1]) else None
+
+    def _judge_at(
+        self, words: list[str], facts: list[str], table: Table, detached: Table
+    ) -> Refusal | None:
         target = _place(table, facts[1])
         if words[0] == "move_mount":
-            known = _leads_somewhere(facts[2])
-            if not known:
-                return None
-            # Or detached, which the kernel does not refuse.
-            refusal = self._move(words, _place(table, facts[2]), table)
-            elsewhere = target is None or _place(table, facts[2]) is None
-            return refusal or (ELSEWHERE if elsewhere else None)
+            return self._move_mount(words, target, facts[2], table)
         if words[0] == "mount_setattr":
+            # Whether the file of a namespace can be attached depends on which of two came first.
+            if target is None and re.search(r":\w+:\[\d+\]$", facts[1]):
+                return ELSEWHERE
             return self._setattr(words, target, table, detached)
-        if words[0] in {"umount2", "umount", "expire"}:
-            if words[0] != "umount" and int(words[2], 16) & UNKNOWN_UMOUNT:
-                return None
-            return self._removal(target, table)
+        if words[0] == "mount":
+            return self._old_mount(words, target, facts[2], table)
+        unknown = words[0] != "umount" and int(words[2], 16) & UNKNOWN_UMOUNT
+        return None if unknown else self._removal(target, table)
+
+    def _fsmount(self, kind: str) -> Refusal | None:
+        # What fspick gave cannot be mounted again, but may be too revealing before that.
+        kinds = {"proc", "sysfs"} if kind == "picked" else {kind}
+        return COVERED if any(map(self._is_masked, kinds)) else None
+
+    def _old_mount(
+        self, words: list[str], target: Place | None, origin: str, table: Table
+    ) -> Refusal | None:
         _, source, _, kind, flags, data = words
         if not self._is_string(source) or not self._is_string(kind) or not self._is_page(data):
             return None
         refusal = self._mount(int(flags, 16) & ((1 << self.width) - 1), kind, target, table,
-                              "" if source in {"=", ">"} else facts[2])  # fmt: skip
+                              "" if source in {"=", ">"} else origin)  # fmt: skip
         return refusal or (ELSEWHERE if target is None else None)
 
     def _mount(
@@ -191,12 +200,20 @@ class Oracle:
             return self._removal(_place(table, source), table) if known else None
         return COVERED if self._is_masked(kind[1:]) else None
 
-    def _move(self, words: list[str], source: Place | None, table: Table) -> Refusal | None:
+    def _move_mount(
+        self, words: list[str], target: Place | None, origin: str, table: Table
+    ) -> Refusal | None:
         flags = int(words[5], 16) & UINT_MAX
         both = MOVE_MOUNT_SET_GROUP | MOVE_MOUNT_BENEATH
-        if flags & ~MOVE_MOUNT_FLAGS or flags & both == both or flags & MOVE_MOUNT_SET_GROUP:
+        if flags & ~MOVE_MOUNT_FLAGS or flags & both == both or not _leads_somewhere(origin):
             return None
-        return self._removal(source, table) if source else None
+        source = _place(table, origin)
+        if source and not flags & MOVE_MOUNT_SET_GROUP:
+            refusal = self._removal(source, table)
+            if refusal:
+                return refusal
+        # Or detached: then the kernel does not say EINVAL.
+        return None if source and target else ELSEWHERE
 
     def _setattr(
         self, words: list[str], target: Place | None, table: Table, detached: Table
@@ -210,16 +227,15 @@ class Oracle:
             mounts = list(detached.mounts.values())
             if not recursive:
                 mounts = [mount for mount in mounts if mount.parent not in detached.mounts]
-        if not mounts:
-            return ELSEWHERE
-        held = frozenset[str]().union(*map(self._must_keep, mounts))
+        # Of what cannot be copied nobody knows what it has to keep.
+        held = frozenset[str]().union(*map(self._must_keep, mounts)) if mounts else ATTRS
         if any(clear & ATTRS[word] for word in held):
             return LOOSEN
-        hits = any(self._same_storage(mounts[0], cover) for cover in self.covers)
+        hits = any(self._same_storage(one, cover) for one in mounts[:1] for cover in self.covers)
         whole = target is None or target.is_root
         if propagation & MS_UNBINDABLE and ((hits and whole) or (recursive and self.covers)):
             return UNCOVER
-        return None
+        return None if mounts else ELSEWHERE
 
     def _remount(self, flags: int, target: Place | None) -> Refusal | None:
         if target is None:
@@ -228,7 +244,7 @@ class Oracle:
         return LOOSEN if any(not flags & HELD[word] for word in held) else None
 
     def _must_keep(self, mount: Mount) -> frozenset[str]:
-        near = self.grants.nearest(mount.device, mount.root)
+        near = self.grants.nearest(mount)
         return frozenset.intersection(*map(self._held, near[0])) if near else frozenset()
 
     def _same_storage(self, one: Mount, other: Mount) -> bool:

@@ -214,6 +214,10 @@ class Container:
 TRACE_LINE = re.compile(r"\S+ \S+\[\d+\] (\S+): (.*) = (\?|0|-1 \S+) <([^>]+)> \d+us")
 
 
+Trail: TypeAlias = list[tuple[str, str]]
+"""Result and reason of a call, or of two."""
+
+
 class Trace:
     """The trace of a container, by the names of the calling threads."""
 
@@ -235,7 +239,7 @@ class Trace:
             result = found[3].removeprefix("-1 ")
             self._lines.setdefault(found[1], []).append((result, found[4]))
 
-    def take(self, name: str, count: int) -> list[tuple[str, str]]:
+    def take(self, name: str, count: int) -> Trail:
         """Return result and reason of all the calls of that name, when there are `count`."""
         deadline = time.monotonic() + PATIENCE
         while len(self._lines.get(name, [])) < count and time.monotonic() < deadline:
@@ -330,58 +334,77 @@ class Pair:
         assert Base(bare.start).layout == Base(ours.start).layout, "the two have other mounts"
         # Only i386 has umount(2) without flags.
         family = FAMILY if small else FAMILY - {"umount"}
-        end = next((number for number in range(len(script.lines)) if _is_covered(bare, ours, number)),
-                   None)  # fmt: skip
-        found = []
-        for number, line in enumerate(script.lines):
-            found += [
-                f"{number} {line}: {text}"
-                for text in self._differ(bare, ours, number, line, family,
-                                         compared=end is None or number < end)
-            ]  # fmt: skip
-        compared = script.lines[:end]
+        traces = [self._take(ours, number, family) for number in range(len(script.lines))]
+        ends = (number for number, trace in enumerate(traces)
+                if _is_covered(bare, ours, number) or _is_undecided(trace))  # fmt: skip
+        end = next(ends, None)
+        found = [
+            f"{number} {line}: {text}"
+            for number, line in enumerate(script.lines[:end])
+            for text in _differ(bare, ours, number, traces[number])
+        ]
         return Comparison(
             found + (_tables(bare, ours) if end is None else _unmasked(ours)),
-            calls=sum(line.split(" ")[1] in FAMILY for line in compared),
+            calls=sum(line.split(" ")[1] in FAMILY for line in script.lines[:end]),
             done=sum(answer.count("0") for answer in ours.answers[:end]),
             refused=sum(bool(one.reason) for one in bare.refusals.values()),
         )
 
-    def _differ(
-        self, bare: Run, ours: Run, number: int, line: str, family: frozenset[str], *,
-        compared: bool,
-    ) -> Iterator[str]:  # fmt: skip
-        answer, expected = ours.answers[number], bare.answers[number]
-        refusal = bare.refusals.get(number)
-        if refusal is ELSEWHERE:
-            if expected == ["EINVAL"] * len(answer) and set(answer) <= {"EPERM", "EBUSY"}:
-                expected = answer
-        elif refusal is COVERED:
-            # Something else may be wrong with the call, which nobody told when it was too revealing.
-            expected = answer if expected == ["EPERM"] else expected
-        elif refusal:
-            expected = [refusal.error] * len(answer)
-        elif _is_other_descriptor(line, ours, answer, expected):
-            expected = answer
-        if compared and answer != expected:
-            rule = f" <{refusal.reason}>" if refusal else ""
-            yield f"{answer}, expected {expected}{rule}"
-        if line.split(" ")[1] not in family or answer[0].startswith("U"):
-            return
-        traced = self._trace.take(f"{ours.name}.{number}", len(answer))
-        if len(traced) != len(answer):
-            yield f"the trace has {traced}"
-        for seen, (result, reason) in zip(answer, traced, strict=False):
-            if result not in {"?", seen}:
-                yield f"the trace has {result}, the caller {seen}"
-            if compared and not _is_due(reason, refusal):
-                yield f"<{reason}>, expected {refusal.reason if refusal else 'no refusal'}"
+    def _take(self, ours: Run, number: int, family: frozenset[str]) -> Trail | None:
+        """Return what the trace has of a call; None of one that is not trapped or was not made."""
+        answer = ours.answers[number]
+        if ours.lines[number].split(" ")[1] not in family or answer[0].startswith("U"):
+            return None
+        return self._trace.take(f"{ours.name}.{number}", len(answer))
 
     def close(self) -> None:
         """Remove both."""
         self._trace.close()
         self.protected.close()
         self.bare.close()
+
+
+def _differ(bare: Run, ours: Run, number: int, trail: Trail | None) -> Iterator[str]:
+    """Say what is different of a call."""
+    answer, refusal = ours.answers[number], bare.refusals.get(number)
+    expected = _expected(bare, ours, number)
+    if answer != expected:
+        rule = f" <{refusal.reason}>" if refusal else ""
+        yield f"{answer}, expected {expected}{rule}"
+    if trail is None:
+        return
+    if len(trail) != len(answer):
+        yield f"the trace has {trail}"
+    for seen, (result, reason) in zip(answer, trail, strict=False):
+        if result not in {"?", seen}:
+            yield f"the trace has {result}, the caller {seen}"
+        if not _is_due(reason, refusal):
+            yield f"<{reason}>, expected {refusal.reason if refusal else 'no refusal'}"
+
+
+def _is_undecided(trail: Trail | None) -> bool:
+    """Say whether it could not be found out whether a path is protected: here none is.
+
+    So of a file whose name leads nowhere from the caller's root.  What follows is not compared.
+    """
+    return trail == [("EPERM", "refused:host-protected-path")]
+
+
+def _expected(bare: Run, ours: Run, number: int) -> list[str]:
+    """Return what the protected side has to answer; its own answer where others will do as well."""
+    answer, kernels = ours.answers[number], bare.answers[number]
+    refusal = bare.refusals.get(number)
+    if refusal is ELSEWHERE:
+        unlike = kernels not in (["EINVAL"] * len(answer), ["ENOENT"])
+        sure = unlike or not set(answer) <= {"EPERM", "EBUSY"}
+    elif refusal is COVERED:
+        # Something else may be wrong with the call, of which "too revealing" tells nothing.
+        sure = kernels != ["EPERM"]
+    elif refusal:
+        return [refusal.error] * len(answer)
+    else:
+        sure = not _is_other_descriptor(ours, number, kernels)
+    return kernels if sure else answer
 
 
 def _is_due(reason: str, refusal: Refusal | None) -> bool:
@@ -405,17 +428,16 @@ def _is_covered(bare: Run, ours: Run, number: int) -> bool:
     )
 
 
-def _is_other_descriptor(line: str, ours: Run, answer: list[str], expected: list[str]) -> bool:
+def _is_other_descriptor(ours: Run, number: int, kernels: list[str]) -> bool:
     """Say whether a directory's descriptor was given where the kernel makes an O_PATH one.
 
     fsmount does so in a container with masks (ARCHITECTURE.md, "In the caller's place").
     """
-    made = any("fsmount" in one for one in ours.lines)
-    call = line.split(" ")[1]
+    call = ours.lines[number].split(" ")[1]
     return (
-        made
+        any("fsmount" in one for one in ours.lines)
         and call in {"fsconfig", "fsmount", "mount_setattr"}
-        and (answer, expected) == (["EINVAL"], ["EBADF"])
+        and (ours.answers[number], kernels) == (["EINVAL"], ["EBADF"])
     )
 
 
@@ -430,9 +452,10 @@ def _unmasked(ours: Run) -> list[str]:
                      if (one.fstype, one.root) == (mount.fstype, "/"))  # fmt: skip
         has, wanted = (
             {
-                (below(one.point, top.point), one.root, "ro" in one.options)
+                (below(one.point, top.point), one.root, word)
                 for one in table.mounts.values()
                 if one.parent == top.ident and one.point != top.point
+                for word in one.options & {"rw", "ro"} | {"rw"}
             }
             for table, top in ((ours.end, mount), (base.table, first))
         )

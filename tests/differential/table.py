@@ -7,6 +7,7 @@ options that it has more or fewer than that one.  What is new is described as th
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -27,6 +28,8 @@ class Mount:
     super_options: frozenset[str]
 
 
+OWN = "scratch"
+"""The source of the file system that a script has for itself."""
 IDS = 65536
 """Of a container."""
 
@@ -87,7 +90,6 @@ class Table:
         inside = below(mount.point, parent.point)
         return None if inside is None else (parent, parent.root.rstrip("/") + inside)
 
-
     def below(self, mount: Mount) -> list[Mount]:
         """Return the mount and all that lie on it."""
         found = [mount]
@@ -115,26 +117,30 @@ class Base:
             mounts.sort(key=lambda mount: (-len(mount.root), mount.point))
         return devices
 
-    def nearest(self, device: str, root: str) -> tuple[list[Mount], str] | None:
+    def nearest(self, shown: Mount) -> tuple[list[Mount], str] | None:
         """Return the initial mounts of the nearest storage above, and the rest of the path."""
         found: list[Mount] = []
-        for mount in self._by_device.get(device, []):
+        root = shown.root
+        for mount in self._by_device.get(shown.device, []):
+            # Once the test's own is gone, its device number can become another's.
+            if (mount.source == OWN) != (shown.source == OWN):
+                continue
             if found and mount.root != found[0].root:
                 break
             if below(root, mount.root) is not None:
                 found.append(mount)
         return (found, below(root, found[0].root) or "") if found else None
 
-    def storage(self, device: str, root: str) -> tuple[str, str] | None:
+    def storage(self, shown: Mount) -> tuple[str, str] | None:
         """Return a name for the storage that is the same for each container, if it is initial."""
-        near = self.nearest(device, root)
+        near = self.nearest(shown)
         return (near[0][0].point, near[1]) if near else None
 
     @cached_property
     def layout(self) -> list[tuple[str, str, tuple[str, str] | None, list[str]]]:
         """Where what lies: equal for containers that can be compared."""
         return sorted(
-            (mount.point, mount.fstype, self.storage(mount.device, mount.root),
+            (mount.point, mount.fstype, self.storage(mount),
              sorted(mount.options - NOT_COMPARED))
             for mount in self.table.mounts.values()
             if mount.point != "/"
@@ -143,6 +149,11 @@ class Base:
 
 NOT_COMPARED = frozenset(("idmapped",))
 """How ownership is translated is what the two sides do differently."""
+
+
+def _place(mount: Mount) -> str:
+    """Return the mount point; the processes of the two sides have other numbers."""
+    return re.sub(r"/proc/\d+(?=/|$)", "/proc/N", mount.point)
 
 
 def _change(now: frozenset[str], before: frozenset[str]) -> str:
@@ -178,11 +189,11 @@ class Describer:
         return lines
 
     def _order(self, mount: Mount) -> tuple[str, str, str]:
-        near = self.base.storage(mount.device, mount.root)
-        return mount.point, str(near or mount.root), mount.fstype
+        near = self.base.storage(mount)
+        return _place(mount), str(near or mount.root), mount.fstype
 
     def _line(self, mount: Mount) -> str:
-        near = self.base.nearest(mount.device, mount.root)
+        near = self.base.nearest(mount)
         if near:
             initial = near[0][0]
             what = (
@@ -192,11 +203,13 @@ class Describer:
             )
         else:
             device = self.devices.setdefault(mount.device, f"new{len(self.devices)}")
+            # Namespaces have numbers of their own.
+            root = re.sub(r"^(\w+:)\[\d+\]$", r"\1[]", mount.root)
             what = (
-                f"{device} {mount.root} {','.join(sorted(mount.options))} {mount.fstype}"
+                f"{device} {root} {','.join(sorted(mount.options))} {mount.fstype}"
                 f" {mount.source} {','.join(sorted(mount.super_options))}"
             )
-        return " ".join([mount.point, what, *map(self._peer, mount.peers)])
+        return " ".join([_place(mount), what, *map(self._peer, mount.peers)])
 
     def _peer(self, word: str) -> str:
         kind, colon, number = word.partition(":")

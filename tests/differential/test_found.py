@@ -55,6 +55,24 @@ def test_umount_of_what_lies_on_the_working_directory(sides: Sides) -> None:
         same(sides, ". hold 0 =/mnt/a 200000", *mounted * 2, f". umount2 ={path} 2")
 
 
+@pytest.mark.parametrize("path", [".", "/proc/self/cwd", "/proc/self/fd/100"])
+@pytest.mark.parametrize("flags", ["0", "2", "8"])
+def test_umount_of_what_lies_on_the_working_directory_where_one_above_is_covered(
+    sides: Sides, path: str, flags: str
+) -> None:
+    """The name that the kernel has for a covered place leads elsewhere."""
+    for kind in (PRIVILEGED, SYS_ADMIN):
+        for last in ("=none =/mnt =tmpfs 0 -", "=/w =/mnt - 1000 -"):
+            first = (". hold 0 =/mnt/a 200000", ". chdir =/mnt/a")
+            cover, umount = f". mount {last}", f". umount2 ={path} {flags}"
+            mount = ". mount =none =/mnt/a =tmpfs 0 -"
+            same(sides, *first, cover, umount, kind=kind)
+            same(sides, *first, mount, cover, umount, umount, kind=kind)
+            same(sides, *first, mount, mount, cover, umount, umount, umount, kind=kind)
+            same(sides, mount, *first, cover, umount, kind=kind)
+            same(sides, *first, ". mount =/w =/mnt/a - 5000 -", cover, umount, umount, kind=kind)
+
+
 @pytest.mark.parametrize("path", ["=", "*1", "=/mnt/missing", "!a", "=/w/in"])
 def test_unknown_flags_of_umount_count_before_its_path(sides: Sides, path: str) -> None:
     same(sides, *(f". umount2 {path} {flags}" for flags in ("10", "ffffffff", "80000000")))
@@ -108,6 +126,15 @@ def test_own_links_in_proc_whatever_the_caller_gave_up(sides: Sides, first: str)
             ),
             kind=SYS_ADMIN,
         )
+
+
+@pytest.mark.parametrize("flags", ["102e", "112e"])
+def test_own_links_from_the_working_directory(sides: Sides, flags: str) -> None:
+    """With and without symbolic links on the procfs."""
+    same(sides, ". hold 0 =/mnt/a 200000", ". chdir =/proc/self",
+         f". mount - =/proc - {flags} -",
+         ". fsuid 3e8", ". mount =none =fd/100 =tmpfs 0 -", ". mount =none =cwd =tmpfs 0 -",
+         ". umount2 =fd/100 8", kind=SYS_ADMIN)  # fmt: skip
 
 
 def test_an_own_link_that_is_not_followed_whatever_the_caller_gave_up(sides: Sides) -> None:
@@ -209,3 +236,18 @@ def test_a_root_in_another_mount_namespace(sides: Sides) -> None:
         ". mount =/n =/mnt - 1000 -",
         ". umount2 =/vol 0",
     )
+
+
+def test_id_mapping_by_a_descriptor_that_the_caller_has_not(sides: Sides) -> None:
+    """The number was looked up among the worker's own descriptors."""
+    for path in ("=/mnt/missing", "!a"):
+        same(sides, *(f". mount_setattr c {path} 0 =100000,0,0,{number:x} 20"
+                      for number in range(3, 48)))  # fmt: skip
+    same(sides, ". hold 0 =/proc/self/ns/user 0",
+         *(f". mount_setattr c =/mnt/missing 0 =100000,0,0,{number} 20" for number in
+           ("64", "65", "7fffffff", "80000000", "ffffffff")))  # fmt: skip
+
+
+def test_no_path_is_no_empty_path_to_mount_setattr(sides: Sides) -> None:
+    same(sides, ". hold 2 =/mnt/a 200000", *(f". mount_setattr {dfd} {path} {flags} =10,70,40000 20"
+         for dfd in "2cb" for path in "-=" for flags in ("0", "1000", "9000")))  # fmt: skip

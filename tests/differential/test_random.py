@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.engine, pytest.mark.slow]
 
-CALLS = 20_000
+CALLS = 25_000
 
 
 # What takes so long is to find the shortest script when there is a difference.

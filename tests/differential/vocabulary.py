@@ -202,8 +202,9 @@ tree_flags = st.sampled_from(["1", "8001", "80001", "0", "9001", "8000", "100", 
 clone_flags = st.sampled_from(["1", "1", "8001"])
 open_tree = _call("open_tree", tree_fds, fds, own | protected | odd | BROKEN, tree_flags)
 clone = _own_call("open_tree", tree_fds, "c", own | files, clone_flags)
-move_flags = st.sampled_from("0 1 4 5 10 40 44 54 77 100 104 144 200 204 244 300 377 8 80 400 ffffffff"
-                             .split())  # fmt: skip
+move_flags = st.sampled_from(
+    "0 1 4 5 10 40 44 54 77 100 104 144 200 204 244 300 377 8 80 400 ffffffff".split()
+)
 attach = _call("move_mount", tree_fds, EMPTY, "c", own,
                st.sampled_from(["4", "4", "4", "14", "14", "204", "104"]))  # fmt: skip
 move_path = _call("move_mount", "c", own, "c", own,
@@ -220,7 +221,9 @@ configure = st.one_of(
           tree_fds),
 )  # fmt: skip
 mount_attrs = _hex(_union((1, 2, 4, 8, 0x10, 0x20, 0x70, 0x80, 0x100000, 0x200000), 2))
-fsmount = _own_call("fsmount", tree_fds, tree_fds, st.sampled_from(["0", "1", "1", "2"]), mount_attrs)
+fsmount = _own_call(
+    "fsmount", tree_fds, tree_fds, st.sampled_from(["0", "1", "1", "2"]), mount_attrs
+)
 odd_fsmount = _call("fsmount", tree_fds, fds, st.sampled_from(["0", "1", "ffffffff"]), mount_attrs)
 fspick = _call("fspick", tree_fds, fds, own | protected | odd | EMPTY,
                st.sampled_from(["0", "1", "2", "8", "9", "10"]))  # fmt: skip
@@ -249,8 +252,9 @@ set_attr_detached = _call("mount_setattr", tree_fds, EMPTY, st.sampled_from(["10
                           attributes, "20")  # fmt: skip
 odd_set_attr = _call("mount_setattr", fds, st.one_of(own, protected, odd, BROKEN), at_flags,
                      attributes | odd_attributes, sizes)  # fmt: skip
+# Not of a mount namespace: whether it can be attached depends on which of two came first.
 hold_namespace = _own_call("hold", st.sampled_from(["2", "3"]),
-                           words(["/proc/self/ns/user", "/proc/self/ns/mnt"]), "0")  # fmt: skip
+                           words(["/proc/self/ns/user", "/proc/self/ns/net"]), "0")  # fmt: skip
 new_api = (
     open_tree, clone, clone, clone, attach, attach, attach, move_path, move_path, odd_move, fsopen,
     open_ordinary, open_ordinary, create, create, configure, fsmount, fsmount, odd_fsmount, fspick,
@@ -258,7 +262,9 @@ new_api = (
 )  # fmt: skip
 
 # What the rules are about, by the file-descriptor API.
-guard_clone = _own_call("open_tree", tree_fds, "c", protected, st.sampled_from(["1", "8001", "8001"]))
+guard_clone = _own_call(
+    "open_tree", tree_fds, "c", protected, st.sampled_from(["1", "8001", "8001"])
+)
 guard_move_path = _call("move_mount", "c", protected, "c", own | protected,
                         st.sampled_from(["0", "0", "11", "200", "100"]))  # fmt: skip
 guard_set_attr = _call("mount_setattr", "c", protected, at_flags, attributes, "20")
@@ -317,8 +323,3 @@ def scripts(length: int) -> st.SearchStrategy[Script]:
         lines,
         st.sampled_from([False, False, False, True]),
     )
-
-
-def is_known(script: Script) -> bool:
-    """Say whether the script can meet a difference that is known and not mended."""
-    return False

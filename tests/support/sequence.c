@@ -208,6 +208,8 @@ static bool is_in_table(unsigned long long mount)
     return false;
 }
 
+static long caps(unsigned long long take);
+
 /* Returns the id of the mount that was made for it, 0 if none was, or -1. */
 static long long attach_somewhere(int copy)
 {
@@ -242,7 +244,9 @@ static void show_detached(int fd)
         int copy =
             (int)syscall(SYS_open_tree, fd, "", AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE);
 
-        if (copy < 0 || unshare(CLONE_NEWNS) < 0 ||
+        /* In a mount namespace of its own, and in its root, wherever chroot has led. */
+        if (copy < 0 || caps(0) < 0 || unshare(CLONE_NEWNS) < 0 ||
+            setns(openat(PROC, "thread-self/ns/mnt", O_RDONLY), CLONE_NEWNS) < 0 ||
             mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
             _exit(0);
         open_mounts();
@@ -313,7 +317,7 @@ static bool ask(bool may, const struct at *to, const struct at *from, const char
         return true;
     show_table(other);
     may = may && may_mount();
-    if (may && word && !strcmp(word, "detached")) {
+    if (may && to && word && !strcmp(word, "detached")) {
         int fd = open_at(to);
         struct statx stx;
 
@@ -371,7 +375,7 @@ static long set_attr(char **w, bool other)
     const void *attr;
 
     at.how = flags & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0;
-    at.may_be_empty = flags & AT_EMPTY_PATH;
+    at.may_be_empty = (flags & AT_EMPTY_PATH) && at.path;
     if (*w[4] == '*') {
         attr = text(1, w[4]);
     } else {
