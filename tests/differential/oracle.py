@@ -208,8 +208,12 @@ class Oracle:
         if flags & ~MOVE_MOUNT_FLAGS or flags & both == both or not _leads_somewhere(origin):
             return None
         source = _place(table, origin)
+        # What comes to lie beneath a mount can take it along.
+        moved = [target] if flags & MOVE_MOUNT_BENEATH and target else []
         if source and not flags & MOVE_MOUNT_SET_GROUP:
-            refusal = self._removal(source, table)
+            moved.append(source)
+        for place in moved:
+            refusal = self._removal(place, table)
             if refusal:
                 return refusal
         # Or detached: then the kernel does not say EINVAL.
@@ -233,7 +237,9 @@ class Oracle:
             return LOOSEN
         hits = any(self._same_storage(one, cover) for one in mounts[:1] for cover in self.covers)
         whole = target is None or target.is_root
-        if propagation & MS_UNBINDABLE and ((hits and whole) or (recursive and self.covers)):
+        # A detached tree is judged by a copy, which would lack what is unbindable.
+        hidden = target is None or (hits and whole) or (recursive and self.covers)
+        if propagation & MS_UNBINDABLE and hidden:
             return UNCOVER
         return None if mounts else ELSEWHERE
 
@@ -269,6 +275,7 @@ class Oracle:
                 mount.fstype in {"proc", "sysfs"}
                 and mount.root == "/"
                 and mount.point in {"/proc", "/sys"}
+                and place.mount.point == mount.point
                 and self._in_place(place.mount, mount, table)
             ):
                 return KERNEL_FS_BUSY
