@@ -315,6 +315,7 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
     struct target source = TARGET_INIT;
     struct target target = TARGET_INIT;
     struct eci_call call;
+    uint64_t parent;
     bool has_source;
     int r;
 
@@ -354,6 +355,9 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
         r = facts_place(worker, &source, &session->source);
         if (r < 0)
             goto out;
+        /* As in do_move_mount(). */
+        if (call.op == ECI_OP_MOVE && facts_parent(session->source.mnt_id, &parent) == -ENOENT)
+            call.op = ECI_OP_ATTACH;
         if (call.op == ECI_OP_MOVE && source.parent < 0)
             perform_find_name(session->source.mnt_id, &source);
         if (call.op == ECI_OP_MOVE)

@@ -197,7 +197,9 @@ class Oracle:
             return self._propagation(flags, target)
         if flags & MS_MOVE:
             known = _leads_somewhere(source)
-            return self._removal(_place(table, source), table) if known else None
+            moved = _place(table, source) if known else None
+            # Or detached: then the kernel does not say EINVAL.
+            return self._removal(moved, table) if moved else None
         return COVERED if self._is_masked(kind[1:]) else None
 
     def _move_mount(

@@ -251,3 +251,11 @@ def test_id_mapping_by_a_descriptor_that_the_caller_has_not(sides: Sides) -> Non
 def test_no_path_is_no_empty_path_to_mount_setattr(sides: Sides) -> None:
     same(sides, ". hold 2 =/mnt/a 200000", *(f". mount_setattr {dfd} {path} {flags} =10,70,40000 20"
          for dfd in "2cb" for path in "-=" for flags in ("0", "1000", "9000")))  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["/sys", "/w", "/mnt/a"])
+def test_old_move_of_a_detached_tree(sides: Sides, what: str) -> None:
+    """What moved was taken for the initial mount, whose storage it shows."""
+    for kind in (PRIVILEGED, SYS_ADMIN):
+        same(sides, f". open_tree 0 c ={what} 8001", ". mount =/proc/self/fd/100 =/mnt/b - 2000 -",
+             ". umount2 =/mnt/b 2", kind=kind)  # fmt: skip

@@ -449,23 +449,27 @@ static long try_open(const char *path, int how)
 /* Keeps up what a path is called, in the mount table that was opened before. */
 static long change_root(const char *path)
 {
-    char link[64];
+    char link[64], target[PAGE];
     size_t above = strlen(root);
     int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_PATH | O_CLOEXEC);
-    long r = syscall(SYS_chroot, path);
-    int error = errno;
+    ssize_t n = 0;
+    int error;
+    long r;
 
-    if (r == 0 && fd >= 0 && above + PAGE < sizeof(root)) {
+    if (fd >= 0) {
+        /* Before: afterwards it is called "/". */
         snprintf(link, sizeof(link), "self/fd/%d", fd);
-        ssize_t n = readlinkat(PROC, link, root + above, PAGE);
+        n = readlinkat(PROC, link, target, sizeof(target));
         if (n < 0)
             give_up("readlink");
-        root[above + (size_t)n] = 0;
-        if (n == 1)
-            root[above] = 0;
-    }
-    if (fd >= 0)
         close(fd);
+    }
+    r = syscall(SYS_chroot, path);
+    error = errno;
+    if (r == 0 && n > 1 && above + PAGE < sizeof(root)) {
+        memcpy(root + above, target, (size_t)n);
+        root[above + (size_t)n] = 0;
+    }
     errno = error;
     return r;
 }
@@ -663,6 +667,7 @@ static void make_call_in_fork(const struct job *job)
         seen[0] = 0;
         return;
     }
+    errno = 0;
     /* A thread whose ids differ from root's may not have the right to: that is an answer, too. */
     if ((job->mode == 'u' && (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0 || map_root() < 0)) ||
         (job->mode == 'n' && (*root || unshare(CLONE_NEWNS) < 0))) {
