@@ -144,10 +144,10 @@ int facts_place(const struct worker *worker, const struct target *target, struct
     if (!(known & ECI_INODE_PROTECTED))
         return 0;
     /* Of what no mount shows, none can show a part: rename(2) needs to see both sides. */
-    if (!worker->exposed)
+    if (!worker->exposed && !worker->receives)
         return 0;
     /* Nobody tells what the root of a detached copy lies in. */
-    if (facts_parent(stx->stx_mnt_id, &parent) < 0) {
+    if (worker->exposed && facts_parent(stx->stx_mnt_id, &parent) < 0) {
         place->up_hits = ECI_INODE_PROTECTED;
         return 0;
     }
@@ -520,18 +520,22 @@ static int open_parent(char *point, const char **name)
     return fd < 0 ? -errno : fd;
 }
 
-/* Can a host-protected path be seen through this mount, now or when the host mounts something? */
-static bool is_exposed(const struct eci_policy *policy, const char *point)
+/* Can a host-protected path be seen through this mount, or might one when the host mounts more? */
+static void look_for_protected(struct worker *worker, const char *point)
 {
     struct mount_buffer buffer;
     struct statx stx;
 
     if (stat_at(AT_FDCWD, point, &stx) < 0 ||
-        stat_mount(stx.stx_mnt_id, STATMOUNT_MNT_BASIC, &buffer) < 0)
-        return true;
-    return buffer.mount.mnt_master ||
-           (eci_policy_inode(policy, stx.stx_dev_major, stx.stx_dev_minor, stx.stx_ino) &
-            (ECI_INODE_PROTECTED | ECI_INODE_ABOVE));
+        stat_mount(stx.stx_mnt_id, STATMOUNT_MNT_BASIC, &buffer) < 0) {
+        worker->receives = true;
+        return;
+    }
+    if (buffer.mount.mnt_master)
+        worker->receives = true;
+    if (eci_policy_inode(worker->policy, stx.stx_dev_major, stx.stx_dev_minor, stx.stx_ino) &
+        (ECI_INODE_PROTECTED | ECI_INODE_ABOVE))
+        worker->exposed = true;
 }
 
 /*
@@ -552,7 +556,7 @@ int facts_prepare(struct worker *worker)
         struct statx stx;
         int r;
 
-        worker->exposed = worker->exposed || is_exposed(policy, point);
+        look_for_protected(worker, point);
         if (!grant->hides && !eci_grant_is_kernel_fs(grant))
             continue;
         r = stat_at(AT_FDCWD, point, &stx);

@@ -91,8 +91,9 @@ struct worker {
     size_t cover_size;
     uint32_t masks_major; /* super block of the masks */
     uint32_t masks_minor;
-    bool exposed; /* an initial mount shows a host-protected path, or might some day */
-    int build;    /* mount namespaces of kernfs.c; -1 where nothing is covered */
+    bool exposed;  /* an initial mount shows a host-protected path, or what lies above one */
+    bool receives; /* what the host mounts later comes into the container */
+    int build;     /* mount namespaces of kernfs.c; -1 where nothing is covered */
     int locked;
     uint64_t kernfs_flags[2]; /* MOUNT_ATTR_* that a new procfs or sysfs has to have */
     /*

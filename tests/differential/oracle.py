@@ -218,6 +218,8 @@ class Oracle:
             refusal = self._removal(place, table)
             if refusal:
                 return refusal
+        if flags & MOVE_MOUNT_SET_GROUP and target and self._bind(0, target):
+            return UNCOVER
         # Or detached: then the kernel does not say EINVAL.
         return None if source and target else ELSEWHERE
 

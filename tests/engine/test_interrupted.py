@@ -492,7 +492,10 @@ def test_exec_in_another_thread(container: Container, name: str) -> None:
     container.is_idle()
 
 
+# Not on a runtime whose filters do not wait killable: there a signal in the very moment of the
+# answer can lose it, which neither side is told (ARCHITECTURE.md, "An interrupted call").
 @pytest.mark.slow
+@pytest.mark.parametrize("container", ["eci-crun"], indirect=True)
 @pytest.mark.parametrize("handler", ["restart", "eintr"])
 @pytest.mark.parametrize("program", ["storm", "storm32"])
 def test_storm_of_signals(container: Container, handler: str, program: str) -> None:
@@ -505,6 +508,4 @@ def test_storm_of_signals(container: Container, handler: str, program: str) -> N
     seen = dict(re.findall(r"(\w+)=(\d+)", done.stdout))
     assert int(seen.get("calls", 0)) >= 3600, done.stdout
     assert int(seen["signals"]) > 100
-    if handler == "eintr" and not container.killable:
-        assert int(seen["eintr"]) > 0
     container.is_idle()
