@@ -1,4 +1,4 @@
-"""Debians with real programs in them, made once per machine by mmdebstrap and kept.
+"""Root file systems of Debian with real programs, made once per machine by mmdebstrap and kept.
 
 One of the machine's own release, and a small one of a later release, whose mount(8) makes the new
 mount calls.
