@@ -8,12 +8,12 @@
  * that is gone.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -84,14 +84,17 @@ static int connect_to(const char *path)
  */
 static FILE *complaints(void)
 {
-    char path[32];
     struct stat st;
+    int parent;
     int fd;
 
     if (fstat(STDERR_FILENO, &st) == 0 && (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3)))
         return stderr;
-    snprintf(path, sizeof(path), "/proc/%d/fd/2", getppid());
-    fd = open(path, O_WRONLY | O_APPEND | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    /* The very same open file: with one of our own, crun would write over what we have written. */
+    parent = (int)syscall(SYS_pidfd_open, getppid(), 0);
+    fd = parent < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, parent, STDERR_FILENO, 0);
+    if (parent >= 0)
+        close(parent);
     return fd < 0 ? stderr : fdopen(fd, "w");
 }
 

@@ -82,7 +82,8 @@ BINDS = [
     Race("bind", "string", "/w/aaaaaa", "/w/secret", TORN),
     Race("bind", "fd", "/w/aaaaaa", "/w/secret"),
     Race("bind", "link", "/w/aaaaaa", "/w/secret", WHOLE | {"ENOENT"}),
-    Race("attach", "fd", "/w/aaaaaa", "/w/secret", STALE),
+    # Detached copies from the file system of the protected path are refused one and all.
+    Race("attach", "fd", "/dev/pts/", "/w/secret", STALE),
 ]
 
 
