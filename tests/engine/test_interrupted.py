@@ -67,7 +67,7 @@ class Program:
     @property
     def pid(self) -> int:
         """Its pid on the host."""
-        until(self._pid_file.exists, "no pid")
+        until(lambda: self._pid_file.exists() and self._pid_file.read_text() != "", "no pid")
         return int(self._pid_file.read_text())
 
     def say(self) -> None:

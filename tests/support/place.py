@@ -22,6 +22,23 @@ if TYPE_CHECKING:
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
+def _remove_cgroup(parent: Path) -> None:
+    """Remove it and what is below, which podman's monitors may still be doing themselves."""
+    deadline = time.monotonic() + 5
+    while parent.exists():
+        children = [path for path in parent.rglob("*") if path.is_dir()]
+        try:
+            for path in sorted(children, key=lambda path: -len(path.parts)):
+                path.rmdir()
+            parent.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
 @dataclass(slots=True)
 class Place:
     """Where one session keeps all it makes.
@@ -76,10 +93,7 @@ class Place:
         Empty cgroups that were left behind have been reported before.  Nothing may be mounted.
         """
         for parent in _cgroups(self.cgroup):
-            children = [path for path in parent.rglob("*") if path.is_dir()]
-            for path in sorted(children, key=lambda path: -len(path.parts)):
-                path.rmdir()
-            parent.rmdir()
+            _remove_cgroup(parent)
         shutil.rmtree(self.root)
 
     # -- what was left behind -------------------------------------------------------------
