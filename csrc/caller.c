@@ -294,10 +294,10 @@ static void lower_caps(const struct caller *caller, const struct caps *before)
 }
 
 /*
- * What a link in the caller's own directory of the host's procfs stands for ("cwd", "fd/7",
- * "task/9/root"), as an fd opened with `flags`.
+ * A path that begins at `dir`, a directory of procfs that is the caller's own, as an fd opened with
+ * `flags`.
  */
-int caller_open_own(const struct caller *caller, const char *path, int flags)
+int caller_open_at(const struct caller *caller, int dir, const char *path, int flags)
 {
     struct caps before;
     int fd;
@@ -305,10 +305,19 @@ int caller_open_own(const struct caller *caller, const char *path, int flags)
 
     if (r < 0)
         return r;
-    fd = openat(caller->dir, path, flags | O_CLOEXEC);
+    fd = openat(dir, path, flags | O_CLOEXEC);
     r = fd < 0 ? -errno : fd;
     lower_caps(caller, &before);
     return r;
+}
+
+/*
+ * What a link in the caller's own directory of the host's procfs stands for ("cwd", "fd/7",
+ * "task/9/root"), as an fd opened with `flags`.
+ */
+int caller_open_own(const struct caller *caller, const char *path, int flags)
+{
+    return caller_open_at(caller, caller->dir, path, flags);
 }
 
 /* What an fd of the caller's stands for, as an O_PATH fd: a directory, a mount. */

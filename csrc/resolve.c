@@ -266,9 +266,9 @@ static int follow_own(const struct caller *caller, int dir, const struct target 
     r = caller_open_own(caller, path, follow ? O_PATH : O_PATH | O_NOFOLLOW);
     if (r < 0 || follow)
         return r;
-    /* The link itself: no call of the family can do anything with it. */
+    /* The link itself is there: the one on the mount that the caller named. */
     close(r);
-    return -EINVAL;
+    return caller_open_at(caller, dir, name, O_PATH | O_NOFOLLOW);
 }
 
 /* Goes on at `jump`, which it owns: a magic link leads to an object, not to a name. */

@@ -173,6 +173,7 @@ void caller_resume(struct session *session, struct caller *caller);
 void caller_leave(struct session *session, struct caller *caller);
 int read_text(int dir, const char *path, char *text, size_t size);
 int caller_enter_namespaces(struct caller *caller, const char *const names[]);
+int caller_open_at(const struct caller *caller, int dir, const char *path, int flags);
 int caller_open_own(const struct caller *caller, const char *path, int flags);
 int caller_fd(const struct caller *caller, int fd);
 int caller_file(const struct caller *caller, int fd);

@@ -259,3 +259,19 @@ def test_old_move_of_a_detached_tree(sides: Sides, what: str) -> None:
     for kind in (PRIVILEGED, SYS_ADMIN):
         same(sides, f". open_tree 0 c ={what} 8001", ". mount =/proc/self/fd/100 =/mnt/b - 2000 -",
              ". umount2 =/mnt/b 2", kind=kind)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["fd/102", "fd/104", "cwd", "exe"])
+def test_a_link_of_its_own_that_is_not_followed(sides: Sides, path: str) -> None:
+    """It was refused before the kernel had looked at the rest of the call."""
+    link = f"c =/proc/self/{path}"
+    held = (". fsuid 3e8", ". hold 2 =/proc/self/ns/user 0", ". mount =/mnt =/mnt =tmpfs 0 -")
+    for kind in (PRIVILEGED, SYS_ADMIN):
+        for flags in ("0", "200", "100"):
+            same(sides, *held, f". move_mount c =/mnt/a {link} {flags}", kind=kind)
+            same(sides, *held, f". move_mount {link} c =/mnt/a {flags}", kind=kind)
+            same(sides, *held, f". move_mount c =/mnt {link} {flags}", kind=kind)
+            same(sides, *held, f". move_mount {link} c =/mnt {flags}", kind=kind)
+        same(sides, *held, f". umount2 =/proc/self/{path} 8", kind=kind)
+        same(sides, *held, f". mount_setattr {link} 100 =1,0 20", kind=kind)
+        same(sides, *held, f". mount_setattr {link} 8100 =1,0 20", kind=kind)
