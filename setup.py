@@ -51,6 +51,7 @@ PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
             "resolve.c",
             "facts.c",
             "kernfs.c",
+            "exchange.c",
             "decide.c",
             "perform.c",
             "policy.c",

@@ -15,18 +15,15 @@
  *     locked   owned by a user namespace below it.  What is moved to /slot/tree in the one comes
  *              here by propagation, all but its root locked.  A clone of that goes to its place.
  *
- * At the createRuntime hook the procfs and sysfs that the runtime has mounted are exchanged for
- * covered clones of them; later each new one is covered the same way.  crun makes clones of bind
- * sources outside of the user namespace, so their flags are not locked: these are exchanged, too.
- *
- * What is to be done comes as records, each a letter and a text:
+ * Here are the two, and what becomes of a new file system; exchange.c does the same to the ones
+ * that the runtime has mounted.  What is to be done comes as records, each a letter and a text:
  *
  *     R path          the container's root, as the runtime's mount namespace has it
  *     s name=value    a sysctl: /proc/sys may become read-only before the runtime writes it
  *     o point         /proc or /sys is read-only as a whole
  *     r path, m path  a read-only path, a masked path
- *     b path          a mount to be exchanged, so that its flags are locked, and what is read-only
- * on it in its place
+ *     b path          a mount to be exchanged, so that its flags are locked, and what is
+ *                     read-only on it in its place
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -44,38 +41,28 @@
 #include <sys/wait.h>
 
 #include "compat.h"
-#include "worker.h"
+#include "kernfs.h"
 
-#define BUILD   "/build"
-#define SLOT    "/slot"
 #define DEVNULL "/null"
 #define EMPTY   "/empty"
 
 #define MQUEUE_MAGIC 0x19800202 /* ipc/mqueue.c */
-
-enum { MAX_CHILDREN = 64 };
 
 /* Per-mount flags that a caller may set and take back. */
 #define OWN_FLAGS                                                                                  \
     (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC |                \
      MOUNT_ATTR_NODIRATIME | MOUNT_ATTR_NOSYMFOLLOW)
 
-/* Where something is built, and where it goes to be locked: a directory, or a file. */
-static const struct slot {
-    const char *build;
-    const char *tree;
-} directory_slot = {BUILD, SLOT "/tree"}, file_slot = {"/file", SLOT "/file"};
+const struct slot directory_slot = {BUILD, SLOT "/tree"};
+const struct slot file_slot = {"/file", SLOT "/file"};
 
-static const struct {
-    const char *point;
-    uint32_t magic;
-} kinds[] = {
+const struct kernfs_kind kernfs_kinds[] = {
     [KERNFS_PROC] = {"proc", PROC_SUPER_MAGIC},
     [KERNFS_SYS] = {"sys", SYSFS_MAGIC},
 };
 
 /* The next record of `kind` after `at` (NULL: the first), without its first letter; or NULL. */
-static const char *next_record(const struct worker *worker, const char *at, char kind)
+const char *next_record(const struct worker *worker, const char *at, char kind)
 {
     const char *end = worker->cover + worker->cover_size;
 
@@ -88,9 +75,9 @@ static const char *next_record(const struct worker *worker, const char *at, char
 /* Where a record lies in a file system of that kind ("/proc/sys" → "sys"), or NULL. */
 static const char *inside(const char *path, enum kernfs kind)
 {
-    size_t n = strlen(kinds[kind].point);
+    size_t n = strlen(kernfs_kinds[kind].point);
 
-    if (path[0] != '/' || strncmp(path + 1, kinds[kind].point, n) != 0 || path[n + 1] != '/')
+    if (path[0] != '/' || strncmp(path + 1, kernfs_kinds[kind].point, n) != 0 || path[n + 1] != '/')
         return NULL;
     return path + n + 2;
 }
@@ -203,13 +190,13 @@ int kernfs_enter(struct worker *worker)
     return -WEXITSTATUS(status);
 }
 
-static int enter(int ns)
+int kernfs_go(int ns)
 {
     return setns(ns, CLONE_NEWNS) < 0 ? -errno : 0;
 }
 
 /* Something beneath the file system on /build; a link there would be no name of it. */
-static int open_beneath(int fs, const char *path)
+int kernfs_place(int fs, const char *path)
 {
     struct open_how how = {
         .flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
@@ -220,13 +207,13 @@ static int open_beneath(int fs, const char *path)
     return fd < 0 ? -errno : fd;
 }
 
-static int attach(int tree, int place, unsigned int flags)
+int attach_mount(int tree, int place, unsigned int flags)
 {
     flags |= MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
     return syscall(SYS_move_mount, tree, "", place, "", flags) < 0 ? -errno : 0;
 }
 
-static int set_flags(int tree, uint64_t set, uint64_t clear)
+int set_mount_flags(int tree, uint64_t set, uint64_t clear)
 {
     struct mount_attr attr = {.attr_set = set, .attr_clr = clear};
 
@@ -234,7 +221,7 @@ static int set_flags(int tree, uint64_t set, uint64_t clear)
                                                                                         : 0;
 }
 
-static int clone_of(int dir, const char *path, unsigned int flags)
+int clone_mount(int dir, const char *path, unsigned int flags)
 {
     int fd = (int)syscall(SYS_open_tree, dir, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags);
 
@@ -244,7 +231,7 @@ static int clone_of(int dir, const char *path, unsigned int flags)
 /* 0 as well where the kernel has no such file: the runtimes do the same. */
 static int cover(int fs, const char *path, bool mask)
 {
-    cleanup_fd int place = open_beneath(fs, path);
+    cleanup_fd int place = kernfs_place(fs, path);
     cleanup_fd int tree = -1;
     struct stat st;
     int r;
@@ -256,17 +243,17 @@ static int cover(int fs, const char *path, bool mask)
     if (fstat(place, &st) < 0)
         return -errno;
     if (mask)
-        tree = clone_of(AT_FDCWD, S_ISDIR(st.st_mode) ? EMPTY : DEVNULL, 0);
+        tree = clone_mount(AT_FDCWD, S_ISDIR(st.st_mode) ? EMPTY : DEVNULL, 0);
     else
-        tree = clone_of(place, "", AT_EMPTY_PATH | AT_RECURSIVE);
+        tree = clone_mount(place, "", AT_EMPTY_PATH | AT_RECURSIVE);
     if (tree < 0)
         return tree;
-    r = mask ? 0 : set_flags(tree, MOUNT_ATTR_RDONLY, 0);
-    return r < 0 ? r : attach(tree, place, 0);
+    r = mask ? 0 : set_mount_flags(tree, MOUNT_ATTR_RDONLY, 0);
+    return r < 0 ? r : attach_mount(tree, place, 0);
 }
 
 /* In `build`, where the file system is on /build: masks and read-only paths, in runc's order. */
-static int cover_all(const struct worker *worker, enum kernfs kind)
+int kernfs_cover(const struct worker *worker, enum kernfs kind)
 {
     cleanup_fd int fs = open(BUILD, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
@@ -288,17 +275,17 @@ static int cover_all(const struct worker *worker, enum kernfs kind)
  * From `build`, where a tree lies in its slot, to a detached copy of it in which all but the root
  * is locked, and the root's flags are.  Leaves nothing behind, and the thread in `build`.
  */
-static int lock_tree(const struct worker *worker, const struct slot *slot)
+int kernfs_lock(const struct worker *worker, const struct slot *slot)
 {
     int tree;
     int r;
 
     if (mount(slot->build, slot->tree, NULL, MS_MOVE, NULL) < 0)
         return -errno;
-    tree = enter(worker->locked);
+    tree = kernfs_go(worker->locked);
     if (tree == 0)
-        tree = clone_of(AT_FDCWD, slot->tree, AT_RECURSIVE);
-    r = enter(worker->build);
+        tree = clone_mount(AT_FDCWD, slot->tree, AT_RECURSIVE);
+    r = kernfs_go(worker->build);
     if (r == 0 && umount2(slot->tree, MNT_DETACH) < 0)
         r = -errno;
     if (r < 0 && tree >= 0)
@@ -321,9 +308,9 @@ static int hold(const struct worker *worker)
         r = facts_storage(&place);
     if (r == 0) {
         held = eci_policy_held(worker->policy, place.sb_major, place.sb_minor, place.root);
-        r = held ? set_flags(fs, held, 0) : 0; /* ECI_* are MOUNT_ATTR_* */
+        r = held ? set_mount_flags(fs, held, 0) : 0; /* ECI_* are MOUNT_ATTR_* */
     }
-    tree = r < 0 ? r : clone_of(fs, "", AT_EMPTY_PATH);
+    tree = r < 0 ? r : clone_mount(fs, "", AT_EMPTY_PATH);
     umount2(BUILD, MNT_DETACH);
     return tree;
 }
@@ -337,7 +324,7 @@ static int finish(const struct worker *worker, enum kernfs kind)
 
     if (kind == KERNFS_NONE || !kernfs_covers(worker, kind))
         return hold(worker);
-    r = cover_all(worker, kind);
+    r = kernfs_cover(worker, kind);
     if (r == 0) {
         /* Its own flags are the caller's to change: they come on after the locking. */
         cleanup_fd int fs = open(BUILD, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -348,16 +335,17 @@ static int finish(const struct worker *worker, enum kernfs kind)
             r = facts_attributes(stx.stx_mnt_id, &flags);
         flags &= OWN_FLAGS;
         if (r == 0)
-            r = set_flags(fs, worker->kernfs_flags[kind], flags & ~worker->kernfs_flags[kind]);
+            r = set_mount_flags(fs, worker->kernfs_flags[kind],
+                                flags & ~worker->kernfs_flags[kind]);
     }
     if (r == 0)
-        tree = lock_tree(worker, &directory_slot);
+        tree = kernfs_lock(worker, &directory_slot);
     if (r < 0 || tree < 0) {
         umount2(BUILD, MNT_DETACH);
         return r < 0 ? r : tree;
     }
     if (flags) {
-        r = set_flags(tree, flags, 0);
+        r = set_mount_flags(tree, flags, 0);
         if (r < 0)
             return r;
     }
@@ -366,9 +354,9 @@ static int finish(const struct worker *worker, enum kernfs kind)
 
 /*
  * A new file system, mounted with mount(2), on the directory `target`; covered, if it is of a kind
- * that has to be.  `source`, `flags` and
- * `data` are the caller's; a name in `data` begins at the thread's working directory.  The thread
- * has joined the namespaces that the file system shall show, and has all its capabilities.
+ * that has to be.  `source`, `flags` and `data` are the caller's; a name in `data` begins at the
+ * thread's working directory.  The thread has joined the namespaces that the file system shall
+ * show, and has all its capabilities.
  */
 int kernfs_mount(struct session *session, const struct caller *caller, enum kernfs kind,
                  const struct mount_args *args, uint64_t flags, const char *data, int target)
@@ -382,7 +370,7 @@ int kernfs_mount(struct session *session, const struct caller *caller, enum kern
     if (ns < 0 || fstat(target, &st) < 0)
         return -errno;
     session->away = true;
-    r = enter(worker->build);
+    r = kernfs_go(worker->build);
     if (r == 0 && (fchdir(worker->self_fds) < 0 || mount(args->has_source ? args->source : NULL,
                                                          BUILD, args->type, flags, data) < 0))
         r = -errno;
@@ -394,8 +382,8 @@ int kernfs_mount(struct session *session, const struct caller *caller, enum kern
     /* The last that the kernel looks at. */
     if (!S_ISDIR(st.st_mode))
         return -ENOTDIR;
-    r = enter(ns);
-    return r < 0 ? r : attach(tree, target, 0);
+    r = kernfs_go(ns);
+    return r < 0 ? r : attach_mount(tree, target, 0);
 }
 
 /*
@@ -440,7 +428,7 @@ static enum kernfs kind_of(int mount)
     if (fstatfs(mount, &fs) < 0)
         return KERNFS_NONE;
     for (enum kernfs kind = KERNFS_PROC; kind < KERNFS_NONE; kind++)
-        if (fs.f_type == kinds[kind].magic)
+        if (fs.f_type == kernfs_kinds[kind].magic)
             return kind;
     return KERNFS_NONE;
 }
@@ -470,7 +458,7 @@ int kernfs_fsmount(struct session *session, struct caller *caller, int context, 
 
         caller_resume(session, caller);
         session->away = true;
-        r = enter(worker->build);
+        r = kernfs_go(worker->build);
         if (r < 0)
             return r;
     }
@@ -489,241 +477,4 @@ int kernfs_fsmount(struct session *session, struct caller *caller, int context, 
     if (syscall(SYS_move_mount, made, "", AT_FDCWD, BUILD, MOVE_MOUNT_F_EMPTY_PATH) < 0)
         return -errno;
     return finish(worker, kind_of(made));
-}
-
-/* -- the container's first ones ----------------------------------------------------------- */
-
-struct child {
-    char name[NAME_MAX + 1];
-    int mount; /* the mount itself, O_PATH; or, of a read-only one, a clone of it */
-    bool read_only;
-};
-
-static void close_children(struct child *children, unsigned int n)
-{
-    for (unsigned int i = 0; i < n; i++)
-        close_fd(&children[i].mount);
-}
-
-/* What lies directly on the mount `fs`, with all beneath: cgroups, and binds. */
-static int take_children(const struct statx *fs, struct child *children, unsigned int *n)
-{
-    struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = fs->stx_mnt_id};
-    char above[PATH_MAX];
-    uint64_t ids[256];
-    long found;
-    int r = facts_mount_point(fs->stx_mnt_id, above);
-
-    if (r < 0)
-        return r;
-    found = syscall(__NR_listmount, &req, ids, sizeof(ids) / sizeof(ids[0]), 0);
-    if (found < 0)
-        return -errno;
-    if (found == sizeof(ids) / sizeof(ids[0]))
-        return -E2BIG;
-    for (long i = 0; i < found; i++) {
-        struct child *child = &children[*n];
-        size_t length = strlen(above);
-        char point[PATH_MAX];
-        struct statx stx;
-        uint64_t parent;
-        uint64_t flags;
-
-        if (ids[i] == fs->stx_mnt_id || facts_parent(ids[i], &parent) < 0 ||
-            parent != fs->stx_mnt_id)
-            continue;
-        r = facts_mount_point(ids[i], point);
-        if (r == 0)
-            r = facts_attributes(ids[i], &flags);
-        if (r < 0)
-            return r;
-        if (*n == MAX_CHILDREN || strncmp(point, above, length) != 0 || point[length] != '/' ||
-            strlen(point + length + 1) > NAME_MAX)
-            return -E2BIG;
-        memcpy(child->name, point + length + 1, strlen(point + length + 1) + 1);
-        child->mount = open(point, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-        if (child->mount < 0)
-            return -errno;
-        (*n)++;
-        if (stat_at(child->mount, "", &stx) < 0 || stx.stx_mnt_id != ids[i])
-            return -ESTALE;
-        child->read_only = (flags & MOUNT_ATTR_RDONLY) != 0;
-        if (child->read_only) {
-            int copy = clone_of(child->mount, "", AT_EMPTY_PATH | AT_RECURSIVE);
-
-            if (copy < 0)
-                return copy;
-            close(child->mount);
-            child->mount = copy;
-        }
-    }
-    return 0;
-}
-
-static int attach_children(int fs, const struct child *children, unsigned int n, bool read_only)
-{
-    for (unsigned int i = 0; i < n; i++) {
-        cleanup_fd int place = -1;
-        int r;
-
-        if (children[i].read_only != read_only)
-            continue;
-        place = open_beneath(fs, children[i].name);
-        if (place < 0)
-            return place;
-        r = attach(children[i].mount, place, 0);
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
-/* Flags that the runtime may set only later, on the mount that will be gone (crun). */
-static uint64_t wanted_flags(const struct worker *worker, enum kernfs kind)
-{
-    for (const char *record = NULL; (record = next_record(worker, record, 'o'));)
-        if (strcmp(record + 1, kinds[kind].point) == 0)
-            return MOUNT_ATTR_RDONLY;
-    return 0;
-}
-
-/*
- * The children that the runtime holds fds of, and may still change, move over as they are.  What is
- * read-only hides what is writable, so a copy of it is locked together with the masks.
- */
-static int exchange(struct worker *worker, int old, enum kernfs kind, struct child *children,
-                    unsigned int *n)
-{
-    const struct slot *slot = &directory_slot;
-    cleanup_fd int copy = -1;
-    cleanup_fd int tree = -1;
-    char name[16];
-    uint64_t flags;
-    struct statx stx;
-    int r = stat_at(old, "", &stx);
-
-    if (r == 0)
-        r = facts_attributes(stx.stx_mnt_id, &flags);
-    if (r == 0)
-        r = take_children(&stx, children, n);
-    if (r < 0)
-        return r;
-    copy = clone_of(old, "", AT_EMPTY_PATH);
-    if (copy < 0)
-        return copy;
-
-    r = enter(worker->build);
-    if (!S_ISDIR(stx.stx_mode))
-        slot = &file_slot;
-    if (r == 0 &&
-        syscall(SYS_move_mount, copy, "", AT_FDCWD, slot->build, MOVE_MOUNT_F_EMPTY_PATH) < 0)
-        r = -errno;
-    if (r == 0 && kind != KERNFS_NONE) {
-        worker->kernfs_flags[kind] = (flags & MOUNT_ATTR_RDONLY) | wanted_flags(worker, kind);
-        r = set_flags(copy, worker->kernfs_flags[kind], 0);
-    }
-    if (r == 0)
-        r = attach_children(copy, children, *n, true);
-    if (r == 0 && kind != KERNFS_NONE)
-        r = cover_all(worker, kind);
-    tree = r < 0 ? r : lock_tree(worker, slot);
-    if (tree < 0)
-        return tree;
-
-    /* Beneath the old one, so that umount2(2), which takes what is on top, takes that. */
-    r = enter(worker->mntns);
-    if (r == 0)
-        r = attach(tree, old, MOVE_MOUNT_BENEATH);
-    if (r == 0)
-        r = attach_children(tree, children, *n, false);
-    if (r < 0)
-        return r;
-    snprintf(name, sizeof(name), "%d", old);
-    if (fchdir(worker->self_fds) < 0 || umount2(name, MNT_DETACH) < 0)
-        return -errno;
-    return 0;
-}
-
-/* Exchanges the mount at `path` in the container's root, which must be the root of a mount. */
-static int exchange_at(struct worker *worker, const char *rootfs, const char *path,
-                       enum kernfs kind)
-{
-    struct open_how how = {
-        .flags = O_PATH | O_CLOEXEC,
-        .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
-    };
-    struct child children[MAX_CHILDREN];
-    cleanup_fd int root = -1;
-    cleanup_fd int old = -1;
-    unsigned int n = 0;
-    struct statfs fs;
-    struct statx stx;
-    int r = enter(worker->mntns);
-
-    if (r < 0)
-        return r;
-    root = open(rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (root < 0)
-        return -errno;
-    old = (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
-    if (old < 0 || fstatfs(old, &fs) < 0)
-        return -errno;
-    r = stat_at(old, "", &stx);
-    if (r < 0)
-        return r;
-    if (!(stx.stx_attributes & STATX_ATTR_MOUNT_ROOT) ||
-        (kind != KERNFS_NONE && fs.f_type != kinds[kind].magic))
-        return -ENODEV;
-    r = exchange(worker, old, kind, children, &n);
-    close_children(children, n);
-    return r;
-}
-
-/* Writes a sysctl, "net/ipv4/ip_forward=1", with the container's rights and in its namespaces. */
-static int write_sysctl(const char *record, char *failed, size_t size)
-{
-    const char *value = strchr(record, '=');
-    char path[PATH_MAX];
-    ssize_t n = -1;
-
-    if (!value || snprintf(path, sizeof(path), "/proc/sys/%.*s", (int)(value - record), record) >=
-                      (int)sizeof(path))
-        return -EINVAL;
-    cleanup_fd int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd >= 0)
-        n = write(fd, value + 1, strlen(value + 1));
-    if (n >= 0)
-        return 0;
-    n = -errno;
-    snprintf(failed, size, "sysctl %s", record);
-    return (int)n;
-}
-
-/*
- * What has to be done when the runtime has mounted everything and has not yet gone into the
- * container's root: sysctls, as they may become read-only, and the first procfs and sysfs.  On
- * failure `failed` says what it was about.
- */
-int kernfs_begin(struct worker *worker, char *failed, size_t size)
-{
-    const char *rootfs = next_record(worker, NULL, 'R');
-    int r = 0;
-
-    if (worker->build < 0)
-        return 0;
-    snprintf(failed, size, "its sysctls");
-    r = enter(worker->build);
-    for (const char *record = NULL; r == 0 && (record = next_record(worker, record, 's'));)
-        r = write_sysctl(record, failed, size);
-    for (enum kernfs kind = KERNFS_PROC; r == 0 && rootfs && kind < KERNFS_NONE; kind++) {
-        if (!kernfs_covers(worker, kind))
-            continue;
-        snprintf(failed, size, "the masks of /%s", kinds[kind].point);
-        r = exchange_at(worker, rootfs, kinds[kind].point, kind);
-    }
-    for (const char *path = NULL; r == 0 && rootfs && (path = next_record(worker, path, 'b'));) {
-        snprintf(failed, size, "the flags of %s", path);
-        r = exchange_at(worker, rootfs, path, KERNFS_NONE);
-    }
-    return r;
 }

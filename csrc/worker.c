@@ -242,7 +242,7 @@ static int set_up(struct worker *worker, char **argv, char *about, size_t about_
     worker->ring_event = atoi(argv[4]);
     r = worker_enter(worker, atoi(argv[5]));
     if (r == 0)
-        r = kernfs_begin(worker, about, about_size);
+        r = exchange_all(worker, about, about_size);
     /* The supervisor reads our mount table, which no chroot(2) in the container changes. */
     return r < 0 ? r : session_enter(&self);
 }

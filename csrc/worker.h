@@ -226,12 +226,14 @@ int facts_prepare(struct worker *worker);
 bool kernfs_covers(const struct worker *worker, enum kernfs kind);
 int kernfs_open(struct worker *worker);
 int kernfs_enter(struct worker *worker);
-int kernfs_begin(struct worker *worker, char *failed, size_t size);
 int kernfs_mount(struct session *session, const struct caller *caller, enum kernfs kind,
                  const struct mount_args *args, uint64_t flags, const char *data, int target);
 bool kernfs_has_masks_only(const struct worker *worker, struct eci_place *place);
 int kernfs_fsmount(struct session *session, struct caller *caller, int context, unsigned int flags,
                    unsigned int attributes, struct eci_verdict *verdict);
+
+/* exchange.c: the container's first ones. */
+int exchange_all(struct worker *worker, char *failed, size_t size);
 
 /* perform.c: carrying out what was decided. */
 int perform_new(struct session *session, struct caller *caller, const struct mount_args *args,

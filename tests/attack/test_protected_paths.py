@@ -41,6 +41,19 @@ def bound(name: str, path: str, *before: tuple[str, str, str], shows: str = "mar
 
 MADE = ("0|EEXIST", "0|EEXIST")
 
+
+def layers(name: str, data: str, *before: tuple[str, str, str], shows: str = "mark") -> Attack:
+    """Return the attack that has an overlay with such layers made."""
+    kind = "reg" if shows == "mark" else "dir"
+    return attack(
+        f"overlay_of_{name}",
+        ("mount none /mnt tmpfs - -", *SAME), ("mkdir /mnt/l", *SAME), ("mkdir /mnt/m", *SAME),
+        *before,
+        (f"mount overlay /mnt/m overlay - {data}", *DENIED),
+        (f"kind /mnt/m/{shows}", kind, "dir" if shows == "." else "ENOENT"),
+    )  # fmt: skip
+
+
 # /w is a writable volume, and /w/secret the protected path.
 ATTACKS = [
     bound("it", "/w/secret"),
@@ -85,14 +98,18 @@ ATTACKS = [
            ("setattr 1 '' AT_EMPTY_PATH MOUNT_ATTR_RDONLY - -", *DENIED)),
     attack("change_what_is_above_it", ("mount - /w - MS_REMOUNT|MS_BIND|MS_RDONLY -", *DENIED),
            ("write /w/own", "EROFS", "0")),
+    attack("change_what_is_above_it_by_the_new_call",
+           ("setattr cwd /w - MOUNT_ATTR_RDONLY - -", *DENIED), ("write /w/own", "EROFS", "0")),
     # The root of the copy is neither protected nor above anything, and from there no way leads up.
     attack("attach_a_copy_of_what_is_in_it",
            ("open_tree 1 cwd /w/secret/sub OPEN_TREE_CLONE", *SAME),
            ("move_mount 1 '' cwd /mnt MOVE_MOUNT_F_EMPTY_PATH", *DENIED)),
-    attack("overlay", ("mount none /mnt tmpfs - -", *SAME), ("mkdir /mnt/l", *SAME),
-           ("mkdir /mnt/m", *SAME),
-           ("mount overlay /mnt/m overlay - lowerdir=/w/secret:/mnt/l", *DENIED),
-           ("kind /mnt/m/mark", "reg", "ENOENT")),
+    layers("it", "lowerdir=/w/secret:/mnt/l"),
+    layers("what_is_above_it", "lowerdir=/w:/mnt/l", shows="secret"),
+    layers("it_by_a_relative_path", "lowerdir=/mnt/l:secret", ("chdir /w", *SAME)),
+    layers("what_is_in_it_for_writing",
+           "lowerdir=/mnt/l,upperdir=/w/secret/sub,workdir=/w/secret/work",
+           ("mkdir /w/secret/work", *MADE), shows="."),
 ]  # fmt: skip
 ATTACKS_BY_NAME = {one.name: one for one in ATTACKS}
 
