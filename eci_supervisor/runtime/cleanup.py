@@ -2,7 +2,7 @@
 
 Idempotent; also the poststop hook:
 
-    python -I -m eci_supervisor.runtime.cleanup STATE_DIR
+    python -I -S start.py cleanup STATE_DIR
 
 Everything is done under the lock of the whole state, and in an order that a crash cannot
 spoil: what the record names goes first, the record itself last.
@@ -255,7 +255,3 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"eci-runtime: cannot clear up {argv[0]}: {error}\n")
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -481,7 +481,7 @@ def prepare(request: Request, taken: Taken, profile: dict[str, object] | None) -
         gid_mappings=taken.gid_mappings,
         rootfs=f"{taken.state_dir}/rootfs",
         hook=(state.bin_path("eci-hook"), "create", f"{taken.state_dir}/hook.sock"),
-        poststop=(sys.executable, "-I", "-m", "eci_supervisor.runtime.cleanup", taken.state_dir),
+        poststop=(sys.executable, "-I", "-S", state.start_path(), "cleanup", taken.state_dir),
         userns_path="" if user is None else stage.pin_namespace(user.fd),
         staged=staged,
         nested=nested,

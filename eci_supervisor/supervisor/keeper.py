@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import selectors
@@ -426,6 +427,7 @@ def fork_keeper(charge: Charge, clean: Callable[[str], None]) -> None:
     )
 
     def keep() -> None:
+        gc.enable()  # start.py turned it off
         keeper = Keeper(charge, held, clean)
         try:
             keeper.run()
