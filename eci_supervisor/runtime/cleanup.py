@@ -14,7 +14,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -61,6 +60,8 @@ def clean_locked(store: RangeStore, state_dir: str, nonce: str | None = None) ->
 def _remove_work(path: str) -> None:
     """Remove an overlay's work directory; nothing is ever mounted in one."""
     if os.path.basename(path) == overlay.WORK_NAME:
+        import shutil  # noqa: PLC0415 - it brings every compressor along
+
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path)
 

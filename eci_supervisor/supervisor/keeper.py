@@ -16,9 +16,10 @@ import selectors
 import signal
 import socket
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+import msgspec
 
 from eci_supervisor.kernel import mountinfo
 from eci_supervisor.kernel.ring import Ring
@@ -81,8 +82,7 @@ def _open_trace(charge: Charge) -> TextIO | None:
     return os.fdopen(fd, "w", buffering=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """What the wrapper opened for the keeper, which owns it after the fork."""
 
     hook: socket.socket
