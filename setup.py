@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import setup
@@ -35,12 +36,13 @@ HARDENING = [
     "-fvisibility=hidden",
     "-fPIE",
 ]
-LINK = ["-pie", "-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack"]
+LINK = ["-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack"]
 
 # Program name -> its sources and the extra words for the linker.
 PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
-    "eci-runtime": (["launcher.c"], []),
-    "eci-hook": (["hook.c"], []),
+    # Called several times per container: without a dynamic linker they start in half the time.
+    "eci-runtime": (["launcher.c"], ["-static-pie"]),
+    "eci-hook": (["hook.c"], ["-static-pie"]),
     "eci-worker": (
         [
             "worker.c",
@@ -57,9 +59,9 @@ PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
             "policy.c",
             "ring.c",
         ],
-        ["-pthread"],
+        ["-pie", "-pthread"],
     ),
-    "eci-view": (["view.c"], ["-lfuse3", "-pthread"]),
+    "eci-view": (["view.c"], ["-pie", "-lfuse3", "-pthread"]),
 }
 
 
@@ -85,6 +87,9 @@ class BuildWithPrograms(build_ext):
                 *libs,
             ]
             subprocess.run(command, check=True)
+        # Where start.py finds what the package imports, when `site` is left out.
+        places = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+        (out / "dependencies").write_text("".join(f"{place}\n" for place in places))
         # Called by this name it is crun that does the work.
         link = out / "eci-runtime-crun"
         link.unlink(missing_ok=True)

@@ -249,6 +249,32 @@ static int replace_null(void)
     return 0;
 }
 
+/* The way into the Python half, which lies beside the directory of this program. */
+static int find_start(char *out, size_t size)
+{
+    static const char name[] = "/start.py";
+    ssize_t length = readlink("/proc/self/exe", out, size);
+    int up;
+
+    if (length < 0)
+        return -errno;
+    if ((size_t)length >= size)
+        return -ENAMETOOLONG;
+    out[length] = '\0';
+    for (up = 0; up < 2; up++) {
+        char *slash = strrchr(out, '/');
+
+        if (slash == NULL)
+            return -ENOENT;
+        *slash = '\0';
+    }
+    length = (ssize_t)strlen(out);
+    if ((size_t)length + sizeof(name) > size)
+        return -ENAMETOOLONG;
+    memcpy(out + length, name, sizeof(name));
+    return access(out, R_OK) < 0 ? -errno : 0;
+}
+
 /* Whether CALL's sub-command is one of those that make a container. */
 static bool creates(const struct call *call)
 {
@@ -284,13 +310,20 @@ int main(int argc, char **argv)
         /* Nothing is hidden here: the keeper, which the Python half forks, has to live in the
          * engine's mount namespace.  The Python half hides it later. */
         char **words = calloc((size_t)argc + 7, sizeof(*words));
+        char start[PATH_MAX];
         if (words == NULL)
             return fail(&call, "cannot start ", name, ENOMEM);
+        rc = find_start(start, sizeof(start));
+        if (rc < 0) {
+            free(words);
+            return fail(&call, "cannot find start.py above the directory of this program", "", -rc);
+        }
         int at = 0;
         words[at++] = (char *)ECI_PYTHON;
         words[at++] = (char *)"-I";
-        words[at++] = (char *)"-m";
-        words[at++] = (char *)"eci_supervisor.runtime";
+        words[at++] = (char *)"-S";
+        words[at++] = start;
+        words[at++] = (char *)"runtime";
         words[at++] = (char *)name;
         words[at++] = runtime;
         memcpy(words + at, argv + 1, (size_t)(argc - 1) * sizeof(*words));

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 FLOOR = (6, 8)
 
@@ -17,8 +18,7 @@ class MissingFeatureError(RuntimeError):
     """The kernel lacks something without which no container can be protected."""
 
 
-@dataclass(frozen=True, slots=True)
-class Feature:
+class Feature(msgspec.Struct, frozen=True):
     """One thing that we need of the kernel."""
 
     name: str

@@ -7,13 +7,13 @@ All paths are bytes.  The kernel writes space, tab, newline, backslash (and in s
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(msgspec.Struct, frozen=True):
     """One line of mountinfo."""
 
     mount_id: int

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from dataclasses import dataclass
+
+import msgspec
 
 from eci_supervisor._eci import ffi, lib
 
 SLOTS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One trapped call, as the worker saw it."""
 
     time_ns: int

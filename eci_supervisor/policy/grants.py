@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 import posixpath
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -32,8 +33,7 @@ FLAGS = (b"ro", b"nosuid", b"nodev", b"noexec")
 """The mount options that a grant holds on to, in the words of mountinfo."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """One initial mount: where, which storage, and what must stay as it is."""
 
     point: bytes

@@ -1,4 +1,4 @@
-"""python -I -m eci_supervisor.runtime RUNTIME BINARY ARGV…: called by csrc/launcher.c.
+"""start.py runtime RUNTIME BINARY ARGV…: called by csrc/launcher.c.
 
 RUNTIME is `runc` or `crun`, BINARY its path, ARGV the words that the engine gave.
 """

@@ -11,7 +11,8 @@ unique, and flags may follow the container's id.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+import msgspec
 
 from eci_supervisor.runtime.errors import UsageError
 
@@ -117,8 +118,7 @@ _VERSION = {"version", "v", "V"}
 _LONG = {"b": "bundle", "f": "config", "d": "detach"}
 
 
-@dataclass(frozen=True, slots=True)
-class Invocation:
+class Invocation(msgspec.Struct, frozen=True):
     """One call of create, run or restore."""
 
     runtime: str
@@ -156,8 +156,7 @@ class Invocation:
         return [self.runtime, *self.global_words, self.subcommand, *extra, *self.words]
 
 
-@dataclass(frozen=True, slots=True)
-class _Flag:
+class _Flag(msgspec.Struct, frozen=True):
     """One flag as it was written."""
 
     name: str
@@ -218,8 +217,7 @@ def _width(flags: list[_Flag]) -> int:
     return len(flags[-1].words)
 
 
-@dataclass(slots=True)
-class _Words:
+class _Words(msgspec.Struct):
     """What one half of the command line comes to."""
 
     kept: list[str]

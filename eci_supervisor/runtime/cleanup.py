@@ -2,7 +2,7 @@
 
 Idempotent; also the poststop hook:
 
-    python -I -m eci_supervisor.runtime.cleanup STATE_DIR
+    python -I -S start.py cleanup STATE_DIR
 
 Everything is done under the lock of the whole state, and in an order that a crash cannot
 spoil: what the record names goes first, the record itself last.
@@ -14,7 +14,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -61,6 +60,8 @@ def clean_locked(store: RangeStore, state_dir: str, nonce: str | None = None) ->
 def _remove_work(path: str) -> None:
     """Remove an overlay's work directory; nothing is ever mounted in one."""
     if os.path.basename(path) == overlay.WORK_NAME:
+        import shutil  # noqa: PLC0415 - it brings every compressor along
+
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path)
 
@@ -255,7 +256,3 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"eci-runtime: cannot clear up {argv[0]}: {error}\n")
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

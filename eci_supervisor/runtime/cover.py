@@ -9,8 +9,9 @@ that it would set are the worker's as well.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.rewrite import PING_GROUP_RANGE, ping_group_range
@@ -37,8 +38,7 @@ _IPC_SYSCTLS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Cover:
+class Cover(msgspec.Struct, frozen=True):
     """What is taken from the runtime; empty where it keeps everything."""
 
     masked: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class Cover:
     """Of /proc and /sys those that are read-only as a whole."""
     exchanged: tuple[str, ...] = ()
     """Destinations of mounts whose flags are to be locked, and what is read-only on them."""
-    sysctl: dict[str, str] = field(default_factory=dict)
+    sysctl: dict[str, str] = msgspec.field(default_factory=dict)
 
     def records(self, rootfs: str) -> tuple[bytes, ...]:
         """Return the records that csrc/kernfs.c reads; `rootfs` is the runtime's root.path."""

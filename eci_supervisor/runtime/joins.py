@@ -8,8 +8,9 @@ in the same one, else its root would have no rights over what it joins.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from eci_supervisor.kernel import syscalls
 from eci_supervisor.runtime.errors import RefusedError, SpecError
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from eci_supervisor.runtime.refuse import Identity, Joined
 
 
-@dataclass(frozen=True, slots=True)
-class UserNamespace:
+class UserNamespace(msgspec.Struct, frozen=True):
     """A user namespace to join, with its maps."""
 
     fd: int
@@ -30,8 +30,7 @@ class UserNamespace:
     gid_mappings: tuple[Mapping, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Joins:
+class Joins(msgspec.Struct, frozen=True):
     """What follows from the joined namespaces."""
 
     user: UserNamespace | None

@@ -14,11 +14,11 @@ import functools
 import os
 import re
 import resource
-import secrets
 import signal
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
 
 from eci_supervisor.kernel import features, syscalls
 from eci_supervisor.kernel.syscalls import lib
@@ -56,8 +56,7 @@ _INFINITY = 2**64 - 1
 _ID = re.compile(r"[\w+.-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What was read and found acceptable, before anything was changed."""
 
     call: Invocation
@@ -75,8 +74,7 @@ class Request:
     protected_paths: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True):
     """The state directory and the ID range of a container that is being made."""
 
     record: state.Record
@@ -253,7 +251,7 @@ def take(request: Request, *, supervised: bool) -> Taken:
             record = state.Record(
                 id=container_id,
                 key=key,
-                nonce=secrets.token_hex(8),
+                nonce=os.urandom(8).hex(),
                 runtime=call.runtime,
                 runtime_root=call.root,
                 base=first.outside,
@@ -481,7 +479,7 @@ def prepare(request: Request, taken: Taken, profile: dict[str, object] | None) -
         gid_mappings=taken.gid_mappings,
         rootfs=f"{taken.state_dir}/rootfs",
         hook=(state.bin_path("eci-hook"), "create", f"{taken.state_dir}/hook.sock"),
-        poststop=(sys.executable, "-I", "-m", "eci_supervisor.runtime.cleanup", taken.state_dir),
+        poststop=(sys.executable, "-I", "-S", state.start_path(), "cleanup", taken.state_dir),
         userns_path="" if user is None else stage.pin_namespace(user.fd),
         staged=staged,
         nested=nested,

@@ -11,8 +11,9 @@ that both runtimes take over with all that is in it, and from inside of the user
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -28,8 +29,7 @@ MAX_LINKS = 40
 _LEFT_TO_RUNTIME = {"shared", "rshared", "unbindable", "runbindable"}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One entry of mounts[]."""
 
     destination: str

@@ -9,8 +9,9 @@ snapshots.  Both are the directory two above the upper one, or above `merged` it
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from eci_supervisor.kernel import mountinfo
 from eci_supervisor.runtime.errors import StageError
@@ -27,8 +28,7 @@ CARRIED = (b"redirect_dir", b"metacopy", b"xino", b"userxattr", b"uuid", b"verit
 `index` and `nfs_export` are left out: an index belongs to one superblock."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layers:
+class Layers(msgspec.Struct, frozen=True):
     """The layers of one overlay; paths are absolute, the topmost lower one first."""
 
     lower: tuple[bytes, ...]

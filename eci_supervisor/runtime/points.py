@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+
+import msgspec
 
 from eci_supervisor.kernel import syscalls
 from eci_supervisor.kernel.syscalls import lib
@@ -35,8 +36,7 @@ DEFAULT_MODE = 0o755
 """What the runtimes give to a mount point that they make."""
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(msgspec.Struct, frozen=True):
     """A place in the root file system where something will be mounted."""
 
     path: str

@@ -12,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from eci_supervisor.runtime.errors import RangeError
 
@@ -25,8 +26,7 @@ DEFAULT = (100000, 60000)
 """First host id, and how many ranges: 100000 + 60000 * 65536 stays below 2^32 - 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(msgspec.Struct, frozen=True):
     """A block of host ids."""
 
     slot: int

@@ -7,7 +7,8 @@ as /proc/1/ns/net or a bind of it elsewhere is the host's namespace as well.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+import msgspec
 
 from eci_supervisor.runtime.errors import RefusedError, SpecError
 
@@ -28,8 +29,7 @@ _PREFIX = "error in the container spec: invalid or unsupported container spec: "
 _REASON = " with the host (because they use the linux user-namespace for isolation)"
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(msgspec.Struct, frozen=True):
     """One namespace that the spec names by a path."""
 
     kind: str

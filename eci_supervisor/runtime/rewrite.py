@@ -7,8 +7,9 @@ are not named here are passed on as they were.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from eci_supervisor.runtime import spec as oci
 
@@ -30,8 +31,7 @@ PTS_MAJOR = 136
 PING_GROUP_RANGE = "net.ipv4.ping_group_range"
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(msgspec.Struct, frozen=True):
     """A source that was prepared for one entry of mounts[]."""
 
     path: str
@@ -39,8 +39,7 @@ class Staged:
     """Of ro, nosuid, nodev, noexec: what the prepared mount has, and the kernel holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """What has been prepared for one container."""
 
     uid_mappings: tuple[Mapping, ...]
@@ -52,7 +51,7 @@ class Plan:
     """argv of the poststop hook."""
     userns_path: str = ""
     """A user namespace to join; "" for a new one."""
-    staged: dict[int, Staged] = field(default_factory=dict)
+    staged: dict[int, Staged] = msgspec.field(default_factory=dict)
     """Index in mounts[] → its new source."""
     nested: frozenset[int] = frozenset()
     """Indices in mounts[] of what lies in another one's tree, or the root's: nothing is left to
@@ -61,7 +60,7 @@ class Plan:
     """The named devices, and where each node was made."""
     seccomp: dict[str, Any] | None = None
     """None: the profile stays."""
-    hard_limits: dict[str, int] = field(default_factory=dict)
+    hard_limits: dict[str, int] = msgspec.field(default_factory=dict)
     """RLIMIT_* → the highest value that can be set; others are not clamped."""
     oom_floor: int | None = None
     """Lowest oom_score_adj that can be set; None: any."""

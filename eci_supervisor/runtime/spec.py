@@ -8,7 +8,6 @@ its form is not the OCI runtime specification's.
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -22,8 +21,7 @@ LIMIT = 16 * 1024 * 1024
 NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time")
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(msgspec.Struct, frozen=True):
     """One line of a user namespace's map."""
 
     inside: int
@@ -31,8 +29,7 @@ class Mapping:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(msgspec.Struct, frozen=True):
     """One device node that the container shall have."""
 
     path: str

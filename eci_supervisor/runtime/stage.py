@@ -21,10 +21,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from eci_supervisor.kernel import mountinfo, syscalls
 from eci_supervisor.kernel.syscalls import lib
@@ -79,8 +79,7 @@ def root_mount(path: bytes) -> Mount | None:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Clone:
+class Clone(msgspec.Struct, frozen=True):
     """A copy of a bind's source, ready to be mounted."""
 
     tree: int
@@ -365,6 +364,8 @@ class Stage:
         Nothing else may write to the work directory `layers.work`; it is made here.
         """
         if layers.work is not None:
+            import shutil  # noqa: PLC0415 - it brings every compressor along
+
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(layers.work)
             os.mkdir(layers.work, 0o700)

@@ -112,3 +112,10 @@ def bin_path(name: str) -> str:
     import eci_supervisor  # noqa: PLC0415 - only its place is wanted
 
     return f"{eci_supervisor.__path__[0]}/bin/{name}"
+
+
+def start_path() -> str:
+    """Return the path of the script that starts one part of the Python half."""
+    import eci_supervisor  # noqa: PLC0415 - only its place is wanted
+
+    return f"{eci_supervisor.__path__[0]}/start.py"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -50,13 +49,12 @@ def check_peer(connection: socket.socket) -> None:
         raise IntakeError(msg)
 
 
-@dataclass
-class Connection:
+class Connection(msgspec.Struct):
     """One connection being read.  Owns the socket and every fd that came with it."""
 
     socket: socket.socket
-    data: bytearray = field(default_factory=bytearray)
-    fds: list[int] = field(default_factory=list)
+    data: bytearray = msgspec.field(default_factory=bytearray)
+    fds: list[int] = msgspec.field(default_factory=list)
 
     def feed(self) -> ProcessState | None:
         """Read what is there; returns the message once it is whole."""

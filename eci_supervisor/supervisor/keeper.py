@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import selectors
 import signal
 import socket
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+import msgspec
 
 from eci_supervisor.kernel import mountinfo
 from eci_supervisor.kernel.ring import Ring
@@ -80,8 +82,7 @@ def _open_trace(charge: Charge) -> TextIO | None:
     return os.fdopen(fd, "w", buffering=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """What the wrapper opened for the keeper, which owns it after the fork."""
 
     hook: socket.socket
@@ -426,6 +427,7 @@ def fork_keeper(charge: Charge, clean: Callable[[str], None]) -> None:
     )
 
     def keep() -> None:
+        gc.enable()  # start.py turned it off
         keeper = Keeper(charge, held, clean)
         try:
             keeper.run()

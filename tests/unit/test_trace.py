@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from eci_supervisor._eci import lib
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from eci_supervisor.kernel.ring import Event
 from eci_supervisor.supervisor import trace

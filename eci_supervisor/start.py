@@ -1,0 +1,53 @@
+"""python -I -S start.py WHAT ARGV…: the Python half's way in, without the cost of `site`.
+
+WHAT is `runtime` (csrc/launcher.c) or `cleanup` (the poststop hook).  Reading .pth files and the
+finder of an editable install took two thirds of the interpreter's start.  So `site` is left
+out, and the two places that it would have found are given: the package's own parent, and the
+directory of its dependencies, which setup.py wrote down when it compiled the programs.
+Where a dependency is not there (a distribution's package), `site` does its work after all.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from importlib.machinery import PathFinder
+
+BUILT = "/bin/dependencies"
+"""Beside this file: the directories of the dependencies, one a line."""
+
+
+def find_packages() -> None:
+    """Let the package and its dependencies be imported."""
+    package = __file__.rpartition("/")[0]
+    places = [package.rpartition("/")[0]]
+    try:
+        with open(package + BUILT, encoding="utf-8", errors="surrogateescape") as file:
+            places += file.read().splitlines()
+    except FileNotFoundError:
+        pass
+    # msgspec asks for it and does without; where other tools have brought it along, it takes 8 ms.
+    sys.modules["typing_extensions"] = None  # type: ignore[assignment]
+    sys.path[:0] = [place for place in dict.fromkeys(places) if place.startswith("/")]
+    if not all(PathFinder.find_spec(name) for name in ("_cffi_backend", "msgspec")):
+        import site  # noqa: PLC0415 - what this module is for is to do without
+
+        site.main()
+
+
+def main(what: str, argv: list[str]) -> int:
+    """Run that part of the Python half; returns its exit code."""
+    if what == "cleanup":
+        from eci_supervisor.runtime import cleanup  # noqa: PLC0415 - one of two
+
+        return cleanup.main(argv)
+    from eci_supervisor.runtime import __main__ as runtime  # noqa: PLC0415 - one of two
+
+    return runtime.main(argv)
+
+
+if __name__ == "__main__":
+    # Nothing that lives for 100 ms has garbage to look for; the keeper turns this on again.
+    gc.disable()
+    find_packages()
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
