@@ -4,7 +4,7 @@
 #   make test    the whole test suite, a real dockerd included
 #   make lint    every linter that CI runs
 #   make build   only the Python environment and the C half
-#   make bench   first measurements against the bare kernel
+#   make bench   first measurements against the bare kernel and rivals
 #   make clean   removes what was built (the .venv stays)
 #
 # Each target installs only what is missing and builds only what changed, so a second run is

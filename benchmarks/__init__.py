@@ -1,1 +1,1 @@
-"""Measurements, one file per question: `python -m benchmarks`."""
+"""Measurements, one file per question: `python -m benchmarks`; README.md explains each."""

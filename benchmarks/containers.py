@@ -1,0 +1,211 @@
+"""Protected containers with a program in them, and the same program in them past the filter.
+
+What is compared lives in one container: a process that the runtime started there (`eci`), and
+others that came from the host into its namespaces and its cgroup.  So user namespace, mount table,
+storage and memory accounting are the same, and only who answers a mount call differs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+
+from eci_supervisor.cli.bundle import Request, Volume, configuration
+from eci_supervisor.cli.run import last_capability, runtime_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+INCLUDE = os.path.join(os.path.dirname(HERE), "csrc")
+GCC = ("gcc", "-std=gnu11", "-O2", "-static", "-pthread", "-D_GNU_SOURCE", "-I", INCLUDE)
+PROGRAMS = ("calls", "enter", "verdict", "fork")
+CGROUP = "/sys/fs/cgroup"
+LOCKED = "/locked"
+"""A read-only volume in each container."""
+
+
+class NoAnswerError(RuntimeError):
+    """A program ended, or said something that it should not."""
+
+
+class Program:
+    """A running `calls` (see calls.c), asked and answering line by line."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        if self._line() != "ready":
+            raise NoAnswerError(f"{process.args!r} is not ready")
+
+    def _line(self) -> str:
+        out = self.process.stdout
+        line = out.readline() if out else ""
+        if not line.endswith("\n"):
+            raise NoAnswerError(f"{self.process.args!r} ended with {self.process.wait(10)}")
+        return line[:-1]
+
+    def send(self, *words: object) -> None:
+        """Ask for something; `receive` must be the next."""
+        if self.process.stdin is None:
+            raise NoAnswerError("the program was started without pipes")
+        self.process.stdin.write(" ".join(map(str, words)) + "\n")
+        self.process.stdin.flush()
+
+    def receive(self) -> list[int]:
+        """Return the numbers of an answer."""
+        return [int(word) for word in self._line().split()]
+
+    def ask(self, *words: object) -> list[int]:
+        """Ask for something, and return the numbers of the answer."""
+        self.send(*words)
+        return self.receive()
+
+    def close(self) -> None:
+        """End its input, and with it the program."""
+        self.process.communicate(timeout=60)
+
+
+@contextmanager
+def running(
+    command: Sequence[str], environment: Mapping[str, str] | None = None
+) -> Iterator[Program]:
+    """Give a program that is ready; it ends with the block, and is killed if the block fails."""
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            program = Program(process)
+            yield program
+            program.close()
+        except BaseException:
+            process.kill()
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A running protected container."""
+
+    identity: str
+    pid: int
+    """Of its first process, in the host's PID namespace."""
+    program: Program
+    """That process."""
+
+
+class Workshop:
+    """A directory with the compiled programs, and containers whose root has them."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self._environment = {**os.environ, "ECI_STATE_DIR": os.path.join(directory, "state")}
+        for name in PROGRAMS:
+            source = os.path.join(HERE, f"{name}.c")
+            subprocess.run([*GCC, "-o", self.program(name), source], check=True)
+        os.mkdir(os.path.join(directory, "locked"))
+
+    def program(self, name: str) -> str:
+        """Return the path of a compiled program."""
+        return os.path.join(self.directory, name)
+
+    def _runtime(self, *words: str) -> list[str]:
+        return [runtime_program(), "--root", os.path.join(self.directory, "runc"), *words]
+
+    def _bundle(self, identity: str) -> str:
+        """Make the bundle of a privileged container that runs `calls`, and return its path."""
+        bundle = os.path.join(self.directory, identity)
+        rootfs = os.path.join(bundle, "rootfs")
+        os.mkdir(bundle, 0o700)
+        for name in ("proc", "sys", "dev", "eci", "locked"):
+            os.makedirs(os.path.join(rootfs, name))
+        shutil.copy(self.program("calls"), rootfs)
+        request = Request(
+            command=("/calls", "/eci"),
+            rootfs=rootfs,
+            hostname="bench",
+            volumes=(Volume(os.path.join(self.directory, "locked"), LOCKED, readonly=True),),
+            privileged=True,
+        )
+        with open(os.path.join(bundle, "config.json"), "w", encoding="utf-8") as stream:
+            json.dump(configuration(request, last_capability()), stream)
+        return bundle
+
+    @contextmanager
+    def container(self, *, settings: str | None = None) -> Iterator[Container]:
+        """Give a running container; `settings` is a file instead of the machine's own."""
+        identity = f"eci-bench-{secrets.token_hex(6)}"
+        bundle = self._bundle(identity)
+        environment = dict(self._environment)
+        if settings is not None:
+            environment["ECI_SETTINGS"] = settings
+        command = self._runtime("run", "--bundle", bundle, identity)
+        try:
+            with running(command, environment) as program:
+                yield Container(identity, self._pid(identity), program)
+        finally:
+            # Where `run` was killed, it could not clear up; else there is nothing to delete.
+            subprocess.run(self._runtime("delete", "--force", identity), env=self._environment,
+                           check=False, capture_output=True)  # fmt: skip
+            shutil.rmtree(bundle)
+
+    def _pid(self, identity: str) -> int:
+        done = subprocess.run(self._runtime("state", identity), env=self._environment, check=True,
+                              capture_output=True)  # fmt: skip
+        return int(json.loads(done.stdout)["pid"])
+
+    @contextmanager
+    def entered(self, container: Container, name: str, filtering: str = "none",
+                listener: Sequence[str] = ()) -> Iterator[Program]:  # fmt: skip
+        """Give a `calls` in the container, past its filter, with the directory /NAME for itself.
+
+        `filtering` and `listener`: see enter.c.
+        """
+        command = [self.program("enter"), str(container.pid), filtering, "/calls", f"/{name}"]
+        with running([*command, *(["--", *listener] if listener else [])]) as program:
+            _join_cgroups(pid_of(program), container.pid)
+            yield program
+
+
+def pid_of(program: Program) -> int:
+    """Return the process, in the host's PID namespace, of a program that was put into a container.
+
+    It is the innermost of those that `enter` has made.
+    """
+    return int(psutil.Process(program.process.pid).children(recursive=True)[-1].pid)
+
+
+def _cgroups(pid: int) -> Iterator[str]:
+    """Yield the directories of a process's cgroups; of version 2, of version 1 or of both."""
+    both = os.path.isdir(f"{CGROUP}/unified")
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as stream:
+        for line in stream:
+            _, controllers, path = line.rstrip("\n").split(":", 2)
+            name = controllers.removeprefix("name=") or ("unified" if both else "")
+            yield os.path.join(CGROUP, name, path.lstrip("/"))
+
+
+def _join_cgroups(pid: int, other: int) -> None:
+    """Put a process into the cgroups of another."""
+    for directory in _cgroups(other):
+        with open(os.path.join(directory, "cgroup.procs"), "w", encoding="ascii") as stream:
+            stream.write(str(pid))
+
+
+@contextmanager
+def workshop() -> Iterator[Workshop]:
+    """Give a workshop; its directory is removed at the end."""
+    with ExitStack() as stack:
+        directory = tempfile.mkdtemp(prefix="eci-bench-")
+        stack.callback(shutil.rmtree, directory)
+        # A container's root goes through it to its state; the bundles in it are closed.
+        os.chmod(directory, 0o711)
+        yield Workshop(directory)
