@@ -222,7 +222,7 @@ def measure() -> dict[str, Counts]:
     """Return the counts of each call, or raise CountError.  Needs root."""
     with tempfile.TemporaryDirectory(prefix="eci-bench-") as directory:
         steps = _compile(directory, "steps")
-        bundle = _bundle(directory, _compile(directory, "calls"))
+        bundle = _bundle(directory, _compile(directory, "round"))
         # It ends with the worker, which ends with the container.
         with (
             _container(bundle) as (caller, worker),
