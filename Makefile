@@ -5,6 +5,7 @@
 #   make lint    every linter that CI runs
 #   make build   only the Python environment and the C half
 #   make bench   first measurements against the bare kernel and rivals
+#   make instructions   what the worker executes for a call, compared with the recorded counts
 #   make clean   removes what was built (the .venv stays)
 #
 # Each target installs only what is missing and builds only what changed, so a second run is
@@ -82,6 +83,11 @@ test: packages-test build
 bench: packages-run build
 	@echo "==> measuring"
 	@$(BIN)/python -m benchmarks --quick
+
+.PHONY: instructions
+instructions: packages-run build
+	@echo "==> counting instructions"
+	@$(BIN)/python -m benchmarks.instructions --check
 
 .PHONY: lint
 lint: packages-lint build lint-python lint-c lint-text
