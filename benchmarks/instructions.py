@@ -151,7 +151,7 @@ def _bundle(directory: str, program: str) -> str:
         os.makedirs(path)
     shutil.copy(program, rootfs)
     request = Request(
-        command=("/calls",),
+        command=("/round",),
         rootfs=rootfs,
         hostname="bench",
         volumes=(Volume(kept, "/kept", readonly=True),),
