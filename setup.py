@@ -41,6 +41,8 @@ LINK = ["-pie", "-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack"]
 PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
     "eci-runtime": (["launcher.c"], []),
     "eci-hook": (["hook.c"], []),
+    # Static: one per container waits, and a dynamic linker's pages would be most of it.
+    "eci-keeper": (["keeper.c"], ["-static-pie"]),
     "eci-worker": (
         [
             "worker.c",
