@@ -1,9 +1,10 @@
 """python -I -S start.py WHAT ARGV…: the Python half's way in, without the cost of `site`.
 
-WHAT is `runtime` (csrc/launcher.c) or `cleanup` (the poststop hook).  Reading .pth files and the
-finder of an editable install took two thirds of the interpreter's start.  So `site` is left
-out, and the two places that it would have found are given: the package's own parent, and the
-directory of its dependencies, which setup.py wrote down when it compiled the programs.
+WHAT is `runtime` (csrc/launcher.c), `cleanup` (the poststop hook) or `resume` (csrc/keeper.c).
+Reading .pth files and the finder of an editable install took two thirds of the interpreter's
+start.  So `site` is left out, and the two places that it would have found are given: the package's
+own parent, and the directory of its dependencies, which setup.py wrote down when it compiled the
+programs.
 Where a dependency is not there (a distribution's package), `site` does its work after all.
 """
 
@@ -38,10 +39,14 @@ def find_packages() -> None:
 def main(what: str, argv: list[str]) -> int:
     """Run that part of the Python half; returns its exit code."""
     if what == "cleanup":
-        from eci_supervisor.runtime import cleanup  # noqa: PLC0415 - one of two
+        from eci_supervisor.runtime import cleanup  # noqa: PLC0415 - one of three
 
         return cleanup.main(argv)
-    from eci_supervisor.runtime import __main__ as runtime  # noqa: PLC0415 - one of two
+    if what == "resume":
+        from eci_supervisor.supervisor import resume  # noqa: PLC0415 - one of three
+
+        return resume.main(argv)
+    from eci_supervisor.runtime import __main__ as runtime  # noqa: PLC0415 - one of three
 
     return runtime.main(argv)
 

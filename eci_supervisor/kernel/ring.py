@@ -52,17 +52,26 @@ def _text(raw: object, i: int) -> tuple[bytes | None, int]:
 class Ring:
     """A ring in a memfd, with the eventfd that wakes its reader.  Owns both fds."""
 
-    def __init__(self, slots: int = SLOTS) -> None:
-        """Make an empty ring of `slots` (a power of two) events."""
+    def __init__(self, slots: int = SLOTS, kept: tuple[int, int] | None = None) -> None:
+        """Make an empty ring of `slots` (a power of two) events.
+
+        With `kept`, the `fd` and `event_fd` of a ring that this process had before an execve(2),
+        take that one up, with what is in it.
+        """
         size = lib.eci_ring_bytes(slots)
-        self.fd = os.memfd_create("eci-ring", os.MFD_CLOEXEC)
-        os.ftruncate(self.fd, size)
-        self.event_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        if kept is None:
+            self.fd = os.memfd_create("eci-ring", os.MFD_CLOEXEC)
+            os.ftruncate(self.fd, size)
+            self.event_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        else:
+            self.fd, self.event_fd = kept
+            size = os.fstat(self.fd).st_size
         self._map = mmap.mmap(self.fd, size)
         # `struct eci_ring *`: where the writers' functions find it.
         self.address = ffi.cast("struct eci_ring *", ffi.from_buffer(self._map))
         self._event = ffi.new("struct eci_event *")
-        lib.eci_ring_init(self.address, slots)
+        if kept is None:
+            lib.eci_ring_init(self.address, slots)
 
     def close(self) -> None:
         """Close both fds; the memory goes with its last mapping."""

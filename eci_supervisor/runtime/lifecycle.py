@@ -523,6 +523,7 @@ def _charge(request: Request, taken: Taken) -> Charge:
     return Charge(
         container_id=record.id,
         key=record.key,
+        nonce=record.nonce,
         state_dir=taken.state_dir,
         runtime_root=record.runtime_root,
         runtime=record.runtime,

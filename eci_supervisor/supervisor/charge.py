@@ -15,6 +15,8 @@ class Charge(msgspec.Struct, frozen=True):
     """The id that the engine chose; `state.id` of every listener message must equal it."""
     key: str
     """Name of the state directory: unique over all runtime roots."""
+    nonce: str
+    """Tells this container from the next one of the same key."""
     state_dir: str
     runtime_root: str
     """The runtime's `--root`: `<runtime_root>/<container_id>` exists while the container does."""

@@ -2,7 +2,7 @@
 
 It answers the createRuntime hook, runs the worker of a supervised container, and clears up
 when a create comes to nothing, whoever was killed.  One thread, one event loop; nothing of it
-is in the path of a container's call.
+is in the path of a container's call.  With nothing to do it rests, without an interpreter: `rest`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import msgspec
 from eci_supervisor.kernel import mountinfo
 from eci_supervisor.kernel.ring import Ring
 from eci_supervisor.runtime.state import COVER
-from eci_supervisor.supervisor import cgroups, view
+from eci_supervisor.supervisor import cgroups, rest, view
 from eci_supervisor.supervisor.compiler import compile_policy, protected_rules
 from eci_supervisor.supervisor.intake import Connection, IntakeError, ProcessState, check_peer
 from eci_supervisor.supervisor.orphan import fork_orphan
@@ -49,6 +49,8 @@ HOOK_SECONDS = 5.0
 """How long the hook may take to say what it has to say."""
 LINGER_SECONDS = 2.0
 """How long after its create a container may take to show that it was killed half way."""
+REST_SECONDS = 1.0
+"""With nothing to do for so long, the keeper of a container that runs gives its memory back."""
 LAST_CALLS_SECONDS = 5.0
 """How long a worker may take to see that its container is gone."""
 
@@ -130,10 +132,36 @@ class Keeper:
         self.drained = 0.0
         self.linger: float | None = None
         self.cgroups: list[str] = []
+        self.rests = True
         self._register(held.hook, self._accept_hook)
         if held.notify is not None:
             self._register(held.notify, self._accept_listener)
         self._register(held.runtime_pidfd, self._runtime_ended)
+
+    @classmethod
+    def resumed(cls, known: rest.Knowledge, clean: Callable[[str], None]) -> Keeper:
+        """Return the keeper that has rested; its descriptors are open and its again."""
+        held = Held(
+            hook=rest.listening(known.hook),
+            notify=None if known.notify is None else rest.listening(known.notify),
+            runtime_pidfd=known.runtime_pidfd,
+            lock=known.lock,
+            trace=None,
+        )
+        keeper = cls(known.charge, held, clean)
+        if not known.runtime_runs:
+            keeper.selector.unregister(known.runtime_pidfd)
+        keeper.init_pid, keeper.init_pidfd = known.init_pid, known.init_pidfd
+        keeper.decides, keeper.room = known.decides, known.room
+        keeper.cover, keeper.protected = known.cover, list(known.protected)
+        keeper.cgroups = list(known.cgroups)
+        keeper.ring = Ring(kept=(known.ring, known.ring_event))
+        control = socket.socket(fileno=known.worker_control)
+        keeper.worker = Worker(known.worker_pid, known.worker_pidfd, control)
+        keeper._register(known.init_pidfd, keeper._init_ended)
+        keeper._register(known.ring_event, keeper._drain)
+        keeper._register(known.worker_pidfd, keeper._worker_ended)
+        return keeper
 
     def _register(self, what: int | socket.socket, call: Callable[[], None]) -> None:
         self.selector.register(what, selectors.EVENT_READ, call)
@@ -158,14 +186,68 @@ class Keeper:
             pending = self.ring is not None and not self.ring.sleep()
             if pending:
                 self._drain()
-            ready = self.selector.select(0 if pending else self.linger)
+            patience = REST_SECONDS if self._may_rest() else self.linger
+            ready = self.selector.select(0 if pending else patience)
             if not ready:
-                if not pending:
+                if pending:
+                    continue
+                if self.linger is not None:
                     self._lingered()
+                else:
+                    self._rest()
                 continue
             # One at a time: what it does can make the others void.
             key, _ = ready[0]
             key.data()
+
+    def _may_rest(self) -> bool:
+        """Say whether all that can come is what a program without an interpreter can wait for.
+
+        Not while a create is under way or over only just, nor a listener on its way in, nor where
+        every call is traced.
+        """
+        watched = self.selector.get_map()
+        at_rest = 5 + (self.held.runtime_pidfd in watched)
+        return (
+            self.rests
+            and self.trace is None
+            and self.linger is None
+            and self.worker is not None
+            and self.worker.pidfd in watched
+            and self._init_alive()
+            and len(watched) == at_rest
+        )
+
+    def _rest(self) -> None:
+        """Become the waiting program; returns only where that cannot be."""
+        if self.worker is None or self.ring is None:
+            return
+        held = self.held
+        known = rest.Knowledge(
+            charge=self.charge,
+            hook=held.hook.fileno(),
+            notify=None if held.notify is None else held.notify.fileno(),
+            runtime_pidfd=held.runtime_pidfd,
+            runtime_runs=held.runtime_pidfd in self.selector.get_map(),
+            lock=held.lock,
+            init_pid=self.init_pid,
+            init_pidfd=self.init_pidfd,
+            worker_pid=self.worker.pid,
+            worker_pidfd=self.worker.pidfd,
+            worker_control=self.worker.control,
+            ring=self.ring.fd,
+            ring_event=self.ring.event_fd,
+            decides=self.decides,
+            cover=self.cover,
+            protected=tuple(self.protected),
+            room=self.room,
+            cgroups=tuple(self.cgroups),
+        )
+        try:
+            rest.become(known, os.path.join(self.charge.state_dir, LOG))
+        except OSError as error:
+            self.log(f"the keeper does not rest: {rest.PROGRAM}: {error.strerror}")
+            self.rests = False
 
     # -- the hook ---------------------------------------------------------------------------
 
@@ -270,7 +352,7 @@ class Keeper:
         self.ring = Ring()
         errors = self._open_log()
         try:
-            self.worker = Worker(self.cover, self.ring, pid, errors)
+            self.worker = Worker.start(self.cover, self.ring, pid, errors)
         finally:
             os.close(errors)
         self._register(self.ring.event_fd, self._drain)
@@ -407,6 +489,16 @@ class Keeper:
         self.done = True
 
 
+def keep(keeper: Keeper) -> None:
+    """Run it to its end; what stops it before that stands in its log."""
+    gc.enable()  # start.py turned it off
+    try:
+        keeper.run()
+    except BaseException as error:
+        keeper.log(f"the keeper stops: {error!r}")
+        raise
+
+
 def fork_keeper(charge: Charge, clean: Callable[[str], None]) -> None:
     """Start the keeper of `charge`, nobody's child; returns in the wrapper when its sockets listen.
 
@@ -426,14 +518,5 @@ def fork_keeper(charge: Charge, clean: Callable[[str], None]) -> None:
         trace=_open_trace(charge),
     )
 
-    def keep() -> None:
-        gc.enable()  # start.py turned it off
-        keeper = Keeper(charge, held, clean)
-        try:
-            keeper.run()
-        except BaseException as error:
-            keeper.log(f"the keeper stops: {error!r}")
-            raise
-
-    fork_orphan(held.fds(), keep)
+    fork_orphan(held.fds(), lambda: keep(Keeper(charge, held, clean)))
     held.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -31,10 +33,19 @@ def _memfd(name: str, content: bytes) -> int:
 
 
 class Worker:
-    """A started worker.  Owns the control socket."""
+    """A started worker, our child.  Owns the control socket and the pidfd."""
 
-    def __init__(self, cover: Sequence[bytes], ring: Ring, pid: int, errors: int) -> None:
-        """Start it and wait until it stands in the namespaces of `pid` (host's number).
+    def __init__(self, pid: int, pidfd: int, control: socket.socket) -> None:
+        """Take up a worker that runs."""
+        self.pid = pid
+        """The worker's process id, in our PID namespace."""
+        self.pidfd = pidfd
+        self._control = control
+        self._control.settimeout(READY_SECONDS)
+
+    @classmethod
+    def start(cls, cover: Sequence[bytes], ring: Ring, pid: int, errors: int) -> Worker:
+        """Start one and wait until it stands in the namespaces of `pid` (host's number).
 
         Then /proc and /sys are covered as `cover` says.  `errors` is an fd that gets its standard
         error.  WorkerError in the worker's words.
@@ -43,7 +54,7 @@ class Worker:
         records = _memfd("eci-cover", b"".join(record + b"\0" for record in cover) or b"\0")
         try:
             fds = (theirs.fileno(), records, ring.fd, ring.event_fd)
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [PROGRAM, *map(str, fds), str(pid)],
                 pass_fds=fds,
                 stdin=subprocess.DEVNULL,
@@ -55,10 +66,15 @@ class Worker:
         finally:
             theirs.close()
             os.close(records)
-        self._control = ours
-        self._control.settimeout(READY_SECONDS)
-        self._expect_ready()
-        self.pidfd = os.pidfd_open(self._process.pid)
+        # From here on the pidfd stands for it, which outlives an execve(2) of ours.
+        worker = cls(process.pid, os.pidfd_open(process.pid), ours)
+        worker._expect_ready()
+        return worker
+
+    @property
+    def control(self) -> int:
+        """The control socket's descriptor."""
+        return self._control.fileno()
 
     def _expect_ready(self) -> None:
         try:
@@ -78,11 +94,6 @@ class Worker:
             os.close(table)
         self._expect_ready()
 
-    @property
-    def pid(self) -> int:
-        """The worker's process id, in our PID namespace."""
-        return self._process.pid
-
     def serve(self, listener: int) -> None:
         """Give it one more listener; the caller still owns its copy of the fd."""
         socket.send_fds(self._control, [b"L"], [listener])
@@ -92,11 +103,16 @@ class Worker:
         self._control.close()
         readable, _, _ = select.select([self.pidfd], [], [], seconds)
         if readable:
-            self._process.wait()
+            self._reap()
         return bool(readable)
 
     def stop(self) -> None:
         """End it at once: calls of the container are denied from here on."""
         self._control.close()
-        self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        self._reap()
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)

@@ -1,0 +1,187 @@
+"""The keeper at rest: a program without an interpreter waits, and Python comes back for work."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.bundle import bind, make_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.bundle import Runtime
+    from tests.support.engines import Bundles
+    from tests.support.place import Place
+
+pytestmark = [pytest.mark.root, pytest.mark.engine]
+
+CALLS = (
+    "mnt mount none /mnt tmpfs - - , umount2 /mnt - , mount - /vol - MS_REMOUNT|MS_BIND -".split()
+)
+ANSWERS = ["0", "0", "EPERM"]
+SCRIPT = """
+while :; do
+    until [ -e /out/go ]; do sleep 0.05; done
+    rm /out/go
+    mnt mount - /vol - 'MS_REMOUNT|MS_BIND' - > /out/answer
+done
+"""
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
+    """Wait for the condition, and fail if it does not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+class Box:
+    """A running container of which the keeper is at rest."""
+
+    def __init__(self, program: Path, bundles: Bundles, place: Place) -> None:
+        """Start it, and wait until nothing is to be done for it."""
+        self.place = place
+        self.runtime: Runtime = bundles.runtime(program)
+        self.name = bundles.name()
+        bundles.expect(self.runtime, self.name)
+        self.out = place.directory("v")
+        spec = make_spec(
+            ["sh", "-c", SCRIPT],
+            cgroup=bundles.cgroup(self.name),
+            privileged=True,
+            mounts=[bind(place.directory("v"), "/vol", "ro"), bind(self.out, "/out")],
+        )
+        self.runtime.call("run", "--detach", "--bundle", str(bundles.write(spec)), self.name)
+        (self.state_dir,) = place.state_dir.glob(f"containers/{self.name}-*")
+        self.worker = self.find("eci-worker")
+        self.keeper = int(
+            Path(f"/proc/{self.worker}/stat").read_text().rpartition(")")[2].split()[1]
+        )
+        self.wait_for_rest()
+
+    def find(self, program: str) -> int:
+        """Return the pid of this container's process that runs `program` of ours."""
+        init = json.loads(self.runtime.call("state", self.name).stdout)["pid"]
+        for proc in Path("/proc").iterdir():
+            if proc.name.isdigit():
+                words = (proc / "cmdline").read_bytes().split(b"\0") if proc.exists() else []
+                if Path(os.fsdecode(words[0] if words else b"")).name == program and words[
+                    -2:-1
+                ] == [str(init).encode()]:
+                    return int(proc.name)
+        pytest.fail(f"no {program} of {init}")
+
+    @property
+    def rests(self) -> bool:
+        """Whether the keeper is the waiting program now."""
+        return os.path.basename(os.readlink(f"/proc/{self.keeper}/exe")) == "eci-keeper"
+
+    def wait_for_rest(self) -> None:
+        """Wait until nothing is to be done."""
+        wait_until(lambda: self.rests, "the keeper does not rest")
+
+    def calls(self) -> list[str]:
+        """Mount, unmount and try what is refused, in a process that joins the container."""
+        return self.runtime.call("exec", self.name, *CALLS).stdout.split()
+
+    def refusals(self) -> int:
+        """Return how many refusals stand in the log."""
+        log = self.state_dir / "keeper.log"
+        return log.read_text().count("<refused:no-loosening>") if log.exists() else 0
+
+
+@pytest.fixture
+def box(runtimes: dict[str, Path], runtime: str, bundles: Bundles, place: Place) -> Box:
+    """A running container, its keeper at rest."""
+    return Box(runtimes[runtime], bundles, place)
+
+
+def wake_ups(pid: int) -> int:
+    """Return how often the threads of a process have gone to sleep so far."""
+    return sum(
+        int(line.split()[1])
+        for status in Path(f"/proc/{pid}/task").glob("*/status")
+        for line in status.read_text().splitlines()
+        if line.startswith("voluntary_ctxt_switches")
+    )
+
+
+def test_nothing_wakes_up_when_idle(box: Box) -> None:
+    before = [wake_ups(pid) for pid in (box.keeper, box.worker)]
+    time.sleep(5)
+    assert [wake_ups(pid) for pid in (box.keeper, box.worker)] == before
+    assert box.rests
+
+
+def test_rest_again_after_each_exec(box: Box) -> None:
+    for _ in range(2):
+        assert box.calls() == ANSWERS
+        assert not box.rests
+        box.wait_for_rest()
+
+
+@pytest.mark.slow
+def test_hundred_execs(box: Box) -> None:
+    for _ in range(100):
+        assert box.calls() == ANSWERS
+    box.wait_for_rest()
+    assert box.calls() == ANSWERS
+
+
+def test_refusals_are_logged(box: Box) -> None:
+    """Nothing but the event brings Python back; the second comes a while after the first."""
+    for number in (1, 2):
+        (box.out / "go").touch()
+        wait_until(lambda wanted=number: box.refusals() == wanted, "not logged")  # type: ignore[misc]
+        assert (box.out / "answer").read_text() == "EPERM\n"
+        box.wait_for_rest()
+
+
+def test_flood_of_refusals_wakes_seldom(box: Box) -> None:
+    """An event while it has only just gone to rest waits, and is not lost."""
+    (box.out / "go").touch()
+    wait_until(lambda: box.refusals() == 1, "not logged")
+    box.wait_for_rest()
+    (box.out / "go").touch()
+    wait_until(lambda: not (box.out / "go").exists(), "not done")
+    time.sleep(2)
+    assert box.rests
+    assert box.refusals() == 1
+    wait_until(lambda: box.refusals() == 2, "not logged")
+
+
+def test_end_of_the_container(box: Box) -> None:
+    os.kill(json.loads(box.runtime.call("state", box.name).stdout)["pid"], signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{box.worker}").exists(), "the worker stays")
+    box.runtime.call("delete", box.name)
+    wait_until(lambda: not box.state_dir.exists(), "the state stays")
+
+
+def test_killed_at_rest(box: Box) -> None:
+    """Nobody takes listeners in any more, and what was there is cleared up all the same."""
+    os.kill(box.keeper, signal.SIGKILL)
+    done = box.runtime.call("exec", box.name, *CALLS, check=False)
+    assert done.returncode != 0
+    box.runtime.call("delete", "--force", box.name)
+    wait_until(lambda: not box.state_dir.exists(), "the state stays")
+    wait_until(lambda: not Path(f"/proc/{box.worker}").exists(), "the worker stays")
+
+
+def test_knowledge_of_another_version(box: Box) -> None:
+    """What cannot be understood ends the keeper, in words, and nothing else is let through."""
+    words = Path(f"/proc/{box.keeper}/cmdline").read_bytes().split(b"\0")
+    memory = f"/proc/{box.keeper}/fd/{int(words[1])}"
+    os.truncate(memory, 0)
+    done = box.runtime.call("exec", box.name, *CALLS, check=False)
+    assert done.stdout.split() != ANSWERS
+    wait_until(lambda: "DecodeError" in (box.state_dir / "keeper.log").read_text(), "not said")
+    box.runtime.call("delete", "--force", box.name)
+    wait_until(lambda: not box.state_dir.exists(), "the state stays")
