@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
+from tests.differential.repeatable import BACKEND
 from tests.differential.vocabulary import scripts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.differential.sides import Comparison, Script, Sides
 
 LENGTH = 60
@@ -52,9 +55,25 @@ def search(sides: Sides, number: int, calls: int) -> Count:
 
 
 def _round(sides: Sides, number: str, count: Count) -> None:
+    def compare(script: Script) -> None:
+        comparison = sides.run(script)
+        count.add(comparison)
+        text = "\n".join([*comparison.differences, str(script), f"seed {number}"])
+        assert not comparison.differences, text
+
+    draw(number, compare)
+
+
+def draw(number: str, use: Callable[[Script], None]) -> None:
+    """Call `use` with each of the `ROUND` scripts that the seed stands for.
+
+    Where it fails, with shorter ones until the shortest is found that fails.
+    """
+
     @seed(number)
     @settings(
         max_examples=ROUND,
+        backend=BACKEND,
         deadline=None,
         database=None,
         report_multiple_bugs=False,
@@ -62,10 +81,7 @@ def _round(sides: Sides, number: str, count: Count) -> None:
         suppress_health_check=list(HealthCheck),
     )
     @given(scripts(LENGTH))
-    def compare(script: Script) -> None:
-        comparison = sides.run(script)
-        count.add(comparison)
-        text = "\n".join([*comparison.differences, str(script), f"seed {number}"])
-        assert not comparison.differences, text
+    def each(script: Script) -> None:
+        use(script)
 
-    compare()
+    each()

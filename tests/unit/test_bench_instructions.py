@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.instructions import CountError, Counts, growth, steady
+from benchmarks.instructions import CountError, Counts, growth, steady, waking
 
 WAS = Counts(program=1000, libraries=500, entries=30, syscalls=18)
 
@@ -56,3 +56,10 @@ def test_a_call_without_a_record_fails() -> None:
 
 def test_a_recorded_call_that_is_not_counted_fails() -> None:
     assert growth({"mount": WAS}, {}) == ["mount: not counted"]
+
+
+def test_refusals_that_woke_the_keeper_are_the_ones_compared() -> None:
+    quiet = Counts(2084, 1785, 38, 18)
+    woke = Counts(2091, 1837, 39, 19)
+    assert waking([quiet, woke, quiet]) == [woke]
+    assert waking([quiet, quiet]) == [quiet, quiet]
