@@ -7,10 +7,13 @@ commit, and with the order of the tests.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS, HypothesisProvider
 
-BACKEND = "seed-alone"
-"""For `hypothesis.settings(backend=...)`."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class SeedAlone(HypothesisProvider):
@@ -20,4 +23,16 @@ class SeedAlone(HypothesisProvider):
         """Draw none."""
 
 
-AVAILABLE_PROVIDERS[BACKEND] = SeedAlone
+@contextmanager
+def seed_alone() -> Iterator[None]:
+    """Let the seed alone decide what is drawn meanwhile.
+
+    In the place of Hypothesis' own source: one of another name would be a source that it knows
+    nothing of, and it would make other scripts of the choices.
+    """
+    usual = AVAILABLE_PROVIDERS["hypothesis"]
+    AVAILABLE_PROVIDERS["hypothesis"] = SeedAlone
+    try:
+        yield
+    finally:
+        AVAILABLE_PROVIDERS["hypothesis"] = usual

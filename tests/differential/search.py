@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from tests.differential.repeatable import BACKEND
+from tests.differential.repeatable import seed_alone
 from tests.differential.vocabulary import scripts
 
 if TYPE_CHECKING:
@@ -73,7 +73,6 @@ def draw(number: str, use: Callable[[Script], None]) -> None:
     @seed(number)
     @settings(
         max_examples=ROUND,
-        backend=BACKEND,
         deadline=None,
         database=None,
         report_multiple_bugs=False,
@@ -84,4 +83,5 @@ def draw(number: str, use: Callable[[Script], None]) -> None:
     def each(script: Script) -> None:
         use(script)
 
-    each()
+    with seed_alone():
+        each()
