@@ -5,10 +5,11 @@
  * At the createRuntime hook the procfs and sysfs of the container become clones of themselves that
  * are covered (kernfs.c).  crun makes clones of bind sources outside of the user namespace, so
  * their flags are not locked: these are exchanged, too, and so are mounts that have read-only ones
- * on them.
+ * on them, and read-only cgroups, which crun makes read-only later.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
@@ -33,8 +34,20 @@ static void close_children(struct child *children, unsigned int n)
         close_fd(&children[i].mount);
 }
 
-/* What lies directly on the mount `fs`, with all beneath: cgroups, and binds. */
-static int take_children(const struct statx *fs, struct child *children, unsigned int *n)
+static bool is_cgroup(int mount)
+{
+    struct statfs fs;
+
+    return fstatfs(mount, &fs) == 0 &&
+           (fs.f_type == CGROUP_SUPER_MAGIC || fs.f_type == CGROUP2_SUPER_MAGIC);
+}
+
+/*
+ * What lies directly on the mount `fs`, with all beneath: cgroups, and binds.  With `sealed`, the
+ * cgroups become read-only.
+ */
+static int take_children(const struct statx *fs, bool sealed, struct child *children,
+                         unsigned int *n)
 {
     struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = fs->stx_mnt_id};
     char above[PATH_MAX];
@@ -56,6 +69,7 @@ static int take_children(const struct statx *fs, struct child *children, unsigne
         struct statx stx;
         uint64_t parent;
         uint64_t flags;
+        bool seal;
 
         if (ids[i] == fs->stx_mnt_id || facts_parent(ids[i], &parent) < 0 ||
             parent != fs->stx_mnt_id)
@@ -75,7 +89,8 @@ static int take_children(const struct statx *fs, struct child *children, unsigne
         (*n)++;
         if (stat_at(child->mount, "", &stx) < 0 || stx.stx_mnt_id != ids[i])
             return -ESTALE;
-        child->read_only = (flags & MOUNT_ATTR_RDONLY) != 0;
+        seal = sealed && is_cgroup(child->mount);
+        child->read_only = seal || (flags & MOUNT_ATTR_RDONLY);
         if (child->read_only) {
             int copy = clone_mount(child->mount, "", AT_EMPTY_PATH | AT_RECURSIVE);
 
@@ -83,6 +98,9 @@ static int take_children(const struct statx *fs, struct child *children, unsigne
                 return copy;
             close(child->mount);
             child->mount = copy;
+            r = seal ? set_mount_flags(copy, MOUNT_ATTR_RDONLY, 0) : 0;
+            if (r < 0)
+                return r;
         }
     }
     return 0;
@@ -119,8 +137,8 @@ static uint64_t wanted_flags(const struct worker *worker, enum kernfs kind)
  * The children that the runtime holds fds of, and may still change, move over as they are.  What is
  * read-only hides what is writable, so a copy of it is locked together with the masks.
  */
-static int exchange(struct worker *worker, int old, enum kernfs kind, struct child *children,
-                    unsigned int *n)
+static int exchange(struct worker *worker, int old, enum kernfs kind, bool sealed,
+                    struct child *children, unsigned int *n)
 {
     const struct slot *slot = &directory_slot;
     cleanup_fd int copy = -1;
@@ -133,7 +151,7 @@ static int exchange(struct worker *worker, int old, enum kernfs kind, struct chi
     if (r == 0)
         r = facts_attributes(stx.stx_mnt_id, &flags);
     if (r == 0)
-        r = take_children(&stx, children, n);
+        r = take_children(&stx, sealed, children, n);
     if (r < 0)
         return r;
     copy = clone_mount(old, "", AT_EMPTY_PATH);
@@ -150,6 +168,9 @@ static int exchange(struct worker *worker, int old, enum kernfs kind, struct chi
         worker->kernfs_flags[kind] = (flags & MOUNT_ATTR_RDONLY) | wanted_flags(worker, kind);
         r = set_mount_flags(copy, worker->kernfs_flags[kind], 0);
     }
+    /* Of version 2 it is one mount, of version 1 a tmpfs with one for each hierarchy. */
+    if (r == 0 && sealed && is_cgroup(copy))
+        r = set_mount_flags(copy, MOUNT_ATTR_RDONLY, 0);
     if (r == 0)
         r = attach_children(copy, children, *n, true);
     if (r == 0 && kind != KERNFS_NONE)
@@ -174,7 +195,7 @@ static int exchange(struct worker *worker, int old, enum kernfs kind, struct chi
 
 /* Exchanges the mount at `path` in the container's root, which must be the root of a mount. */
 static int exchange_at(struct worker *worker, const char *rootfs, const char *path,
-                       enum kernfs kind)
+                       enum kernfs kind, bool sealed)
 {
     struct open_how how = {
         .flags = O_PATH | O_CLOEXEC,
@@ -202,7 +223,7 @@ static int exchange_at(struct worker *worker, const char *rootfs, const char *pa
     if (!(stx.stx_attributes & STATX_ATTR_MOUNT_ROOT) ||
         (kind != KERNFS_NONE && fs.f_type != kernfs_kinds[kind].magic))
         return -ENODEV;
-    r = exchange(worker, old, kind, children, &n);
+    r = exchange(worker, old, kind, sealed, children, &n);
     close_children(children, n);
     return r;
 }
@@ -247,11 +268,15 @@ int exchange_all(struct worker *worker, char *failed, size_t size)
         if (!kernfs_covers(worker, kind))
             continue;
         snprintf(failed, size, "the masks of /%s", kernfs_kinds[kind].point);
-        r = exchange_at(worker, rootfs, kernfs_kinds[kind].point, kind);
+        r = exchange_at(worker, rootfs, kernfs_kinds[kind].point, kind, false);
     }
     for (const char *path = NULL; r == 0 && rootfs && (path = next_record(worker, path, 'b'));) {
         snprintf(failed, size, "the flags of %s", path);
-        r = exchange_at(worker, rootfs, path, KERNFS_NONE);
+        r = exchange_at(worker, rootfs, path, KERNFS_NONE, false);
+    }
+    for (const char *path = NULL; r == 0 && rootfs && (path = next_record(worker, path, 'c'));) {
+        snprintf(failed, size, "the cgroups at %s", path);
+        r = exchange_at(worker, rootfs, path, KERNFS_NONE, true);
     }
     return r;
 }

@@ -24,6 +24,7 @@
  *     r path, m path  a read-only path, a masked path
  *     b path          a mount to be exchanged, so that its flags are locked, and what is
  *                     read-only on it in its place
+ *     c path          the same for cgroups, which are read-only
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -94,7 +95,7 @@ bool kernfs_covers(const struct worker *worker, enum kernfs kind)
 static bool is_wanted(const struct worker *worker)
 {
     return kernfs_covers(worker, KERNFS_PROC) || kernfs_covers(worker, KERNFS_SYS) ||
-           next_record(worker, NULL, 'b');
+           next_record(worker, NULL, 'b') || next_record(worker, NULL, 'c');
 }
 
 /* Makes the tree of `build`, in a mount namespace of the host's user namespace. */

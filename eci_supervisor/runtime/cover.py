@@ -47,11 +47,13 @@ class Cover(msgspec.Struct, frozen=True):
     """Of /proc and /sys those that are read-only as a whole."""
     exchanged: tuple[str, ...] = ()
     """Destinations of mounts whose flags are to be locked, and what is read-only on them."""
+    cgroups: tuple[str, ...] = ()
+    """Where the read-only cgroups are mounted."""
     sysctl: dict[str, str] = msgspec.field(default_factory=dict)
 
     def records(self, rootfs: str) -> tuple[bytes, ...]:
         """Return the records that csrc/kernfs.c reads; `rootfs` is the runtime's root.path."""
-        if not self.masked and not self.readonly and not self.exchanged:
+        if not (self.masked or self.readonly or self.exchanged or self.cgroups):
             return ()
         texts = (
             f"R{rootfs}",
@@ -60,6 +62,7 @@ class Cover(msgspec.Struct, frozen=True):
             *(f"r{path}" for path in self.readonly),
             *(f"m{path}" for path in self.masked),
             *(f"b{path}" for path in self.exchanged),
+            *(f"c{path}" for path in self.cgroups),
         )
         return tuple(os.fsencode(text) for text in texts)
 
@@ -131,6 +134,15 @@ def _exchanged(
     return list(found)
 
 
+def _cgroups(spec: Spec) -> tuple[str, ...]:
+    last = {oci.inside(one.get("destination")): one for one in oci.items(spec, "mounts", dict)}
+    return tuple(
+        point
+        for point, mount in last.items()
+        if mount.get("type") == "cgroup" and "ro" in oci.options(mount) and not oci.is_bind(mount)
+    )
+
+
 def _is_below(path: str, above: str) -> bool:
     return path.startswith(above.rstrip("/") + "/")
 
@@ -166,5 +178,6 @@ def plan(
         readonly=tuple(readonly),
         sealed=tuple(point for point, options in points.items() if "ro" in options),
         exchanged=tuple(_exchanged(spec, staged, covered, loose=loose)),
+        cgroups=_cgroups(spec),
         sysctl=sysctl,
     )

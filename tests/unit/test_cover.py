@@ -108,6 +108,19 @@ def test_flags_of_what_a_runtime_leaves_loose() -> None:
     assert plan(spec, staged=staged).exchanged == ()
 
 
+def test_read_only_cgroups_but_not_under_a_volume_in_their_place() -> None:
+    spec = spec_of(maskedPaths=[], readonlyPaths=[])
+    cgroups = {"destination": "/sys/fs/cgroup/", "type": "cgroup", "options": ["nosuid", "ro"]}
+    spec["mounts"].append(cgroups)
+    assert plan(spec).cgroups == ("/sys/fs/cgroup",)
+    assert plan(spec).records("/r")[-1] == b"c/sys/fs/cgroup"
+    cgroups["options"] = ["rw"]
+    assert plan(spec).cgroups == ()
+    cgroups["options"] = ["ro"]
+    spec["mounts"].append({"destination": "/sys/fs/cgroup", "type": "bind", "source": "/x"})
+    assert plan(spec).cgroups == ()
+
+
 def test_what_the_runtime_mounts_under_a_read_only_volume() -> None:
     spec = spec_of(maskedPaths=[])
     n = len(spec["mounts"])
