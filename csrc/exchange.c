@@ -9,13 +9,11 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/vfs.h>
 
 #include "compat.h"
 #include "kernfs.h"
@@ -32,14 +30,6 @@ static void close_children(struct child *children, unsigned int n)
 {
     for (unsigned int i = 0; i < n; i++)
         close_fd(&children[i].mount);
-}
-
-static bool is_cgroup(int mount)
-{
-    struct statfs fs;
-
-    return fstatfs(mount, &fs) == 0 &&
-           (fs.f_type == CGROUP_SUPER_MAGIC || fs.f_type == CGROUP2_SUPER_MAGIC);
 }
 
 /*
@@ -66,6 +56,7 @@ static int take_children(const struct statx *fs, bool sealed, struct child *chil
         struct child *child = &children[*n];
         size_t length = strlen(above);
         char point[PATH_MAX];
+        struct statfs kind;
         struct statx stx;
         uint64_t parent;
         uint64_t flags;
@@ -89,7 +80,9 @@ static int take_children(const struct statx *fs, bool sealed, struct child *chil
         (*n)++;
         if (stat_at(child->mount, "", &stx) < 0 || stx.stx_mnt_id != ids[i])
             return -ESTALE;
-        seal = sealed && is_cgroup(child->mount);
+        if (sealed && fstatfs(child->mount, &kind) < 0)
+            return -errno;
+        seal = sealed && is_cgroup(&kind);
         child->read_only = seal || (flags & MOUNT_ATTR_RDONLY);
         if (child->read_only) {
             int copy = clone_mount(child->mount, "", AT_EMPTY_PATH | AT_RECURSIVE);
@@ -137,8 +130,8 @@ static uint64_t wanted_flags(const struct worker *worker, enum kernfs kind)
  * The children that the runtime holds fds of, and may still change, move over as they are.  What is
  * read-only hides what is writable, so a copy of it is locked together with the masks.
  */
-static int exchange(struct worker *worker, int old, enum kernfs kind, bool sealed,
-                    struct child *children, unsigned int *n)
+static int exchange(struct worker *worker, int old, const struct statfs *fs, enum kernfs kind,
+                    bool sealed, struct child *children, unsigned int *n)
 {
     const struct slot *slot = &directory_slot;
     cleanup_fd int copy = -1;
@@ -169,7 +162,7 @@ static int exchange(struct worker *worker, int old, enum kernfs kind, bool seale
         r = set_mount_flags(copy, worker->kernfs_flags[kind], 0);
     }
     /* Of version 2 it is one mount, of version 1 a tmpfs with one for each hierarchy. */
-    if (r == 0 && sealed && is_cgroup(copy))
+    if (r == 0 && sealed && is_cgroup(fs))
         r = set_mount_flags(copy, MOUNT_ATTR_RDONLY, 0);
     if (r == 0)
         r = attach_children(copy, children, *n, true);
@@ -223,7 +216,7 @@ static int exchange_at(struct worker *worker, const char *rootfs, const char *pa
     if (!(stx.stx_attributes & STATX_ATTR_MOUNT_ROOT) ||
         (kind != KERNFS_NONE && fs.f_type != kernfs_kinds[kind].magic))
         return -ENODEV;
-    r = exchange(worker, old, kind, sealed, children, &n);
+    r = exchange(worker, old, &fs, kind, sealed, children, &n);
     close_children(children, n);
     return r;
 }
@@ -270,13 +263,13 @@ int exchange_all(struct worker *worker, char *failed, size_t size)
         snprintf(failed, size, "the masks of /%s", kernfs_kinds[kind].point);
         r = exchange_at(worker, rootfs, kernfs_kinds[kind].point, kind, false);
     }
-    for (const char *path = NULL; r == 0 && rootfs && (path = next_record(worker, path, 'b'));) {
-        snprintf(failed, size, "the flags of %s", path);
-        r = exchange_at(worker, rootfs, path, KERNFS_NONE, false);
-    }
-    for (const char *path = NULL; r == 0 && rootfs && (path = next_record(worker, path, 'c'));) {
-        snprintf(failed, size, "the cgroups at %s", path);
-        r = exchange_at(worker, rootfs, path, KERNFS_NONE, true);
+    for (const char *kind = "bc"; *kind; kind++) {
+        const char *path = NULL;
+
+        while (r == 0 && rootfs && (path = next_record(worker, path, *kind))) {
+            snprintf(failed, size, "the flags of %s", path);
+            r = exchange_at(worker, rootfs, path, KERNFS_NONE, *kind == 'c');
+        }
     }
     return r;
 }

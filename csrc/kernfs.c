@@ -439,8 +439,7 @@ static bool is_shared(int mount)
 {
     struct statfs fs;
 
-    return fstatfs(mount, &fs) < 0 || fs.f_type == CGROUP_SUPER_MAGIC ||
-           fs.f_type == CGROUP2_SUPER_MAGIC || fs.f_type == MQUEUE_MAGIC;
+    return fstatfs(mount, &fs) < 0 || is_cgroup(&fs) || fs.f_type == MQUEUE_MAGIC;
 }
 
 /*

@@ -3,6 +3,9 @@
 #ifndef ECI_KERNFS_H
 #define ECI_KERNFS_H
 
+#include <linux/magic.h>
+#include <sys/vfs.h>
+
 #include "worker.h"
 
 /* In `build`. */
@@ -23,6 +26,11 @@ struct kernfs_kind {
 extern const struct slot directory_slot;
 extern const struct slot file_slot;
 extern const struct kernfs_kind kernfs_kinds[];
+
+static inline bool is_cgroup(const struct statfs *fs)
+{
+    return fs->f_type == CGROUP_SUPER_MAGIC || fs->f_type == CGROUP2_SUPER_MAGIC;
+}
 
 const char *next_record(const struct worker *worker, const char *at, char kind);
 int kernfs_go(int ns);

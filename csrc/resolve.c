@@ -262,13 +262,11 @@ static int follow_own(const struct caller *caller, int dir, const struct target 
     r = own_thread(caller, number ? target->parent : dir, path, sizeof(path));
     if (r < 0)
         return r;
+    /* The link itself: the one on the mount that the caller named. */
+    if (!follow)
+        return caller_open_at(caller, dir, name, O_PATH | O_NOFOLLOW);
     snprintf(path + r, sizeof(path) - (size_t)r, "%s%s", number ? "fd/" : "", name);
-    r = caller_open_own(caller, path, follow ? O_PATH : O_PATH | O_NOFOLLOW);
-    if (r < 0 || follow)
-        return r;
-    /* The link itself is there: the one on the mount that the caller named. */
-    close(r);
-    return caller_open_at(caller, dir, name, O_PATH | O_NOFOLLOW);
+    return caller_open_own(caller, path, O_PATH);
 }
 
 /* Goes on at `jump`, which it owns: a magic link leads to an object, not to a name. */
