@@ -16,6 +16,7 @@ import re
 
 import msgspec
 
+import eci_supervisor
 from eci_supervisor.runtime.errors import EciError
 from eci_supervisor.runtime.ranges import RangeStore, limits
 
@@ -109,13 +110,9 @@ def write_file(path: str, data: bytes) -> None:
 
 def bin_path(name: str) -> str:
     """Return the path of one of our own programs."""
-    import eci_supervisor  # noqa: PLC0415 - only its place is wanted
-
     return f"{eci_supervisor.__path__[0]}/bin/{name}"
 
 
 def start_path() -> str:
     """Return the path of the script that starts one part of the Python half."""
-    import eci_supervisor  # noqa: PLC0415 - only its place is wanted
-
     return f"{eci_supervisor.__path__[0]}/start.py"

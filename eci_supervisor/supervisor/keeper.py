@@ -186,43 +186,29 @@ class Keeper:
             pending = self.ring is not None and not self.ring.sleep()
             if pending:
                 self._drain()
-            patience = REST_SECONDS if self._may_rest() else self.linger
+            known = self._at_rest()
+            patience = self.linger if known is None else REST_SECONDS
             ready = self.selector.select(0 if pending else patience)
             if not ready:
-                if pending:
-                    continue
-                if self.linger is not None:
+                if not pending and known is not None:
+                    self._rest(known)
+                elif not pending and self.linger is not None:
                     self._lingered()
-                else:
-                    self._rest()
                 continue
             # One at a time: what it does can make the others void.
             key, _ = ready[0]
             key.data()
 
-    def _may_rest(self) -> bool:
-        """Say whether all that can come is what a program without an interpreter can wait for.
+    def _at_rest(self) -> rest.Knowledge | None:
+        """Return what is to be known while only that can come which needs no interpreter to wait.
 
-        Not while a create is under way or over only just, nor a listener on its way in, nor where
+        None while a create is under way or over only just, or a listener on its way in, or where
         every call is traced.
         """
-        watched = self.selector.get_map()
-        at_rest = 5 + (self.held.runtime_pidfd in watched)
-        return (
-            self.rests
-            and self.trace is None
-            and self.linger is None
-            and self.worker is not None
-            and self.worker.pidfd in watched
-            and self._init_alive()
-            and len(watched) == at_rest
-        )
-
-    def _rest(self) -> None:
-        """Become the waiting program; returns only where that cannot be."""
-        if self.worker is None or self.ring is None:
-            return
         held = self.held
+        quiet = self.rests and self.trace is None and self.linger is None
+        if not quiet or self.worker is None or self.ring is None:
+            return None
         known = rest.Knowledge(
             charge=self.charge,
             hook=held.hook.fileno(),
@@ -243,6 +229,10 @@ class Keeper:
             room=self.room,
             cgroups=tuple(self.cgroups),
         )
+        return known if set(self.selector.get_map()) == set(known.waits_for()) else None
+
+    def _rest(self, known: rest.Knowledge) -> None:
+        """Become the waiting program; returns only where that cannot be."""
         try:
             rest.become(known, os.path.join(self.charge.state_dir, LOG))
         except OSError as error:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
 from eci_supervisor.kernel.table import InodeRule  # noqa: TC001 - msgspec asks for it
-from eci_supervisor.runtime.state import start_path
+from eci_supervisor.runtime.state import bin_path, start_path
 from eci_supervisor.supervisor.charge import Charge  # noqa: TC001 - msgspec asks for it
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PROGRAM = Path(__file__).parent.parent / "bin" / "eci-keeper"
+PROGRAM = bin_path("eci-keeper")
 LIMIT = 16 << 20
 """Bytes; what is known of a container is a few kilobytes."""
 
@@ -74,7 +73,7 @@ def become(known: Knowledge, log: str) -> NoReturn:
         with os.fdopen(os.dup(memory), "wb") as file:
             file.write(msgspec.json.encode(known))
         _inherit([memory, *known.fds()], inheritable=True)
-        words = [str(PROGRAM), str(memory), log, start_path(), *map(str, known.waits_for())]
+        words = [PROGRAM, str(memory), log, start_path(), *map(str, known.waits_for())]
         os.execv(PROGRAM, words)  # noqa: S606 - there is no shell
     except OSError:
         _inherit(known.fds(), inheritable=False)

@@ -12,10 +12,12 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eci_supervisor.runtime.state import bin_path
+
 if TYPE_CHECKING:
     from eci_supervisor.supervisor.charge import Charge
 
-PROGRAM = Path(__file__).parent.parent / "bin" / "eci-view"
+PROGRAM = bin_path("eci-view")
 READY_SECONDS = 10
 PID_FILE = "view.pid"
 """In the state directory: who serves the view, in the host's PID namespace."""

@@ -8,15 +8,16 @@ import select
 import signal
 import socket
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from eci_supervisor.runtime.state import bin_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eci_supervisor.kernel.ring import Ring
 
-PROGRAM = Path(__file__).parent.parent / "bin" / "eci-worker"
+PROGRAM = bin_path("eci-worker")
 READY_SECONDS = 10
 
 
