@@ -7,14 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.bundle import make_spec
-from tests.support.rootfs import build_root
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.support.engines import Bundles
-    from tests.support.place import Place
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
@@ -46,26 +42,18 @@ ATTACKS = {
 
 
 @pytest.fixture(params=["mnt", "mnt32"])
-def run(
-    request: pytest.FixtureRequest, bundles: Bundles, place: Place, programs: dict[str, Path]
-) -> Callable[[Path, str], list[str]]:
+def run(request: pytest.FixtureRequest, bundles: Bundles) -> Callable[[Path, str], list[str]]:
     """Runs calls in a new privileged container with cgroups; returns what each is answered."""
 
     def run(runtime: Path, calls: str) -> list[str]:
-        name = bundles.name()
         words = ["" if word == EMPTY else word for word in calls.split()]
-        spec = make_spec(
+        return bundles.answers(
+            runtime,
             [request.param, *words],
-            cgroup=bundles.cgroup(name),
             privileged=True,
             mounts=[CGROUPS],
             identity_userns=runtime == Path("runc"),
         )
-        root = build_root(place.directory("b") / "root", programs.values())
-        program = bundles.runtime(runtime)
-        bundles.expect(program, name)
-        answer = program.call("run", "--bundle", str(bundles.write(spec, root)), name)
-        return answer.stdout.split()
 
     return run
 

@@ -25,9 +25,10 @@ from tests.support.bundle import make_spec
 from tests.support.engines import Bundles
 from tests.support.programs import compile_late
 from tests.support.rootfs import build_root
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import IO
 
     from tests.support.bundle import Runtime
@@ -36,14 +37,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
 PATIENCE = 10.0
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for the condition, and fail if it does not come."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def read_line(stream: IO[str] | None) -> str:
@@ -67,7 +60,9 @@ class Program:
     @property
     def pid(self) -> int:
         """Its pid on the host."""
-        until(lambda: self._pid_file.exists() and self._pid_file.read_text() != "", "no pid")
+        wait_until(
+            lambda: self._pid_file.exists() and self._pid_file.read_text() != "", "no pid", PATIENCE
+        )
         return int(self._pid_file.read_text())
 
     def say(self) -> None:
@@ -203,11 +198,15 @@ class Container:
 
     def is_idle(self) -> None:
         """Wait until the worker has the threads and descriptors of a container without `exec`."""
-        until(lambda: self._holdings()[0] == len(("main", "the first listener")), "a thread stays")
+        wait_until(
+            lambda: self._holdings()[0] == len(("main", "the first listener")),
+            "a thread stays",
+            PATIENCE,
+        )
         if not self.descriptors:
             time.sleep(0.5)  # the thread has ended, and its listener is still to be closed
             self.descriptors = self._holdings()[1]
-        until(lambda: self._holdings()[1] == self.descriptors, "a descriptor stays")
+        wait_until(lambda: self._holdings()[1] == self.descriptors, "a descriptor stays", PATIENCE)
 
 
 def worker_of(pid: int) -> int:
@@ -389,7 +388,7 @@ def interrupt(container: Container, program: Program, late: Late, times: int = 1
             break
         assert program.line() == "caught"
     if container.killable:
-        until(lambda: program.state() == "D", "it does not wait killable")
+        wait_until(lambda: program.state() == "D", "it does not wait killable", PATIENCE)
     late.end()
     if container.killable:
         assert program.line() == "caught"
@@ -446,7 +445,7 @@ def test_killed_caller_leaves_nothing(container: Container, name: str) -> None:
             program.say()
             late.held()
             os.kill(program.pid, signal.SIGKILL)
-            until(program.is_dead, "it does not die")
+            wait_until(program.is_dead, "it does not die", PATIENCE)
             late.end()
     container.is_idle()
     after = container.run("cat /proc/self/mountinfo")

@@ -6,13 +6,13 @@ kernel has locked what was copied, and the supervisor lets the calls pass.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.bundle import Runtime, bind, make_spec
 from tests.support.engines import Bundles
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,15 +51,14 @@ class Side:
         argv = ["sh", "-c", script, "sh", "mnt", *words]
         return self.runtime.call("exec", self.name, *argv).stdout.splitlines()
 
-    def has_reason(self, call: str, reason: str) -> bool:
-        """Say whether the trace gives this reason for a call; its lines come after the answers."""
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
+    def expect_reason(self, call: str, reason: str) -> None:
+        """Fail if the trace does not give this reason; its lines come after the answers."""
+
+        def is_given() -> bool:
             lines = self._trace.read_text().splitlines()
-            if any(f"{call}(" in line and f"<{reason}>" in line for line in lines):
-                return True
-            time.sleep(0.02)
-        return False
+            return any(f"{call}(" in line and f"<{reason}>" in line for line in lines)
+
+        wait_until(is_given, f"{call}: {reason}", 10)
 
 
 @pytest.fixture(scope="module", params=["eci", "eci-crun"])
@@ -115,7 +114,7 @@ def test_grants_hold_in_a_namespace_of_the_same_owner(side: Side, bare: Side, na
     for one, expected in ((bare, "0"), (side, "EPERM")):
         seen = one.run(*commands, script=script)
         assert seen == ["0"] * (len(commands) - 1) + [expected], one.runtime.program
-    assert side.has_reason("mount", "refused:no-loosening")
+    side.expect_reason("mount", "refused:no-loosening")
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -132,8 +131,8 @@ def test_kernel_holds_in_a_namespace_of_a_descendant(side: Side, depth: int) -> 
     )
     held = ["EPERM", "EINVAL", "EINVAL", "EINVAL"]
     assert seen == ["0"] * (2 * depth) + [*held, "0", "0"]
-    assert side.has_reason("mount", "passed:other-user-namespace")
-    assert side.has_reason("umount2", "passed:other-user-namespace")
+    side.expect_reason("mount", "passed:other-user-namespace")
+    side.expect_reason("umount2", "passed:other-user-namespace")
     assert list(side.volume.iterdir()) == []
 
 

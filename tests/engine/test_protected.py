@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.bundle import bind, make_spec
-from tests.support.rootfs import build_root
+from tests.support.bundle import bind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +25,6 @@ OVERLAY = "mount overlay /mnt overlay -"
 def run(
     bundles: Bundles,
     place: Place,
-    programs: dict[str, Path],
     runtimes: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[str, str], list[str]]:
@@ -40,18 +38,12 @@ def run(
         protected = {"protectedPaths": [str(volume / "secret")]}
         settings.write_text(json.dumps({"configurationFileVersion": 2, "vm": protected}))
         monkeypatch.setenv("ECI_SETTINGS", str(settings))
-        name = bundles.name()
-        spec = make_spec(
+        return bundles.answers(
+            runtimes[runtime],
             ["mnt", *calls.split()],
-            cgroup=bundles.cgroup(name),
             privileged=True,
             mounts=[bind(volume, "/v")],
         )
-        root = build_root(place.directory("b") / "root", programs.values())
-        bundle = bundles.write(spec, root)
-        program = bundles.runtime(runtimes[runtime])
-        bundles.expect(program, name)
-        return program.call("run", "--bundle", str(bundle), name).stdout.split()
 
     return run
 

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.bundle import bind, make_spec
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.support.bundle import Runtime
     from tests.support.engines import Bundles
     from tests.support.place import Place
@@ -35,14 +34,6 @@ while :; do
     mnt mount - /vol - 'MS_REMOUNT|MS_BIND' - > /out/answer
 done
 """
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
-    """Wait for the condition, and fail if it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 class Box:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.bundle import bind, make_spec
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,14 +58,6 @@ def spec_of(bundles: Bundles, place: Place) -> Callable[..., Spec]:
         )
 
     return make
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
-    """Wait for the condition, and fail if it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 @contextmanager
@@ -270,6 +263,13 @@ def test_pid_file_and_console_socket_are_the_runtimes_own(
         assert file.read().split()[::2] == ["0", "65536"]
 
 
+def said(result: subprocess.CompletedProcess[str], runtime: Runtime) -> list[str]:
+    """What a runtime has said, without its root directory and the time."""
+    stamp = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+    texts = (result.stdout, result.stderr)
+    return [stamp.sub("TIME", text.replace(str(runtime.root), "")) for text in texts]
+
+
 @pytest.mark.parametrize("words", [["--version"], ["--help"], ["delete", "nonesuch"], ["nonsense"]])
 def test_other_words_get_the_runtimes_own_answer(
     program: Path, bundles: Bundles, runtime: str, words: list[str]
@@ -280,15 +280,7 @@ def test_other_words_get_the_runtimes_own_answer(
     seen, expected = (one.call(*words, check=False) for one in (ours, theirs))
     assert seen.returncode == expected.returncode
     if words != ["--help"]:
-        for stream in ("stdout", "stderr"):
-            answers = (
-                re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME", text)
-                for text in (
-                    getattr(seen, stream).replace(str(ours.root), ""),
-                    getattr(expected, stream).replace(str(theirs.root), ""),
-                )
-            )
-            assert next(answers) == next(answers)
+        assert said(seen, ours) == said(expected, theirs)
 
 
 # -- flags of mounts ----------------------------------------------------------------------

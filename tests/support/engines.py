@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.bundle import Runtime, Spec, write_bundle
+from tests.support.bundle import Runtime, Spec, make_spec, write_bundle
 from tests.support.docker import Dockerd
 from tests.support.podman import Podman
 from tests.support.programs import compile_programs
 from tests.support.rootfs import build_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from tests.support.place import Place
 
@@ -100,6 +100,17 @@ class Bundles:
     def expect(self, runtime: Runtime, name: str) -> None:
         """Have the container `name` deleted by force at the end, whatever became of it."""
         self._made.append((runtime, name))
+
+    def answers(self, program: Path | str, words: Sequence[str], **options: Any) -> list[str]:
+        """Run `words` in a container of its own; return what they print, word by word.
+
+        `options`: of `make_spec`.
+        """
+        name = self.name()
+        runtime = self.runtime(program)
+        self.expect(runtime, name)
+        bundle = self.write(make_spec(words, cgroup=self.cgroup(name), **options))
+        return runtime.call("run", "--bundle", str(bundle), name).stdout.split()
 
     def close(self) -> None:
         """Delete what `expect` was told of, as far as it still exists."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from tests.support.result import require_success
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.support.docker import Dockerd
 
@@ -78,11 +77,3 @@ class Workloads:
         flags = [f"--runtime={runtime}", *words]
         with self.dockerd.container(*flags, image=IMAGE, command=command) as container:
             yield Workload(self.dockerd, container)
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
-    """Wait until `condition` holds; `what` it is stands in the failure."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.docker import SLEEP
-from tests.support.workload import PRIVILEGED, Workload, wait_until
+from tests.support.waiting import wait_until
+from tests.support.workload import PRIVILEGED, Workload
 
 if TYPE_CHECKING:
     import subprocess
@@ -44,7 +45,7 @@ class Inner:
         self.outer.dockerd.docker(
             "exec", "-d", self.outer.container, "sh", "-c", "exec dockerd > /var/log/dockerd 2>&1"
         )
-        wait_until(self.answers, "the inner engine answers")
+        wait_until(self.answers, "the inner engine answers", 30)
 
     def answers(self) -> bool:
         """Ask for its version."""
@@ -185,8 +186,10 @@ def test_engine_and_its_containers_start_again(inner: Inner) -> None:
     inner.stop()
     inner.start()
     running = "{{.State.Running}}"
-    wait_until(lambda: inner.out("inspect", "-f", running, always) == "true", "it runs again")
+    wait_until(lambda: inner.out("inspect", "-f", running, always) == "true", "it runs again", 30)
     assert inner.out("inspect", "-f", running, kept) == "false"
     inner.docker("start", kept)
-    wait_until(lambda: inner.out("exec", kept, "cat", "/kept") == "kept\nkept", "it started twice")
+    wait_until(
+        lambda: inner.out("exec", kept, "cat", "/kept") == "kept\nkept", "it started twice", 30
+    )
     inner.docker("rm", "-f", always, kept)

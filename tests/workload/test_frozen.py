@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.workload import PRIVILEGED, Workload, wait_until
+from tests.support.waiting import wait_until
+from tests.support.workload import PRIVILEGED, Workload
 
 if TYPE_CHECKING:
     from tests.support.place import Place
