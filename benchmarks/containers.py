@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -29,6 +29,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 INCLUDE = os.path.join(os.path.dirname(HERE), "csrc")
 GCC = ("gcc", "-std=gnu11", "-O2", "-static", "-pthread", "-D_GNU_SOURCE", "-I", INCLUDE)
 PROGRAMS = ("calls", "enter", "verdict", "fork")
+"""What a question needs, unless it says otherwise."""
 CGROUP = "/sys/fs/cgroup"
 LOCKED = "/locked"
 """A read-only volume in each container."""
@@ -39,7 +40,7 @@ class NoAnswerError(RuntimeError):
 
 
 class Program:
-    """A running `calls` (see calls.c), asked and answering line by line."""
+    """A running `calls` (see calls.c) or one that talks like it, line by line."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -103,12 +104,13 @@ class Container:
 
 
 class Workshop:
-    """A directory with the compiled programs, and containers whose root has them."""
+    """A directory with the compiled programs, and containers that run the first of them."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, programs: Sequence[str] = PROGRAMS) -> None:
         self.directory = directory
+        self._first = programs[0]
         self._environment = {**os.environ, "ECI_STATE_DIR": os.path.join(directory, "state")}
-        for name in PROGRAMS:
+        for name in programs:
             source = os.path.join(HERE, f"{name}.c")
             subprocess.run([*GCC, "-o", self.program(name), source], check=True)
         os.mkdir(os.path.join(directory, "locked"))
@@ -120,36 +122,37 @@ class Workshop:
     def _runtime(self, *words: str) -> list[str]:
         return [runtime_program(), "--root", os.path.join(self.directory, "runc"), *words]
 
-    def _bundle(self, identity: str) -> str:
-        """Make the bundle of a privileged container that runs `calls`, and return its path."""
+    def _bundle(self, identity: str, *, cgroups: bool) -> str:
+        """Make the bundle of a privileged container, and return its path."""
         bundle = os.path.join(self.directory, identity)
         rootfs = os.path.join(bundle, "rootfs")
         os.mkdir(bundle, 0o700)
         for name in ("proc", "sys", "dev", "eci", "locked"):
             os.makedirs(os.path.join(rootfs, name))
-        shutil.copy(self.program("calls"), rootfs)
+        shutil.copy(self.program(self._first), rootfs)
         request = Request(
-            command=("/calls", "/eci"),
+            command=(f"/{self._first}", "/eci"),
             rootfs=rootfs,
             hostname="bench",
             volumes=(Volume(os.path.join(self.directory, "locked"), LOCKED, readonly=True),),
             privileged=True,
         )
+        config: dict[str, Any] = configuration(request, last_capability())
+        if not cgroups:
+            mounts = config["mounts"]
+            config["mounts"] = [one for one in mounts if one["destination"] != CGROUP]
         with open(os.path.join(bundle, "config.json"), "w", encoding="utf-8") as stream:
-            json.dump(configuration(request, last_capability()), stream)
+            json.dump(config, stream)
         return bundle
 
     @contextmanager
-    def container(self, *, settings: str | None = None) -> Iterator[Container]:
-        """Give a running container; `settings` is a file instead of the machine's own."""
+    def container(self, *, cgroups: bool = True) -> Iterator[Container]:
+        """Give a running container, with or without its cgroups mounted."""
         identity = f"eci-bench-{secrets.token_hex(6)}"
-        bundle = self._bundle(identity)
-        environment = dict(self._environment)
-        if settings is not None:
-            environment["ECI_SETTINGS"] = settings
+        bundle = self._bundle(identity, cgroups=cgroups)
         command = self._runtime("run", "--bundle", bundle, identity)
         try:
-            with running(command, environment) as program:
+            with running(command, self._environment) as program:
                 yield Container(identity, self._pid(identity), program)
         finally:
             # Where `run` was killed, it could not clear up; else there is nothing to delete.
@@ -201,11 +204,11 @@ def _join_cgroups(pid: int, other: int) -> None:
 
 
 @contextmanager
-def workshop() -> Iterator[Workshop]:
+def workshop(programs: Sequence[str] = PROGRAMS) -> Iterator[Workshop]:
     """Give a workshop; its directory is removed at the end."""
     with ExitStack() as stack:
         directory = tempfile.mkdtemp(prefix="eci-bench-")
         stack.callback(shutil.rmtree, directory)
         # A container's root goes through it to its state; the bundles in it are closed.
         os.chmod(directory, 0o711)
-        yield Workshop(directory)
+        yield Workshop(directory, programs)

@@ -9,33 +9,18 @@
  * PROGRAM.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <grp.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <sched.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <unistd.h>
+
+#include "../tests/support/namespaces.h"
 
 #define MOST_WORDS 32
-
-static const char *const spaces[] = {"user", "cgroup", "ipc", "uts", "net", "pid", "mnt"};
-enum { SPACES = sizeof(spaces) / sizeof(spaces[0]) };
-
-static void make(const char *what, int result)
-{
-    if (result < 0) {
-        perror(what);
-        exit(1);
-    }
-}
 
 /* Installs a filter that traps these calls; its listener. */
 static int install(const int calls[], unsigned int n)
@@ -60,47 +45,50 @@ static int install(const int calls[], unsigned int n)
                         &program);
 }
 
-static void send_fd(int socket, int fd)
-{
-    char byte = 0;
-    struct iovec data = {.iov_base = &byte, .iov_len = 1};
+/* One byte, and with it one descriptor. */
+struct parcel {
+    char byte;
+    struct iovec data;
     union {
         struct cmsghdr header;
         char space[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct msghdr message = {
-        .msg_iov = &data,
-        .msg_iovlen = 1,
-        .msg_control = control.space,
-        .msg_controllen = sizeof(control.space),
-    };
+    } control;
+    struct msghdr message;
+};
 
-    control.header.cmsg_level = SOL_SOCKET;
-    control.header.cmsg_type = SCM_RIGHTS;
-    control.header.cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
-    make("sendmsg", (int)sendmsg(socket, &message, 0));
+static void wrap(struct parcel *parcel)
+{
+    memset(parcel, 0, sizeof(*parcel));
+    parcel->data = (struct iovec){.iov_base = &parcel->byte, .iov_len = 1};
+    parcel->message = (struct msghdr){
+        .msg_iov = &parcel->data,
+        .msg_iovlen = 1,
+        .msg_control = parcel->control.space,
+        .msg_controllen = sizeof(parcel->control.space),
+    };
+}
+
+static void send_fd(int socket, int fd)
+{
+    struct parcel parcel;
+
+    wrap(&parcel);
+    parcel.control.header.cmsg_level = SOL_SOCKET;
+    parcel.control.header.cmsg_type = SCM_RIGHTS;
+    parcel.control.header.cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(&parcel.control.header), &fd, sizeof(fd));
+    make("sendmsg", (int)sendmsg(socket, &parcel.message, 0));
 }
 
 static int receive_fd(int socket)
 {
-    char byte;
-    struct iovec data = {.iov_base = &byte, .iov_len = 1};
-    union {
-        struct cmsghdr header;
-        char space[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct msghdr message = {
-        .msg_iov = &data,
-        .msg_iovlen = 1,
-        .msg_control = control.space,
-        .msg_controllen = sizeof(control.space),
-    };
+    struct parcel parcel;
     int fd = -1;
 
-    if (recvmsg(socket, &message, 0) <= 0 || control.header.cmsg_type != SCM_RIGHTS)
+    wrap(&parcel);
+    if (recvmsg(socket, &parcel.message, 0) <= 0 || parcel.control.header.cmsg_type != SCM_RIGHTS)
         return -1;
-    memcpy(&fd, CMSG_DATA(&control.header), sizeof(fd));
+    memcpy(&fd, CMSG_DATA(&parcel.control.header), sizeof(fd));
     return fd;
 }
 
@@ -128,22 +116,10 @@ static void run(const char *filter, char *const words[], int socket)
 /* Goes into the namespaces, and waits for the program. */
 static int enter(const char *pid, const char *filter, char *const words[], int socket)
 {
-    int fds[SPACES];
     int status;
     pid_t child;
 
-    for (int i = 0; i < SPACES; i++) {
-        char path[64];
-
-        snprintf(path, sizeof(path), "/proc/%s/ns/%s", pid, spaces[i]);
-        fds[i] = open(path, O_RDONLY | O_CLOEXEC);
-        make(path, fds[i]);
-    }
-    for (int i = 0; i < SPACES; i++)
-        make(spaces[i], setns(fds[i], 0));
-    make("setgroups", setgroups(0, NULL));
-    make("setresgid", setresgid(0, 0, 0));
-    make("setresuid", setresuid(0, 0, 0));
+    enter_namespaces(pid);
     child = fork();
     make("fork", child);
     if (child == 0)

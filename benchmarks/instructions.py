@@ -16,29 +16,25 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass
 from errno import ENOENT, EPERM
 from statistics import median_low
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from eci_supervisor.cli.bundle import Request, Volume, configuration
-from eci_supervisor.cli.run import last_capability, runtime_program
+from benchmarks.containers import HERE, NoAnswerError, workshop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-HERE = os.path.dirname(__file__)
+    from benchmarks.containers import Program
+
 RECORDED = os.path.join(HERE, "instructions.json")
 MAY_GROW = 0.02
 """More than this part more than recorded is a failure."""
@@ -143,40 +139,6 @@ def growth(recorded: Mapping[str, Counts], found: Mapping[str, Counts]) -> list[
 # -- counting -----------------------------------------------------------------------------
 
 
-def _compile(directory: str, name: str) -> str:
-    program = os.path.join(directory, name)
-    source = os.path.join(HERE, f"{name}.c")
-    subprocess.run(
-        ["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-static", "-o", program, source], check=True
-    )
-    return program
-
-
-def _bundle(directory: str, program: str) -> str:
-    """Make the bundle of a privileged container with a read-only volume; return its path."""
-    bundle = os.path.join(directory, "bundle")
-    rootfs = os.path.join(bundle, "rootfs")
-    kept = os.path.join(directory, "kept")
-    for path in (kept, *(os.path.join(rootfs, name) for name in "proc sys dev work kept".split())):
-        os.makedirs(path)
-    shutil.copy(program, rootfs)
-    request = Request(
-        command=("/round",),
-        rootfs=rootfs,
-        hostname="bench",
-        volumes=(Volume(kept, "/kept", readonly=True),),
-        privileged=True,
-    )
-    config: dict[str, Any] = configuration(request, last_capability())
-    # Of cgroups a machine has one hierarchy or a dozen, and each mount is a grant to search.
-    config["mounts"] = [
-        mount for mount in config["mounts"] if mount["destination"] != "/sys/fs/cgroup"
-    ]
-    with open(os.path.join(bundle, "config.json"), "w", encoding="utf-8") as stream:
-        json.dump(config, stream)
-    return bundle
-
-
 def _worker_of(pid: int) -> int:
     """Return the pid of the worker that stands in the user namespace of `pid`."""
     namespace = os.stat(f"/proc/{pid}/ns/user").st_ino
@@ -193,53 +155,18 @@ def _worker_of(pid: int) -> int:
     raise CountError("the container has no worker")
 
 
-class _Caller:
-    """The program in the container."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    def call(self, word: str, expected: int) -> None:
-        """Have it make one call, which must end with the errno `expected`."""
-        if self.process.stdin is None or self.process.stdout is None:
-            raise CountError("the program was started without pipes")
-        self.process.stdin.write(f"{word}\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline().strip()
-        if answer != str(expected):
-            raise CountError(f"{word}: errno {answer or 'unknown'} instead of {expected}")
-
-
-@contextmanager
-def _container(bundle: str) -> Iterator[tuple[_Caller, int]]:
-    """Run the bundle; give its program and the worker's pid."""
-    identity = f"eci-bench-{secrets.token_hex(6)}"
-    runtime = runtime_program()
-    words = [runtime, "run", "--bundle", bundle, identity]
-    with subprocess.Popen(
-        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        caller = _Caller(process)
-        caller.call(*ROUND[0])
-        caller.call(*ROUND[1])
-        state = subprocess.run([runtime, "state", identity], check=True, capture_output=True)
-        yield caller, _worker_of(json.loads(state.stdout)["pid"])
-        # Its input ends here, and with it the program and the container.
-        process.communicate(timeout=30)
-
-
 def measure() -> dict[str, Counts]:
     """Return the counts of each call, or raise CountError.  Needs root."""
-    with tempfile.TemporaryDirectory(prefix="eci-bench-") as directory:
-        steps = _compile(directory, "steps")
-        bundle = _bundle(directory, _compile(directory, "round"))
+    # Of cgroups a machine has one hierarchy or a dozen, and each mount is a grant to search.
+    with workshop(("round", "steps")) as shop, shop.container(cgroups=False) as container:
+        # The first calls start what starts only once.
+        for word, expected in ROUND[:2]:
+            _call(container.program, word, expected)
+        steps = [shop.program("steps"), str(_worker_of(container.pid))]
         # It ends with the worker, which ends with the container.
-        with (
-            _container(bundle) as (caller, worker),
-            subprocess.Popen([steps, str(worker)], stdout=subprocess.PIPE, text=True) as stepper,
-        ):
-            counted = _count(caller, stepper)
-            caller.process.communicate(timeout=30)
+        with subprocess.Popen(steps, stdout=subprocess.PIPE, text=True) as stepper:
+            counted = _count(container.program, stepper)
+            container.program.close()
     return {
         title: steady(title, waking(counts) if error == EPERM else counts)
         for title, (_, error), counts in zip(TITLES, ROUND, counted, strict=True)
@@ -247,14 +174,21 @@ def measure() -> dict[str, Counts]:
     }
 
 
-def _count(caller: _Caller, stepper: subprocess.Popen[str]) -> list[list[Counts]]:
+def _call(program: Program, word: str, expected: int) -> None:
+    """Have it make one call, which must end with the errno `expected`."""
+    answer = program.ask(word)
+    if answer != [expected]:
+        raise CountError(f"{word}: {answer or 'unknown'} instead of {expected}")
+
+
+def _count(program: Program, stepper: subprocess.Popen[str]) -> list[list[Counts]]:
     """Make `REPEATS` rounds after one that does not count; return the counts of each step."""
     if stepper.stdout is None or stepper.stdout.readline() != "ready\n":
         raise CountError("the worker cannot be stepped")
     counted: list[list[Counts]] = [[] for _ in ROUND]
     for number in range(REPEATS + 1):
         for step, (word, expected) in enumerate(ROUND):
-            caller.call(word, expected)
+            _call(program, word, expected)
             counts = Counts.parse(stepper.stdout.readline())
             if number:
                 counted[step].append(counts)
@@ -304,7 +238,7 @@ def main(*, check: bool, record: bool) -> None:
     """Count what the worker executes for one call. Needs root."""
     try:
         found = measure()
-    except CountError as error:
+    except (CountError, NoAnswerError) as error:
         raise click.ClickException(str(error)) from error
     Console().print(_table(found))
     if record:

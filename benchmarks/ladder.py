@@ -75,7 +75,7 @@ def measure(run: Run) -> Iterator[Result]:
         for case in run.steps(CASES, NAME):
             some = {name: one for name, one in rungs.items() if case.rivals or name not in RIVALS}
             samples = in_turns(some, case.word, rounds, run.pick(20e6, 40e6))
-            yield from results(NAME, case, samples)
+            yield from results(case, samples)
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def in_turns(rungs: dict[str, Program], word: str, rounds: int, batch: float) ->
     return samples
 
 
-def results(question: str, case: Case, samples: Samples, suffix: str = "") -> Iterator[Result]:
+def results(case: Case, samples: Samples) -> Iterator[Result]:
     """Yield statistics in microseconds of the first call, of the second, of both; of each rung."""
     for name, pick in (
         (case.first, lambda pair: pair[0]),
@@ -127,7 +127,7 @@ def results(question: str, case: Case, samples: Samples, suffix: str = "") -> It
     ):
         for rung, pairs in samples.items() if name else ():
             times = [pick(pair) / 1000 for pair in pairs]
-            yield summary(question, name + suffix, rung, "µs", times)
+            yield summary(NAME, name, rung, "µs", times)
 
 
 @contextmanager

@@ -1,7 +1,10 @@
-/* Makes one call of the mount family for each word on standard input and prints its errno, or 0.
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * round DIRECTORY - says "ready", makes one call of the mount family for each word on standard
+ * input and prints its errno, or 0.
  *
- * Words: see the table in main.  Works in /work, where it makes `from`, `to` and `other`; `refused`
- * asks for the read-only volume /kept to become writable.
+ * Words: see the table.  Works in DIRECTORY, where it makes `from`, `to` and `other`; `refused`
+ * asks for the read-only volume /locked to become writable.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -61,7 +64,7 @@ static int failing(void)
 
 static int refused(void)
 {
-    return mount(NULL, "/kept", NULL, MS_REMOUNT | MS_BIND, NULL);
+    return mount(NULL, "/locked", NULL, MS_REMOUNT | MS_BIND, NULL);
 }
 
 static const struct {
@@ -73,15 +76,17 @@ static const struct {
     {"umount", umount},     {"failing", failing}, {"refused", refused},
 };
 
-int main(void)
+int main(int argc, char **argv)
 {
     char word[16];
 
-    if (chdir("/work") < 0 || mkdir("from", 0755) < 0 || mkdir("to", 0755) < 0 ||
+    if (argc != 2 || chdir(argv[1]) < 0 || mkdir("from", 0755) < 0 || mkdir("to", 0755) < 0 ||
         mkdir("other", 0755) < 0) {
-        perror("calls: /work");
+        perror("round");
         return 1;
     }
+    printf("ready\n");
+    fflush(stdout);
     while (scanf("%15s", word) == 1) {
         for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
             if (!strcmp(table[i].word, word))

@@ -93,6 +93,10 @@ class Box:
         log = self.state_dir / "keeper.log"
         return log.read_text().count("<refused:no-loosening>") if log.exists() else 0
 
+    def wait_for_refusals(self, number: int) -> None:
+        """Wait until so many refusals stand in the log, and no more."""
+        wait_until(lambda: self.refusals() == number, "not logged")
+
 
 @pytest.fixture
 def box(runtimes: dict[str, Path], runtime: str, bundles: Bundles, place: Place) -> Box:
@@ -136,7 +140,7 @@ def test_refusals_are_logged(box: Box) -> None:
     """Nothing but the event brings Python back; the second comes a while after the first."""
     for number in (1, 2):
         (box.out / "go").touch()
-        wait_until(lambda wanted=number: box.refusals() == wanted, "not logged")  # type: ignore[misc]
+        box.wait_for_refusals(number)
         assert (box.out / "answer").read_text() == "EPERM\n"
         box.wait_for_rest()
 
@@ -144,14 +148,14 @@ def test_refusals_are_logged(box: Box) -> None:
 def test_flood_of_refusals_wakes_seldom(box: Box) -> None:
     """An event while it has only just gone to rest waits, and is not lost."""
     (box.out / "go").touch()
-    wait_until(lambda: box.refusals() == 1, "not logged")
+    box.wait_for_refusals(1)
     box.wait_for_rest()
     (box.out / "go").touch()
     wait_until(lambda: not (box.out / "go").exists(), "not done")
     time.sleep(2)
     assert box.rests
     assert box.refusals() == 1
-    wait_until(lambda: box.refusals() == 2, "not logged")
+    box.wait_for_refusals(2)
 
 
 def test_end_of_the_container(box: Box) -> None:
