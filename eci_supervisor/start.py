@@ -28,7 +28,7 @@ def find_packages() -> None:
     except FileNotFoundError:
         pass
     # msgspec asks for it and does without; where other tools have brought it along, it takes 8 ms.
-    # None is how an import is blocked ("The import system", The module cache); typeshed has no None.
+    # None blocks an import (sys.modules in the reference); typeshed has no None there.
     sys.modules["typing_extensions"] = None  # type: ignore[assignment]
     sys.path[:0] = [place for place in dict.fromkeys(places) if place.startswith("/")]
     if not all(PathFinder.find_spec(name) for name in ("_cffi_backend", "msgspec")):
