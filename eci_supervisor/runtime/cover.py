@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eci_supervisor.runtime.spec import Mapping, Spec
 
 _KINDS = {"proc": "/proc", "sysfs": "/sys"}
+_CGROUPS = ("cgroup", "cgroup2")
 _IPC_SYSCTLS = frozenset(
     f"kernel.{name}"
     for name in (
@@ -139,7 +140,7 @@ def _cgroups(spec: Spec) -> tuple[str, ...]:
     return tuple(
         point
         for point, mount in last.items()
-        if mount.get("type") == "cgroup" and "ro" in oci.options(mount) and not oci.is_bind(mount)
+        if mount.get("type") in _CGROUPS and "ro" in oci.options(mount) and not oci.is_bind(mount)
     )
 
 

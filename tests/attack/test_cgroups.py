@@ -20,6 +20,8 @@ CGROUPS = {
     "source": "cgroup",
     "options": ["nosuid", "noexec", "nodev", "relatime", "ro"],
 }
+# The other spelling, which runtimes mount as any file system.
+CGROUP2 = {**CGROUPS, "destination": "/version2", "type": "cgroup2"}
 # Of version 1 there is a mount for each hierarchy, of version 2 one.
 VERSION_1 = Path("/sys/fs/cgroup/pids").exists()
 POINT = "/sys/fs/cgroup/pids" if VERSION_1 else "/sys/fs/cgroup"
@@ -37,6 +39,8 @@ ATTACKS = {
     ),
     "umount": (f"umount2 {POINT} -", "EINVAL"),
     "umount_lazily": (f"umount2 {POINT} MNT_DETACH", "EINVAL"),
+    "remount_of_version_2": (REMOUNT.replace(POINT, "/version2"), "EPERM"),
+    "mount_setattr_of_version_2": (CLEAR.format("cwd", "/version2"), "EPERM"),
     "move": (f"mount {POINT} /mnt - MS_MOVE -", "EINVAL"),
 }
 
@@ -51,8 +55,9 @@ def run(request: pytest.FixtureRequest, bundles: Bundles) -> Callable[[Path, str
             runtime,
             [request.param, *words],
             privileged=True,
-            mounts=[CGROUPS],
+            mounts=[CGROUPS, CGROUP2],
             identity_userns=runtime == Path("runc"),
+            cgroupns=True,
         )
 
     return run

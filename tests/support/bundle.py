@@ -109,6 +109,7 @@ def make_spec(
     readonly: bool = False,
     user: int = 0,
     identity_userns: bool = False,
+    cgroupns: bool = False,
 ) -> Spec:
     """Return a config.json like dockerd's for `args`, on the root file system `rootfs`.
 
@@ -116,6 +117,7 @@ def make_spec(
     profile refuses the mount family, as Docker's does, unless `cap_add` names CAP_SYS_ADMIN.
     `cgroup` is absolute, as cgroupsPath.  `identity_userns` adds a user namespace that maps ids to
     themselves: what a user namespace alone protects, without eci-runtime, is shown with it.
+    `cgroupns` asks for a private cgroup namespace, which eci-runtime gives to each.
     """
     caps = ALL_CAPS if privileged else [*DEFAULT_CAPS, *cap_add]
     namespaces = [{"type": kind} for kind in ("mount", "network", "uts", "pid", "ipc")]
@@ -124,6 +126,8 @@ def make_spec(
         "namespaces": namespaces,
         "resources": {"devices": [{"allow": privileged, "access": "rwm"}]},
     }
+    if cgroupns:
+        namespaces.append({"type": "cgroup"})
     if identity_userns:
         namespaces.append({"type": "user"})
         ids = [{"containerID": 0, "hostID": 0, "size": 65536}]
