@@ -10,7 +10,7 @@
 
 /* cffi: begin */
 #define ECI_POLICY_MAGIC   0x31494345
-#define ECI_POLICY_VERSION 1
+#define ECI_POLICY_VERSION 2
 
 /* Flags that a mount can hold; the values are those of MS_* and MOUNT_ATTR_*. */
 #define ECI_RDONLY     1
@@ -82,6 +82,8 @@ struct eci_policy {
     uint32_t trace;        /* not 0: every call becomes an event, not refusals alone */
     uint32_t id_base;      /* host id of the container's id 0 */
     uint32_t id_size;
+    uint32_t waits_killable; /* not 0: nothing but a fatal signal interrupts a caller */
+    uint32_t unused;         /* what follows begins at a multiple of 8 */
 };
 
 #define ECI_OP_NEW          1

@@ -143,7 +143,8 @@ void caller_close(struct caller *caller)
     close_fd(&caller->dir);
     close_fd(&caller->pidfd);
     close_fd(&caller->cwd);
-    caller->dir = caller->pidfd = caller->cwd = -1;
+    close_fd(&caller->stat);
+    caller->dir = caller->pidfd = caller->cwd = caller->stat = -1;
     caller->tid = 0;
 }
 
@@ -345,6 +346,26 @@ int caller_file(const struct caller *caller, int fd)
     file = (int)syscall(SYS_pidfd_getfd, caller->pidfd, fd, 0);
     lower_caps(caller, &before);
     return file < 0 ? -EBADF : file;
+}
+
+/*
+ * Whether the caller does anything but sleep until it is interrupted.  Also woken it can be asleep
+ * without that, until it gets a lock of the kernel's.  False where nothing can be told.
+ */
+bool caller_is_awake(struct caller *caller)
+{
+    char text[64]; /* the number, the name (up to 15 characters) and the state: proc(5) */
+    const char *end;
+    ssize_t n;
+
+    if (caller->stat < 0)
+        caller->stat = openat(caller->dir, "stat", O_RDONLY | O_CLOEXEC);
+    n = pread(caller->stat, text, sizeof(text) - 1, 0);
+    if (n <= 0)
+        return false;
+    text[n] = 0;
+    end = strrchr(text, ')');
+    return end && strncmp(end, ") S", 3) != 0;
 }
 
 /* A file of procfs as a string, cut where it does not fit. */

@@ -17,6 +17,12 @@
 #include "compat.h"
 #include "worker.h"
 
+/*
+ * How long a caller may be awake without running: its cgroup can keep it off the processors for
+ * as long as a period of its quota, a second at most.
+ */
+enum { AWAKE_SHORT_NS = 50 * 1000, AWAKE_LONG_NS = 6400 * 1000, AWAKE_LOOKS = 320 };
+
 static uint64_t now_ns(clockid_t clock)
 {
     struct timespec ts;
@@ -235,13 +241,42 @@ static void answer_again(struct session *session, struct untold *untold,
     forget(session->worker, untold);
 }
 
+/* Whether a call that has this answer was performed, so that made again it is made twice. */
+static bool leaves_something(enum family family, int answer)
+{
+    return answer == 0 || (answer == -EAGAIN && family == FAMILY_UMOUNT); /* MNT_EXPIRE marked */
+}
+
 /* The call was performed, and the caller was interrupted or killed before it got the answer. */
 static void miss(struct session *session, enum family family, int answer)
 {
     if (session->added_on >= 0)
         perform_undo(session, session->added_on);
-    else if (answer == 0 || (answer == -EAGAIN && family == FAMILY_UMOUNT)) /* MNT_EXPIRE marked */
+    else if (leaves_something(family, answer))
         keep_untold(session, answer);
+}
+
+/*
+ * A signal wakes a caller that does not wait killable.  From when that one has seen the signal
+ * until it has the listener's lock, the kernel takes an answer and says that all is well, and then
+ * drops it (kernel/seccomp.c, seccomp_do_user_notification).  So a caller that is awake already
+ * gets no answer before it has left, which makes the call one that was missed, or sleeps: it may
+ * not have come to that yet.  To wake up takes longer than to answer, as a rule; that the worker is
+ * held up between this look and the answer is what remains.
+ */
+static void await_sleep(struct session *session)
+{
+    struct timespec pause = {.tv_nsec = AWAKE_SHORT_NS};
+
+    if (session->worker->policy->waits_killable)
+        return;
+    for (unsigned int i = 0; i < AWAKE_LOOKS && caller_is_awake(&session->caller); i++) {
+        if (!is_alive(session))
+            return;
+        nanosleep(&pause, NULL);
+        if (pause.tv_nsec < AWAKE_LONG_NS)
+            pause.tv_nsec *= 2;
+    }
 }
 
 /*
@@ -270,6 +305,8 @@ static void handle_in_place(struct session *session, struct caller *caller, enum
     verdict->error = -r;
     if (verdict->reason >= ECI_REASON_LOOSEN && !session->comm[0])
         read_comm(session, caller);
+    if (leaves_something(family, r))
+        await_sleep(session);
     if (reply(session, r, false) == -ENOENT) {
         miss(session, family, r);
         verdict->reason = ECI_REASON_GONE;
@@ -356,7 +393,7 @@ void session_serve(struct session *session)
 
     /* Only a matter of speed: the caller is woken on this processor, where its data is. */
     (void)ioctl(session->listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags);
-    session->caller = (struct caller){.dir = -1, .pidfd = -1, .cwd = -1};
+    session->caller = (struct caller){.dir = -1, .pidfd = -1, .cwd = -1, .stat = -1};
     for (;;) {
         memset(&session->notif, 0, sizeof(session->notif));
         if (ioctl(session->listener, SECCOMP_IOCTL_NOTIF_RECV, &session->notif) == 0) {

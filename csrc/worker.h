@@ -114,6 +114,7 @@ struct caller {
     int dir;   /* O_PATH, /proc/TID */
     int pidfd; /* of the thread; -1 where the kernel has none */
     int cwd;   /* O_PATH; opened by caller_stand_in() where a path needs it, else -1 */
+    int stat;  /* /proc/TID/stat; opened by caller_is_awake(), else -1 */
     struct caps caps;
     uint32_t fsuid;
     uint32_t fsgid;
@@ -177,6 +178,7 @@ int caller_open_at(const struct caller *caller, int dir, const char *path, int f
 int caller_open_own(const struct caller *caller, const char *path, int flags);
 int caller_fd(const struct caller *caller, int fd);
 int caller_file(const struct caller *caller, int fd);
+bool caller_is_awake(struct caller *caller);
 void caller_close(struct caller *caller);
 
 /* remote.c: the caller's memory. */

@@ -67,12 +67,14 @@ def build(
     sysfs_masked: bool,
     ids: tuple[int, int],
     trace: bool,
+    waits_killable: bool,
 ) -> bytes:
     """Return the blob; ValueError when it cannot hold what it was given.
 
     `proc_masked` and `sysfs_masked` say that masks or read-only paths lie on the container's
     own procfs and sysfs; `ids` is the host id of the container's id 0 and how many there are; with
-    `trace` every call becomes an event, not refusals alone.
+    `trace` every call becomes an event, not refusals alone; `waits_killable`: the container's
+    filters have SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV.
     """
     strings = bytearray()
     offsets: dict[bytes, int] = {}
@@ -100,6 +102,7 @@ def build(
     policy.proc_masked = proc_masked
     policy.sysfs_masked = sysfs_masked
     policy.trace = trace
+    policy.waits_killable = waits_killable
     policy.id_base, policy.id_size = ids
     table = ffi.cast("struct eci_grant *", blob + head)
     for i, grant in enumerate(grants):

@@ -518,7 +518,7 @@ def _trace(key: str) -> str | None:
     return f"{TRACE_DIRECTORY}/{key}.log" if value == "1" else value
 
 
-def _charge(request: Request, taken: Taken) -> Charge:
+def _charge(request: Request, taken: Taken, profile: seccomp.Profile | None) -> Charge:
     record = taken.record
     return Charge(
         container_id=record.id,
@@ -530,6 +530,7 @@ def _charge(request: Request, taken: Taken) -> Charge:
         base=record.base,
         size=record.size,
         supervised=record.supervised,
+        waits_killable=seccomp.waits_killable(profile),
         masked_paths=tuple(oci.items(request.spec, "linux.maskedPaths", str)),
         readonly_paths=tuple(oci.items(request.spec, "linux.readonlyPaths", str)),
         protected_paths=request.protected_paths,
@@ -572,7 +573,7 @@ def create(call: Invocation, binary: str) -> NoReturn:
         # The keeper is heavy to import, and not wanted before all has been found in order.
         from eci_supervisor.supervisor.keeper import fork_keeper  # noqa: PLC0415
 
-        fork_keeper(_charge(request, taken), clean)
+        fork_keeper(_charge(request, taken, profile), clean)
         relieve()
         prepare(request, taken, profile)
         syscalls.install_guard()

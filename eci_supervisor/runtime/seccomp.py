@@ -112,6 +112,11 @@ def supervise(spec: Spec, listener_path: str, *, wait_killable: bool) -> Profile
     return profile
 
 
+def waits_killable(profile: Profile | None) -> bool:
+    """Say whether nothing but a fatal signal interrupts the calls that `profile` sends to us."""
+    return profile is not None and WAIT_KILLABLE in (profile.get("flags") or [])
+
+
 def _over_default(profile: Profile, passing: set[str]) -> list[dict[str, Any]]:
     """Return the rules that take the trapped calls out of a default that allows."""
     rules = profile.get("syscalls") or []

@@ -28,6 +28,8 @@ class Charge(msgspec.Struct, frozen=True):
     """Number of ids in the range."""
     supervised: bool
     """False where the seccomp profile lets no mount call through: no listener, no worker."""
+    waits_killable: bool = False
+    """Whether nothing but a fatal signal interrupts a supervised call (see killable.py)."""
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
     protected_paths: tuple[str, ...] = ()

@@ -93,4 +93,5 @@ def compile_policy(
         sysfs_masked=_masked(grants, b"sysfs", covered),
         ids=(charge.base, charge.size),
         trace=charge.trace is not None,
+        waits_killable=charge.waits_killable,
     )

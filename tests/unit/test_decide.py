@@ -61,6 +61,7 @@ class Policy:
                     sysfs_masked=masked,
                     ids=(100000, 65536),
                     trace=False,
+                    waits_killable=False,
                 )
             ),
         )
@@ -450,7 +451,13 @@ def test_a_table_that_is_not_ours_is_refused(blob: bytes) -> None:
 def test_a_damaged_head_is_refused_or_stays_inside(offset: int, byte: int) -> None:
     blob = bytearray(
         table.build(
-            GRANTS, [], proc_masked=True, sysfs_masked=True, ids=(100000, 65536), trace=False
+            GRANTS,
+            [],
+            proc_masked=True,
+            sysfs_masked=True,
+            ids=(100000, 65536),
+            trace=False,
+            waits_killable=False,
         )
     )
     blob[offset] = byte

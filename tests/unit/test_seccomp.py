@@ -133,6 +133,12 @@ def test_crun_gets_its_flag_once() -> None:
     profile = seccomp.supervise(spec, LISTENER, wait_killable=True)
     assert profile is not None
     assert profile["flags"] == sorted(flags)
+    assert seccomp.waits_killable(profile)
+
+
+def test_where_no_filter_waits_killable() -> None:
+    assert not seccomp.waits_killable(supervise({"defaultAction": "SCMP_ACT_ALLOW"}))
+    assert not seccomp.waits_killable(None)
 
 
 ACTIONS = st.sampled_from(["ALLOW", "LOG", "TRACE", "ERRNO", "KILL", "KILL_PROCESS", "TRAP"])
