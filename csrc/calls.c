@@ -404,25 +404,45 @@ static int resolve_at(struct caller *caller, uint64_t dfd, const char *path, boo
     return stat_object(target->fd, "", &target->stx);
 }
 
-/* Takes the fd of a detached mount; the oldest has to go for it. */
-static void keep(struct worker *worker, uint64_t mnt_id, int fd)
+static void drop(struct kept *kept)
+{
+    if (kept->mnt_id) {
+        close_fd(&kept->fd);
+        close_fd(&kept->stand_in);
+    }
+    kept->mnt_id = 0;
+}
+
+/* Takes the fds of a detached mount; the oldest has to go for it. */
+static void keep(struct worker *worker, uint64_t mnt_id, int fd, int stand_in)
 {
     struct kept *kept = &worker->kept[worker->next_kept++ % KEPT];
 
-    if (kept->mnt_id)
-        close(kept->fd);
-    *kept = (struct kept){.mnt_id = mnt_id, .fd = fd};
+    drop(kept);
+    *kept = (struct kept){.mnt_id = mnt_id, .fd = fd, .stand_in = stand_in};
 }
 
 /* A detached mount has found its place, and lives there; or nobody has an fd of it. */
 void call_let_go(struct worker *worker, uint64_t made)
 {
+    for (unsigned int i = 0; i < KEPT; i++)
+        if (made && worker->kept[i].mnt_id == made)
+            drop(&worker->kept[i]);
+}
+
+/* Where `target` is a stand-in: the mount that it stands in for. */
+static int see_through(const struct worker *worker, struct target *target)
+{
     for (unsigned int i = 0; i < KEPT; i++) {
-        if (made && worker->kept[i].mnt_id == made) {
-            close(worker->kept[i].fd);
-            worker->kept[i].mnt_id = 0;
-        }
+        const struct kept *kept = &worker->kept[i];
+
+        if (!kept->mnt_id || kept->stand_in < 0 || kept->mnt_id != target->stx.stx_mnt_id)
+            continue;
+        target_close(target);
+        target->fd = fcntl(kept->fd, F_DUPFD_CLOEXEC, 0);
+        return target->fd < 0 ? -errno : stat_object(target->fd, "", &target->stx);
     }
+    return 0;
 }
 
 static int do_move_mount(struct session *session, struct caller *caller,
@@ -440,6 +460,7 @@ static int do_move_mount(struct session *session, struct caller *caller,
         .joins = (flags & MOVE_MOUNT_SET_GROUP) != 0,
     };
     uint64_t parent;
+    uint64_t made = 0;
     int r;
 
     r = resolve_at(caller, args[2], session->args.path, flags & MOVE_MOUNT_T_SYMLINKS,
@@ -449,6 +470,10 @@ static int do_move_mount(struct session *session, struct caller *caller,
     if (r == 0)
         r = resolve_at(caller, args[0], session->args.source, flags & MOVE_MOUNT_F_SYMLINKS,
                        WANT_OBJECT | WANT_NAME, &source);
+    if (r == 0) {
+        made = source.stx.stx_mnt_id;
+        r = see_through(worker, &source);
+    }
     if (r == 0)
         r = facts_place(worker, &target, &session->target);
     if (r == 0)
@@ -470,7 +495,7 @@ static int do_move_mount(struct session *session, struct caller *caller,
     eci_decide(worker->policy, &call, &session->source, &session->target, verdict);
     r = verdict->error ? -verdict->error : perform_move(source.fd, target.fd, flags);
     if (r == 0)
-        call_let_go(worker, session->source.mnt_id);
+        call_let_go(worker, made);
 out:
     target_close(&source);
     target_close(&target);
@@ -508,6 +533,8 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
     r = resolve_at(caller, args[0], out->path, !(flags & AT_SYMLINK_NOFOLLOW), WANT_OBJECT,
                    &target);
     if (r == 0)
+        r = see_through(session->worker, &target);
+    if (r == 0)
         r = facts_place(session->worker, &target, &session->target);
     if (r == 0) {
         /* MOUNT_ATTR_RDONLY and the next three are ECI_RDONLY and the next three. */
@@ -536,7 +563,8 @@ int call_hand_out(struct session *session, uint64_t made)
 
         if (kept->mnt_id != made)
             continue;
-        session->result = openat(kept->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        session->result = openat(kept->stand_in < 0 ? kept->fd : kept->stand_in, ".",
+                                 O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (session->result < 0)
             return -errno;
         session->result_flags = (session->notif.data.args[1] & FSMOUNT_CLOEXEC) ? O_CLOEXEC : 0;
@@ -550,11 +578,13 @@ int call_hand_out(struct session *session, uint64_t made)
  * The descriptor that the kernel makes is an O_PATH one, which SECCOMP_IOCTL_NOTIF_ADDFD does not
  * take.  The caller gets a directory opened on the mount, and the worker keeps the other, because
  * the detached mount lives as long as that: until move_mount, or until many more have been made.
+ * Where nobody serves the file system yet, the directory is one that stands in for it.
  */
 static int do_fsmount(struct session *session, struct caller *caller, struct eci_verdict *verdict)
 {
     const uint64_t *args = (const uint64_t *)session->notif.data.args;
     cleanup_fd int context = caller_file(caller, (int)args[0]);
+    cleanup_fd int stand_in = -1;
     cleanup_fd int made = -1;
     struct statx stx;
     int r;
@@ -563,13 +593,13 @@ static int do_fsmount(struct session *session, struct caller *caller, struct eci
     if (context < 0)
         return syscall(SYS_fsmount, -1, args[1], args[2]) < 0 ? -errno : -EBADF;
     made = kernfs_fsmount(session, caller, context, (unsigned int)args[1], (unsigned int)args[2],
-                          verdict);
+                          verdict, &stand_in);
     if (made < 0)
         return made;
-    r = stat_at(made, "", &stx);
+    r = stat_at(stand_in < 0 ? made : stand_in, "", &stx);
     if (r < 0)
         return r;
-    keep(session->worker, stx.stx_mnt_id, take_fd(&made));
+    keep(session->worker, stx.stx_mnt_id, take_fd(&made), take_fd(&stand_in));
     r = call_hand_out(session, stx.stx_mnt_id);
     if (r < 0)
         call_let_go(session->worker, stx.stx_mnt_id);

@@ -82,7 +82,7 @@ static int take_children(const struct statx *fs, bool sealed, struct child *chil
             return -ESTALE;
         if (sealed && fstatfs(child->mount, &kind) < 0)
             return -errno;
-        seal = sealed && is_cgroup(&kind);
+        seal = sealed && is_cgroup((uint64_t)kind.f_type);
         child->read_only = seal || (flags & MOUNT_ATTR_RDONLY);
         if (child->read_only) {
             int copy = clone_mount(child->mount, "", AT_EMPTY_PATH | AT_RECURSIVE);
@@ -162,7 +162,7 @@ static int exchange(struct worker *worker, int old, const struct statfs *fs, enu
         r = set_mount_flags(copy, worker->kernfs_flags[kind], 0);
     }
     /* Of version 2 it is one mount, of version 1 a tmpfs with one for each hierarchy. */
-    if (r == 0 && sealed && is_cgroup(fs))
+    if (r == 0 && sealed && is_cgroup((uint64_t)fs->f_type))
         r = set_mount_flags(copy, MOUNT_ATTR_RDONLY, 0);
     if (r == 0)
         r = attach_children(copy, children, *n, true);

@@ -28,6 +28,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
 #include <sched.h>
@@ -302,7 +303,7 @@ static int hold(const struct worker *worker)
     struct statx stx;
     uint32_t held;
     int tree;
-    int r = fs < 0 ? -errno : stat_at(fs, "", &stx);
+    int r = fs < 0 ? -errno : stat_object(fs, "", &stx);
 
     place.mnt_id = r < 0 ? 0 : stx.stx_mnt_id;
     if (r == 0)
@@ -422,40 +423,75 @@ bool kernfs_has_masks_only(const struct worker *worker, struct eci_place *place)
     return true;
 }
 
-static enum kernfs kind_of(int mount)
+static enum kernfs kind_of(uint64_t magic)
 {
-    struct statfs fs;
-
-    if (fstatfs(mount, &fs) < 0)
-        return KERNFS_NONE;
     for (enum kernfs kind = KERNFS_PROC; kind < KERNFS_NONE; kind++)
-        if (fs.f_type == kernfs_kinds[kind].magic)
+        if (magic == kernfs_kinds[kind].magic)
             return kind;
     return KERNFS_NONE;
 }
 
 /* May the container have the very same file system mounted already? */
-static bool is_shared(int mount)
+static bool is_shared(uint64_t magic)
+{
+    return is_cgroup(magic) || magic == MQUEUE_MAGIC;
+}
+
+/*
+ * May statfs(2) wait for somebody who serves the file system?  The root of a FUSE file system has
+ * this inode and this number of links, until it is served (fs/fuse/inode.c, fuse_get_root_inode).
+ */
+static bool may_be_silent(int mount)
+{
+    struct statx stx = {0};
+    int r = stat_at(mount, "", &stx);
+
+    return r == -EACCES || (r == 0 && stx.stx_ino == FUSE_ROOT_ID && stx.stx_nlink == 1);
+}
+
+/* What the file system on /build is, which is not asked itself. */
+static int magic_of_build(uint64_t *magic)
+{
+    cleanup_fd int fs = open(BUILD, O_PATH | O_CLOEXEC);
+    struct statx stx = {0};
+    int r = fs < 0 ? -errno : stat_object(fs, "", &stx);
+
+    return r < 0 ? r : facts_magic(stx.stx_mnt_id, magic);
+}
+
+static int magic_of(int mount, uint64_t *magic)
 {
     struct statfs fs;
 
-    return fstatfs(mount, &fs) < 0 || is_cgroup(&fs) || fs.f_type == MQUEUE_MAGIC;
+    if (fstatfs(mount, &fs) < 0)
+        return -errno;
+    *magic = (uint64_t)fs.f_type;
+    return 0;
+}
+
+static int mount_build(int made)
+{
+    return syscall(SYS_move_mount, made, "", AT_FDCWD, BUILD, MOVE_MOUNT_F_EMPTY_PATH) < 0 ? -errno
+                                                                                           : 0;
 }
 
 /*
  * fsmount(2) of the caller's file system context, of which nobody can tell what it is before it
- * has been mounted.  Returns the detached mount, covered where it has to be.
+ * has been mounted.  Returns the detached mount, covered where it has to be.  One of FUSE cannot be
+ * opened before it is served: `stand_in` becomes a mount that the caller can have in its place, of
+ * an empty directory, else -1.
  */
 int kernfs_fsmount(struct session *session, struct caller *caller, int context, unsigned int flags,
-                   unsigned int attributes, struct eci_verdict *verdict)
+                   unsigned int attributes, struct eci_verdict *verdict, int *stand_in)
 {
     const struct worker *worker = session->worker;
     cleanup_fd int made = -1;
-    struct statfs fs;
+    bool silent;
+    uint64_t magic = 0;
+    int r;
 
+    *stand_in = -1;
     if (worker->build >= 0) {
-        int r;
-
         caller_resume(session, caller);
         session->away = true;
         r = kernfs_go(worker->build);
@@ -463,18 +499,35 @@ int kernfs_fsmount(struct session *session, struct caller *caller, int context, 
             return r;
     }
     made = (int)syscall(SYS_fsmount, context, flags | FSMOUNT_CLOEXEC, attributes);
-    if (made < 0 || fstatfs(made, &fs) < 0)
+    if (made < 0)
         return -errno;
+    silent = worker->build >= 0 && may_be_silent(made);
+    r = silent ? mount_build(made) : 0;
+    if (r == 0)
+        r = silent ? magic_of_build(&magic) : magic_of(made, &magic);
     /* Its layers have been given to fsconfig(2), which nobody has seen. */
-    if (worker->exposed && fs.f_type == OVERLAYFS_SUPER_MAGIC) {
+    if (r == 0 && worker->exposed && magic == OVERLAYFS_SUPER_MAGIC) {
+        r = -EPERM;
         *verdict = (struct eci_verdict){.error = EPERM, .reason = ECI_REASON_PROTECTED};
-        return -EPERM;
     }
-    if (worker->build < 0)
-        return take_fd(&made);
-    if (kind_of(made) == KERNFS_NONE && !is_shared(made))
-        return take_fd(&made);
-    if (syscall(SYS_move_mount, made, "", AT_FDCWD, BUILD, MOVE_MOUNT_F_EMPTY_PATH) < 0)
-        return -errno;
-    return finish(worker, kind_of(made));
+    if (r < 0) {
+        if (silent)
+            umount2(BUILD, MNT_DETACH);
+        return r;
+    }
+    if (!silent) {
+        if (worker->build < 0 || (kind_of(magic) == KERNFS_NONE && !is_shared(magic)))
+            return take_fd(&made);
+        r = mount_build(made);
+        if (r < 0)
+            return r;
+    }
+    if (magic == FUSE_SUPER_MAGIC) {
+        *stand_in = clone_mount(AT_FDCWD, EMPTY, 0);
+        if (*stand_in < 0) {
+            umount2(BUILD, MNT_DETACH);
+            return *stand_in;
+        }
+    }
+    return finish(worker, kind_of(magic));
 }

@@ -27,9 +27,9 @@ extern const struct slot directory_slot;
 extern const struct slot file_slot;
 extern const struct kernfs_kind kernfs_kinds[];
 
-static inline bool is_cgroup(const struct statfs *fs)
+static inline bool is_cgroup(uint64_t magic)
 {
-    return fs->f_type == CGROUP_SUPER_MAGIC || fs->f_type == CGROUP2_SUPER_MAGIC;
+    return magic == CGROUP_SUPER_MAGIC || magic == CGROUP2_SUPER_MAGIC;
 }
 
 const char *next_record(const struct worker *worker, const char *at, char kind);

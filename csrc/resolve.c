@@ -23,7 +23,8 @@
 #include "compat.h"
 #include "worker.h"
 
-#define MAX_LINKS 40 /* MAXSYMLINKS, include/linux/namei.h */
+#define MAX_LINKS 40         /* MAXSYMLINKS, include/linux/namei.h */
+#define NO_MOUNT  UINT64_MAX /* an id that no mount has */
 
 static int open_path(int dir, const char *path, uint64_t flags, uint64_t how_resolve)
 {
@@ -39,9 +40,10 @@ static int begin(int base, const char *path)
     return *path == '/' ? AT_FDCWD : base;
 }
 
+/* What is asked for never changes, so no file system has to be asked anew. */
 static int stat_flags(const char *name)
 {
-    return *name ? AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT : AT_EMPTY_PATH;
+    return AT_STATX_DONT_SYNC | (*name ? AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT : AT_EMPTY_PATH);
 }
 
 /* Type, inode and unique mount id of `name` in `fd`, or of `fd` itself for "". */
@@ -85,7 +87,8 @@ static int unique_id(uint64_t old, uint64_t *unique)
 /*
  * The same of what a call names.  A FUSE file system tells nobody but the user who mounted it what
  * it has; its root can be unmounted, mounted upon or bound by others all the same.  Of that, device
- * and mount are known, and type and inode are not: STATX_INO is missing in the mask.
+ * and mount are known, and type and inode are not: STATX_INO is missing in the mask.  Of a detached
+ * one not even the mount is; the id is then one that no mount has.
  */
 int stat_object(int fd, const char *name, struct statx *stx)
 {
@@ -97,7 +100,9 @@ int stat_object(int fd, const char *name, struct statx *stx)
     if (statx(fd, name, stat_flags(name), 0, stx) < 0)
         return -errno;
     r = unique_id(stx->stx_mnt_id, &unique);
-    if (r < 0)
+    if (r == -ENOENT)
+        unique = NO_MOUNT;
+    else if (r < 0)
         return r;
     stx->stx_mnt_id = unique;
     stx->stx_mask = STATX_MNT_ID_UNIQUE;

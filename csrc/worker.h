@@ -47,8 +47,9 @@ enum kernfs { KERNFS_PROC, KERNFS_SYS, KERNFS_NONE };
 
 /* A detached mount that was made for a caller. */
 struct kept {
-    uint64_t mnt_id; /* unique; 0: a free place */
+    uint64_t mnt_id; /* unique, of what the caller has an fd of; 0: a free place */
     int fd;          /* owned; the mount goes when it is closed */
+    int stand_in;    /* owned; what the caller has an fd of, where that is not the mount; or -1 */
 };
 
 /* Strings of a call, as read from the caller's memory. */
@@ -232,7 +233,7 @@ int kernfs_mount(struct session *session, const struct caller *caller, enum kern
                  const struct mount_args *args, uint64_t flags, const char *data, int target);
 bool kernfs_has_masks_only(const struct worker *worker, struct eci_place *place);
 int kernfs_fsmount(struct session *session, struct caller *caller, int context, unsigned int flags,
-                   unsigned int attributes, struct eci_verdict *verdict);
+                   unsigned int attributes, struct eci_verdict *verdict, int *stand_in);
 
 /* exchange.c: the container's first ones. */
 int exchange_all(struct worker *worker, char *failed, size_t size);

@@ -295,6 +295,20 @@ class Case:
 TMPFS = "mount none /mnt tmpfs - -"
 TWO = f"{TMPFS} , mkdir /mnt/a , mkdir /mnt/b , mount none /mnt/a tmpfs - -"
 
+
+def fuse_for(user: int) -> str:
+    """Return the words that make a context of FUSE for a user in slot 1, which nobody serves."""
+    options = {"fd": 9, "rootmode": 40000, "user_id": user, "group_id": 0}
+    words = [f"fsconfig 1 FSCONFIG_SET_STRING {key} {value}" for key, value in options.items()]
+    words = [
+        "descriptor /dev/fuse 9",
+        "fsopen 1 fuse",
+        *words,
+        "fsconfig 1 FSCONFIG_CMD_CREATE - -",
+    ]
+    return " , ".join(words)
+
+
 CASES = {
     "new": Case("", TMPFS, "mounts /mnt", "0", "1", taken_back=True),
     "new_proc": Case("", "mount proc /mnt proc - -", "mounts /mnt", "0", "1", taken_back=True),
@@ -365,6 +379,14 @@ CASES = {
         "context tmpfs , made", "attach /mnt -", "mounts /mnt", "0", "1"
     ),
     "fsmount": Case("context tmpfs", "made", "attach /mnt -", "EBADF", "0"),
+    # Nobody serves it, so that it answers nothing: fsmount(2) does not ask it either.
+    "fsmount_of_fuse": Case(
+        fuse_for(0),
+        "fsmount_at 2 1 0",
+        "move_mount 2 '' cwd /mnt MOVE_MOUNT_F_EMPTY_PATH",
+        "EINVAL",
+        "0",
+    ),
     "fsmount_of_proc": Case("context proc", "made", "attach /mnt -", "EBADF", "0"),
 }  # fmt: skip
 
@@ -430,6 +452,27 @@ def test_call_that_fails_with_eintr(container: Container, case: Case) -> None:
                 assert program.mounts() == mounts
             program.say()
         assert program.lines(2) == [case.answer, case.with_it]
+    container.is_idle()
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+def test_file_system_that_nobody_serves(container: Container, user: int) -> None:
+    """No call waits for an answer of it where the kernel needs none."""
+    made = (
+        f"unshare CLONE_NEWNS , {fuse_for(user)} , fsmount_at 2 1 MOUNT_ATTR_NOEXEC , "
+        "setattr 2 '' AT_EMPTY_PATH MOUNT_ATTR_RDONLY 0 0 , "
+        "move_mount 2 '' cwd /mnt MOVE_MOUNT_F_EMPTY_PATH , close 2"
+    )
+    used = (
+        "setattr cwd /mnt 0 0 MOUNT_ATTR_RDONLY 0 , mount /mnt /tmp - MS_BIND - , umount2 /tmp - , "
+        f"{TMPFS} , umount2 /mnt - , mount - /mnt - MS_REMOUNT|MS_BIND|MS_NOSUID - , "
+        "mount /mnt /tmp - MS_MOVE - , umount2 /tmp -"
+    )
+    with container.program(f"mnt {made} , wait , {used}") as program:
+        is_ready(program)
+        assert re.search(r" /mnt ro,noexec,.* - fuse none ", program.mounts()[-1])
+        program.say()
+        assert program.lines(9) == ["0"] * 9
     container.is_idle()
 
 
