@@ -119,15 +119,42 @@ int worker_enter(struct worker *worker, pid_t pid)
     return r < 0 ? r : kernfs_enter(worker);
 }
 
+/*
+ * To where "7" is fd 7, and where the thread rests.  Nearly every call begins and ends there, so
+ * the way is gone only where something has led elsewhere: session_to(), session_strays().
+ */
+int session_to_fds(struct session *session)
+{
+    if (session->on_fds)
+        return 0;
+    if (fchdir(session->worker->self_fds) < 0)
+        return -errno;
+    session->on_fds = true;
+    return 0;
+}
+
+/* To a directory of the container's. */
+int session_to(struct session *session, int dir)
+{
+    session->on_fds = false;
+    return fchdir(dir) < 0 ? -errno : 0;
+}
+
+/* To be said before a setns(2) or chroot(2): both change the working directory or the root. */
+void session_strays(struct session *session)
+{
+    session->away = true;
+    session->on_fds = false;
+}
+
 /* To the container's mount namespace, its root, and off its mounts. */
 static int go_home(struct session *session)
 {
+    session_strays(session);
     if (setns(session->worker->mntns, CLONE_NEWNS) < 0)
         return -errno;
-    if (fchdir(session->worker->self_fds) < 0)
-        return -errno;
     session->away = false;
-    return 0;
+    return session_to_fds(session);
 }
 
 /* First thing of a thread. */
@@ -235,7 +262,7 @@ static int take_root(struct session *session, struct caller *caller)
         theirs.stx_ino == ours.stx_ino)
         return 0;
 
-    session->away = true;
+    session_strays(session);
     if (mntns != session->worker->mntns_ino) {
         cleanup_fd int ns = openat(caller->dir, "ns/mnt", O_RDONLY | O_CLOEXEC);
 
@@ -515,7 +542,7 @@ void caller_leave(struct session *session, struct caller *caller)
     if (session->away) {
         if (go_home(session) < 0)
             abort();
-    } else if (fchdir(session->worker->self_fds) < 0) {
+    } else if (session_to_fds(session) < 0) {
         abort();
     }
 }

@@ -200,6 +200,16 @@ static uint64_t entry_ino(int parent, const char *name)
     return 0;
 }
 
+static int copy_text(char *out, size_t size, const char *text)
+{
+    size_t n = strlen(text);
+
+    if (n >= size)
+        return -ENAMETOOLONG;
+    memcpy(out, text, n + 1);
+    return 0;
+}
+
 /* For a remount: which storage the mount shows. */
 int facts_storage(struct eci_place *place)
 {
@@ -210,8 +220,7 @@ int facts_storage(struct eci_place *place)
         return r;
     place->sb_major = buffer.mount.sb_dev_major;
     place->sb_minor = buffer.mount.sb_dev_minor;
-    r = snprintf(place->root, sizeof(place->root), "%s", buffer.mount.str + buffer.mount.mnt_root);
-    return r >= (int)sizeof(place->root) ? -ENAMETOOLONG : 0;
+    return copy_text(place->root, sizeof(place->root), buffer.mount.str + buffer.mount.mnt_root);
 }
 
 /* What has to stay on a mount of this mount namespace, or on it and all beneath. */
@@ -287,7 +296,7 @@ static int held_on_detached(struct session *session, const struct target *target
         return 0;
     }
     caller_resume(session, caller);
-    session->away = true;
+    session_strays(session);
     if (setns(worker->build >= 0 ? worker->build : worker->mntns, CLONE_NEWNS) < 0 ||
         unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return -errno;
@@ -376,8 +385,7 @@ int facts_mount_point(uint64_t mnt_id, char out[PATH_MAX])
 
     if (r < 0)
         return r;
-    r = snprintf(out, PATH_MAX, "%s", buffer.mount.str + buffer.mount.mnt_point);
-    return r >= PATH_MAX ? -ENAMETOOLONG : 0;
+    return copy_text(out, PATH_MAX, buffer.mount.str + buffer.mount.mnt_point);
 }
 
 /* The per-mount flags, MOUNT_ATTR_*. */

@@ -371,7 +371,7 @@ int kernfs_mount(struct session *session, const struct caller *caller, enum kern
 
     if (ns < 0 || fstat(target, &st) < 0)
         return -errno;
-    session->away = true;
+    session_strays(session);
     r = kernfs_go(worker->build);
     if (r == 0 && (fchdir(worker->self_fds) < 0 || mount(args->has_source ? args->source : NULL,
                                                          BUILD, args->type, flags, data) < 0))
@@ -493,7 +493,7 @@ int kernfs_fsmount(struct session *session, struct caller *caller, int context, 
     *stand_in = -1;
     if (worker->build >= 0) {
         caller_resume(session, caller);
-        session->away = true;
+        session_strays(session);
         r = kernfs_go(worker->build);
         if (r < 0)
             return r;

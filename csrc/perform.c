@@ -25,10 +25,17 @@ struct fd_name {
     char text[16];
 };
 
+/* `fd`, which is not negative, in decimal.  By hand: every call needs one or two. */
 static const char *name_fd(struct fd_name *name, int fd)
 {
-    snprintf(name->text, sizeof(name->text), "%d", fd);
-    return name->text;
+    char *at = name->text + sizeof(name->text) - 1;
+
+    *at = 0;
+    do {
+        *--at = (char)('0' + fd % 10);
+        fd /= 10;
+    } while (fd);
+    return at;
 }
 
 /* Every form but the new mount: source and target are fds, data goes through. */
@@ -37,9 +44,10 @@ int perform_on(struct session *session, int source, int target, uint64_t flags, 
 {
     struct fd_name from;
     struct fd_name to;
+    int r = session_to_fds(session);
 
-    if (fchdir(session->worker->self_fds) < 0)
-        return -errno;
+    if (r < 0)
+        return r;
     if (mount(source >= 0 ? name_fd(&from, source) : NULL, name_fd(&to, target), NULL, flags,
               has_data ? data : NULL) < 0)
         return -errno;
@@ -115,8 +123,10 @@ static int overlay_layer(struct overlay *overlay, const char *key, const char *p
     struct fd_name name;
     int r;
 
-    if (!session->worker->exposed && !is_through_proc(path))
-        return fchdir(overlay->caller->cwd) < 0 ? -errno : fsconfig_string(overlay->fs, key, path);
+    if (!session->worker->exposed && !is_through_proc(path)) {
+        r = session_to(session, overlay->caller->cwd);
+        return r < 0 ? r : fsconfig_string(overlay->fs, key, path);
+    }
     r = resolve(overlay->caller, overlay->caller->cwd, path, true, WANT_OBJECT, &target);
     if (r == 0)
         r = facts_place(session->worker, &target, &session->source);
@@ -126,9 +136,9 @@ static int overlay_layer(struct overlay *overlay, const char *key, const char *p
         r = -overlay->verdict->error;
     }
     if (r == 0)
-        r = fchdir(session->worker->self_fds) < 0
-                ? -errno
-                : fsconfig_string(overlay->fs, key, name_fd(&name, target.fd));
+        r = session_to_fds(session);
+    if (r == 0)
+        r = fsconfig_string(overlay->fs, key, name_fd(&name, target.fd));
     target_close(&target);
     return r;
 }
@@ -478,7 +488,7 @@ static int make_new(const struct making *making, bool is_shown)
         r = kernfs_mount(session, caller, kernfs_of(making->fs), args, making->flags, data,
                          making->target);
     } else if (r == 0 &&
-               (fchdir(session->worker->self_fds) < 0 ||
+               (session_to_fds(session) < 0 ||
                 mount(args->has_source ? args->source : NULL, name_fd(&to, making->target),
                       args->has_type ? args->type : NULL, making->flags, data) < 0)) {
         r = -errno;
@@ -521,6 +531,7 @@ int perform_new(struct session *session, struct caller *caller, const struct mou
     if (r != 0)
         return -r;
     pthread_join(thread, NULL);
+    session->on_fds = false; /* it spoke of itself */
     return making.result;
 }
 
@@ -586,10 +597,12 @@ static int detach(struct session *session, struct target *target, uint64_t mnt_i
         return r;
     if (target->parent >= 0 && stx.stx_mnt_id != mnt_id)
         return -EBUSY; /* renamed just now */
-    if (fchdir(session->worker->self_fds) < 0 ||
-        umount2(name_fd(&name, target->fd), (int)(flags & ~(uint64_t)UMOUNT_NOFOLLOW)) < 0)
-        return -errno;
-    return 0;
+    r = session_to_fds(session);
+    if (r < 0)
+        return r;
+    return umount2(name_fd(&name, target->fd), (int)(flags & ~(uint64_t)UMOUNT_NOFOLLOW)) < 0
+               ? -errno
+               : 0;
 }
 
 /*
@@ -600,6 +613,7 @@ static int detach(struct session *session, struct target *target, uint64_t mnt_i
 int perform_umount(struct session *session, struct target *target, uint64_t mnt_id, uint64_t flags)
 {
     struct fd_name name;
+    int r;
 
     /* Never the mount that the object is in: it was decided that nothing goes. */
     if (target->parent < 0 && !session->target.is_root)
@@ -612,15 +626,18 @@ int perform_umount(struct session *session, struct target *target, uint64_t mnt_
          * The root of a namespace or of the caller, and what has no name there: our fd keeps it
          * busy, as does whoever stands in it.
          */
-        if (fchdir(session->worker->self_fds) < 0 ||
-            umount2(name_fd(&name, target->fd), (int)(flags & ~(uint64_t)UMOUNT_NOFOLLOW)) < 0)
-            return -errno;
-        return 0;
+        r = session_to_fds(session);
+        if (r < 0)
+            return r;
+        return umount2(name_fd(&name, target->fd), (int)(flags & ~(uint64_t)UMOUNT_NOFOLLOW)) < 0
+                   ? -errno
+                   : 0;
     }
     close_fd(&target->fd);
     target->fd = -1;
-    if (fchdir(target->parent) < 0)
-        return -errno;
+    r = session_to(session, target->parent);
+    if (r < 0)
+        return r;
     if (flags & MNT_EXPIRE)
         return unmount_expired(session->worker, target, mnt_id, (int)(flags | UMOUNT_NOFOLLOW));
     return umount2(target->name, (int)(flags | UMOUNT_NOFOLLOW)) < 0 ? -errno : 0;
@@ -651,6 +668,6 @@ void perform_undo(struct session *session, int added_on)
 {
     struct fd_name name;
 
-    if (fchdir(session->worker->self_fds) == 0)
+    if (session_to_fds(session) == 0)
         umount2(name_fd(&name, added_on), MNT_DETACH);
 }

@@ -146,6 +146,7 @@ struct session {
     struct worker *worker;
     int listener;         /* owned */
     bool away;            /* root or namespace is not the container's own: go home after the call */
+    bool on_fds;          /* the working directory is `self_fds` */
     struct caller caller; /* the last one: mostly the next as well */
     struct seccomp_notif notif;
     struct seccomp_notif_resp resp;
@@ -167,6 +168,9 @@ struct session {
 /* caller.c */
 int worker_enter(struct worker *worker, pid_t pid);
 int session_enter(struct session *session);
+int session_to_fds(struct session *session);
+int session_to(struct session *session, int dir);
+void session_strays(struct session *session);
 int caller_settle(struct session *session, struct caller *caller, uint32_t *reason);
 
 int caller_stand_in(struct session *session, struct caller *caller, bool with_cwd);
