@@ -6,8 +6,8 @@
  * resolves symlinks, ".." and permissions as it would for the caller.  Two things differ: the
  * working directory, which is opened through /proc/TID/cwd, and the links "self" and
  * "thread-self" of a procfs, which would mean us.  The fast way is one openat2 that refuses
- * magic links; where one is met, or nothing is found (to us /proc/self leads nowhere), the path
- * is walked again step by step.
+ * links, or a second one that refuses magic links only; where one is met, or nothing is found
+ * behind a link (to us /proc/self leads nowhere), the path is walked again step by step.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -419,7 +419,7 @@ static const char *last_name(const char *path, size_t *before, size_t *len)
  * The directory and the name, without a look at what the name stands for: -ELOOP where a path
  * does not end in a plain name.
  */
-static int resolve_name(int base, const char *path, struct target *target)
+static int resolve_name(int base, const char *path, uint64_t how, struct target *target)
 {
     char head[PATH_MAX];
     size_t before;
@@ -432,24 +432,23 @@ static int resolve_name(int base, const char *path, struct target *target)
     memcpy(head + before, ".", 2);
     memcpy(target->name, name, len);
     target->name[len] = 0;
-    target->parent = open_path(begin(base, path), head, O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
+    target->parent = open_path(begin(base, path), head, O_DIRECTORY, how);
     return target->parent < 0 ? target->parent : 0;
 }
 
 /* One openat2 for the object; for a name, one for its directory and a look at it from there. */
-static int resolve_fast(int base, const char *path, bool follow, unsigned int want,
+static int resolve_fast(int base, const char *path, bool follow, unsigned int want, uint64_t how,
                         struct target *target)
 {
     int r;
 
     if (!(want & WANT_NAME)) {
-        target->fd =
-            open_path(begin(base, path), path, follow ? 0 : O_NOFOLLOW, RESOLVE_NO_MAGICLINKS);
+        target->fd = open_path(begin(base, path), path, follow ? 0 : O_NOFOLLOW, how);
         return target->fd < 0 ? target->fd : stat_object(target->fd, "", &target->stx);
     }
-    r = resolve_name(base, path, target);
+    r = resolve_name(base, path, how, target);
     if (r < 0)
-        return r; /* -ELOOP: the step-by-step walk sorts it out */
+        return r;
     if (want & WANT_OBJECT) {
         target->fd = open_path(target->parent, target->name, O_NOFOLLOW, 0);
         if (target->fd < 0)
@@ -463,14 +462,6 @@ static int resolve_fast(int base, const char *path, bool follow, unsigned int wa
     return follow && S_ISLNK(target->stx.stx_mode) ? -ELOOP : 0;
 }
 
-/* Nothing is there, and no link of any kind was met on the way: the same for everybody. */
-static bool is_missing_for_all(int base, const char *path)
-{
-    cleanup_fd int fd = open_path(begin(base, path), path, 0, RESOLVE_NO_SYMLINKS);
-
-    return fd == -ENOENT;
-}
-
 /*
  * Resolves `path`, which begins at `base` (O_PATH) unless it is absolute.  With WANT_NAME the
  * directory and the name that lead to the object are kept, where there is such a pair ("/", ".."
@@ -480,14 +471,20 @@ static bool is_missing_for_all(int base, const char *path)
 int resolve(struct caller *caller, int base, const char *path, bool follow, unsigned int want,
             struct target *target)
 {
-    int r = resolve_fast(base, path, follow, want, target);
+    /* Most paths have no link in them; and what is missing then is missing for everybody. */
+    int r = resolve_fast(base, path, follow, want, RESOLVE_NO_SYMLINKS, target);
 
+    if (r == -ELOOP) {
+        target_close(target);
+        r = resolve_fast(base, path, follow, want, RESOLVE_NO_MAGICLINKS, target);
+        /* What a link leads to may be there for the caller, behind a /proc/self. */
+        if (r == -ENOENT)
+            r = -ELOOP;
+    }
     /* -EACCES: it may be the caller's own in a procfs. */
-    if (r != -ELOOP && r != -ENOENT && r != -EACCES)
+    if (r != -ELOOP && r != -EACCES)
         return r;
     target_close(target);
-    if (r == -ENOENT && is_missing_for_all(base, path))
-        return -ENOENT;
     return walk(caller, base, path, follow, target);
 }
 
