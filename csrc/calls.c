@@ -606,10 +606,45 @@ static int do_fsmount(struct session *session, struct caller *caller, struct eci
     return r;
 }
 
+/* Would every new procfs and sysfs be as the kernel makes it? */
+static bool is_nothing_covered(const struct worker *worker)
+{
+    return worker->build < 0 && !worker->policy->proc_masked && !worker->policy->sysfs_masked;
+}
+
+/* Can no path of the container's lead to a host-protected one? */
+static bool is_nothing_shown(const struct worker *worker)
+{
+    return !worker->exposed && !worker->receives;
+}
+
 /*
- * Once it has been read: may the kernel carry the call out itself?  For fsmount it rests on nothing
- * that the caller has in memory.  For fsconfig it does, and does not matter: what is at stake is
- * whether an id is translated, for the caller's own good.
+ * Before it has been read: may the kernel carry the call out itself, whatever the caller has in
+ * memory?  The rules ask of a new file system whether it has to be covered, and of its place, as of
+ * one whose propagation changes, whether it is host-protected.  (To make a mount unbindable can
+ * matter.)  What mount(2) is to do stands in its flags, which are a register.
+ */
+bool call_passes_unread(const struct session *session, enum family family, uint32_t *reason)
+{
+    const struct worker *worker = session->worker;
+    struct eci_call call;
+
+    if (family == FAMILY_FSMOUNT && worker->build < 0 && !worker->exposed) {
+        *reason = ECI_REASON_NOTHING_COVERED;
+        return true;
+    }
+    if (family != FAMILY_MOUNT || !is_nothing_shown(worker))
+        return false;
+    eci_decode_mount(session->notif.data.args[3], &call);
+    *reason = call.op == ECI_OP_NEW ? ECI_REASON_NOTHING_COVERED : ECI_REASON_AS_IT_IS;
+    return (call.op == ECI_OP_NEW && is_nothing_covered(worker)) ||
+           (call.op == ECI_OP_PROPAGATION && !(call.flags & MS_UNBINDABLE));
+}
+
+/*
+ * Once it has been read: may the kernel carry the call out itself?  For fsconfig it rests on what
+ * the caller has in memory, and that does not matter: what is at stake is whether an id is
+ * translated, for the caller's own good.
  */
 bool call_passes(struct session *session, enum family family, uint32_t *reason)
 {
@@ -617,10 +652,6 @@ bool call_passes(struct session *session, enum family family, uint32_t *reason)
     const struct mount_args *args = &session->args;
     char number[16];
 
-    if (family == FAMILY_FSMOUNT && worker->build < 0 && !worker->exposed) {
-        *reason = ECI_REASON_NOTHING_COVERED;
-        return true;
-    }
     if (family == FAMILY_FSCONFIG &&
         !(args->has_type && args->has_data &&
           perform_translates(worker->policy, args->type, args->data, number))) {

@@ -353,6 +353,14 @@ static void handle(struct session *session)
         reply(session, -EPERM, false);
         goto out;
     }
+    if (call_passes_unread(session, family, &verdict.reason)) {
+        verdict.error = 0;
+        /* Only to be shown: the kernel reads again, and says what cannot be read. */
+        known = session->worker->policy->trace && call_read(session, family) == 0;
+        reply(session, 0, true);
+        record(session, family, &verdict, true, known, began);
+        return;
+    }
     r = call_read(session, family);
     known = true;
     if (r == 0 && call_passes(session, family, &verdict.reason)) {

@@ -99,7 +99,9 @@ struct worker {
     uint64_t kernfs_flags[2]; /* MOUNT_ATTR_* that a new procfs or sysfs has to have */
     /*
      * From looking up to performing, one call at a time: what was decided about a name must
-     * still be what the name means when the kernel looks it up again.
+     * still be what the name means when the kernel looks it up again.  Calls that the kernel
+     * carries out itself (call_passes_unread) take no turn: they take no mount away, and what
+     * they add may be there at any time.
      */
     pthread_mutex_t turn;
     uint64_t marked[MARKED]; /* unique ids of mounts that MNT_EXPIRE has marked; likewise */
@@ -266,6 +268,7 @@ unsigned int call_texts(const struct session *session, enum family family,
                         struct text texts[ECI_EVENT_STRINGS]);
 int call_perform(struct session *session, struct caller *caller, enum family family,
                  struct eci_verdict *verdict);
+bool call_passes_unread(const struct session *session, enum family family, uint32_t *reason);
 bool call_passes(struct session *session, enum family family, uint32_t *reason);
 int call_hand_out(struct session *session, uint64_t made);
 void call_let_go(struct worker *worker, uint64_t made);

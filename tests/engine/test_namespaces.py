@@ -29,7 +29,15 @@ NESTED = "unshare CLONE_NEWUSER|CLONE_NEWNS , map 0"
 class Side:
     """A running container with a read-only volume on /vol, under a runtime."""
 
-    def __init__(self, bundles: Bundles, runtime: Runtime, volume: Path, trace: Path) -> None:
+    def __init__(
+        self,
+        bundles: Bundles,
+        runtime: Runtime,
+        volume: Path,
+        trace: Path,
+        *,
+        privileged: bool = False,
+    ) -> None:
         self.runtime = runtime
         self.volume = volume
         self._trace = trace
@@ -38,6 +46,7 @@ class Side:
         spec = make_spec(
             ["sleep", "1000"],
             cgroup=bundles.cgroup(self.name),
+            privileged=privileged,
             cap_add=["CAP_SYS_ADMIN", "CAP_SYS_PTRACE"],
             mounts=[bind(volume, "/vol", "ro")],
             identity_userns=runtime.program == "runc",
@@ -52,11 +61,15 @@ class Side:
         return self.runtime.call("exec", self.name, *argv).stdout.splitlines()
 
     def expect_reason(self, call: str, reason: str) -> None:
-        """Fail if the trace does not give this reason; its lines come after the answers."""
+        """Fail if the trace does not give this reason; its lines come after the answers.
+
+        `call`: its name, or its name and what follows, as the trace has it.
+        """
 
         def is_given() -> bool:
             lines = self._trace.read_text().splitlines()
-            return any(f"{call}(" in line and f"<{reason}>" in line for line in lines)
+            began = call if "(" in call else f"{call}("
+            return any(began in line and f"<{reason}>" in line for line in lines)
 
         wait_until(is_given, f"{call}: {reason}", 10)
 
@@ -134,6 +147,44 @@ def test_kernel_holds_in_a_namespace_of_a_descendant(side: Side, depth: int) -> 
     side.expect_reason("mount", "passed:other-user-namespace")
     side.expect_reason("umount2", "passed:other-user-namespace")
     assert list(side.volume.iterdir()) == []
+
+
+UNASKED = (
+    "unshare CLONE_NEWNS",
+    "mount none / - MS_REC|MS_PRIVATE -",
+    "mount none /mnt - MS_BIND|MS_UNBINDABLE -",
+    "mount none /mnt tmpfs - -",
+    "mount none /mnt - MS_UNBINDABLE -",
+    "umount2 /mnt -",
+)
+ANSWERS = ["0", "0", "ENOENT", "0", "0", "0"]
+
+
+def test_kernel_changes_propagation_itself(side: Side) -> None:
+    assert side.run(*UNASKED) == ANSWERS
+    side.expect_reason('mount("none", "/", NULL', "passed:as-it-is")
+    # Of what type a new one is stands in memory, and of some types it has to be covered.
+    side.expect_reason('mount("none", "/mnt", "tmpfs"', "performed")
+    side.expect_reason('mount("none", "/mnt", NULL', "performed")
+
+
+def test_kernel_makes_new_ones_itself_where_nothing_is_covered(
+    place: Place, runtimes: dict[str, Path], busybox_root: Path
+) -> None:
+    bundles = Bundles(place, busybox_root)
+    trace = place.directory("t") / "trace-of-privileged"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECI_TRACE", str(trace))
+        runtime = bundles.runtime(runtimes["eci"])
+        side = Side(bundles, runtime, place.directory("v"), trace, privileged=True)
+    try:
+        assert side.run(*UNASKED, LOOSEN) == [*ANSWERS, "EPERM"]
+        side.expect_reason('mount("none", "/", NULL', "passed:as-it-is")
+        side.expect_reason('mount("none", "/mnt", "tmpfs"', "passed:nothing-covered")
+        side.expect_reason('mount("none", "/mnt", NULL', "performed")
+        side.expect_reason("umount2", "performed")
+    finally:
+        bundles.close()
 
 
 def test_namespace_of_a_descendant_entered_from_above(side: Side) -> None:
