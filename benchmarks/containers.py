@@ -122,8 +122,8 @@ class Workshop:
     def _runtime(self, *words: str) -> list[str]:
         return [runtime_program(), "--root", os.path.join(self.directory, "runc"), *words]
 
-    def _bundle(self, identity: str, *, cgroups: bool) -> str:
-        """Make the bundle of a privileged container, and return its path."""
+    def _bundle(self, identity: str, *, cgroups: bool, privileged: bool) -> str:
+        """Make the bundle of a container that may mount, and return its path."""
         bundle = os.path.join(self.directory, identity)
         rootfs = os.path.join(bundle, "rootfs")
         os.mkdir(bundle, 0o700)
@@ -135,7 +135,8 @@ class Workshop:
             rootfs=rootfs,
             hostname="bench",
             volumes=(Volume(os.path.join(self.directory, "locked"), LOCKED, readonly=True),),
-            privileged=True,
+            privileged=privileged,
+            capabilities=("CAP_SYS_ADMIN",),
         )
         config: dict[str, Any] = configuration(request, last_capability())
         if not cgroups:
@@ -146,10 +147,13 @@ class Workshop:
         return bundle
 
     @contextmanager
-    def container(self, *, cgroups: bool = True) -> Iterator[Container]:
-        """Give a running container, with or without its cgroups mounted."""
+    def container(self, *, cgroups: bool = True, privileged: bool = True) -> Iterator[Container]:
+        """Give a running container, with or without its cgroups mounted.
+
+        Not privileged, it has masks, and of the rarer capabilities CAP_SYS_ADMIN alone.
+        """
         identity = f"eci-bench-{secrets.token_hex(6)}"
-        bundle = self._bundle(identity, cgroups=cgroups)
+        bundle = self._bundle(identity, cgroups=cgroups, privileged=privileged)
         command = self._runtime("run", "--bundle", bundle, identity)
         try:
             with running(command, self._environment) as program:

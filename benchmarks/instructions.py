@@ -33,7 +33,7 @@ from benchmarks.containers import HERE, NoAnswerError, workshop
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from benchmarks.containers import Program
+    from benchmarks.containers import Program, Workshop
 
 RECORDED = os.path.join(HERE, "instructions.json")
 MAY_GROW = 0.02
@@ -72,6 +72,11 @@ TITLES = (
     "remount, refused: EPERM",
 )
 """What each step of the round is shown as; those without a name are not."""
+
+
+KINDS = {"": True, ", few capabilities": False}
+"""What a container's calls have behind their titles, and whether it is privileged.  One that is not
+has masks, and callers with fewer capabilities than the worker."""
 
 
 class CountError(Exception):
@@ -157,8 +162,18 @@ def _worker_of(pid: int) -> int:
 
 def measure() -> dict[str, Counts]:
     """Return the counts of each call, or raise CountError.  Needs root."""
+    found: dict[str, Counts] = {}
+    with workshop(("round", "steps")) as shop:
+        for kind, privileged in KINDS.items():
+            counted = _measure_in(shop, privileged=privileged)
+            found |= {title + kind: counts for title, counts in counted.items()}
+    return found
+
+
+def _measure_in(shop: Workshop, *, privileged: bool) -> dict[str, Counts]:
+    """Return the counts of each call in one container."""
     # Of cgroups a machine has one hierarchy or a dozen, and each mount is a grant to search.
-    with workshop(("round", "steps")) as shop, shop.container(cgroups=False) as container:
+    with shop.container(cgroups=False, privileged=privileged) as container:
         # The first calls start what starts only once.
         for word, expected in ROUND[:2]:
             _call(container.program, word, expected)
@@ -223,7 +238,7 @@ def _save(found: Mapping[str, Counts]) -> None:
 def _table(found: Mapping[str, Counts]) -> Table:
     table = Table(title=f"instructions of the worker, {REPEATS} rounds within {BAND:.0%}")
     table.add_column("call", no_wrap=True)
-    for kind in ("own", "library's", "library calls", "system calls"):
+    for kind in ("own", "libraries", "calls of them", "system calls"):
         table.add_column(kind, justify="right")
     for name, counts in found.items():
         numbers = (counts.program, counts.libraries, counts.entries, counts.syscalls)

@@ -298,26 +298,21 @@ int caller_stand_in(struct session *session, struct caller *caller, bool with_cw
  * are, in a set-user-ID program (fusermount3) as well.  So for a look at the caller's own in its
  * place, the worker takes all of its capabilities.
  */
-static int raise_caps(const struct caller *caller, struct caps *before)
+static int raise_caps(const struct caller *caller)
 {
-    struct caps full;
-    int r;
+    struct caps full = caller->taken;
 
     if (!caller->assumed)
         return 0;
-    r = get_caps(0, before);
-    if (r < 0)
-        return r;
-    full = *before;
     for (unsigned int i = 0; i < 2; i++)
         full.data[i].effective = full.data[i].permitted;
     return set_caps(&full);
 }
 
 /* Never on with more than the caller has. */
-static void lower_caps(const struct caller *caller, const struct caps *before)
+static void lower_caps(const struct caller *caller)
 {
-    if (caller->assumed && set_caps(before) < 0)
+    if (caller->assumed && set_caps(&caller->taken) < 0)
         abort();
 }
 
@@ -327,15 +322,14 @@ static void lower_caps(const struct caller *caller, const struct caps *before)
  */
 int caller_open_at(const struct caller *caller, int dir, const char *path, int flags)
 {
-    struct caps before;
     int fd;
-    int r = raise_caps(caller, &before);
+    int r = raise_caps(caller);
 
     if (r < 0)
         return r;
     fd = openat(dir, path, flags | O_CLOEXEC);
     r = fd < 0 ? -errno : fd;
-    lower_caps(caller, &before);
+    lower_caps(caller);
     return r;
 }
 
@@ -364,14 +358,13 @@ int caller_fd(const struct caller *caller, int fd)
 /* The open file itself that the caller has as `fd`. */
 int caller_file(const struct caller *caller, int fd)
 {
-    struct caps before;
     int file;
-    int r = raise_caps(caller, &before);
+    int r = raise_caps(caller);
 
     if (r < 0)
         return r;
     file = (int)syscall(SYS_pidfd_getfd, caller->pidfd, fd, 0);
-    lower_caps(caller, &before);
+    lower_caps(caller);
     return file < 0 ? -EBADF : file;
 }
 
@@ -461,6 +454,22 @@ static int read_fsids(struct caller *caller)
 }
 
 /*
+ * The two report no error: they return what was before (setfsuid(2)).  An id that is 0 already is
+ * left alone.
+ */
+static int set_fsids(uint32_t uid, uint32_t gid)
+{
+    if (gid)
+        syscall(SYS_setfsgid, gid);
+    if (uid)
+        syscall(SYS_setfsuid, uid);
+    if ((uid && (uint32_t)syscall(SYS_setfsuid, -1) != uid) ||
+        (gid && (uint32_t)syscall(SYS_setfsgid, -1) != gid))
+        return -EPERM;
+    return 0;
+}
+
+/*
  * Takes the caller's fsuid, fsgid and effective capabilities, so that the kernel judges our
  * system calls as it would judge the caller's.  Threads have credentials of their own as long
  * as no libc wrapper is used.
@@ -470,7 +479,6 @@ int caller_assume(struct session *session, struct caller *caller)
     const struct worker *worker = session->worker;
     struct caps caps = worker->caps;
     bool fewer = false;
-    bool alike;
     int r;
 
     r = read_fsids(caller);
@@ -481,11 +489,11 @@ int caller_assume(struct session *session, struct caller *caller)
         if (caps.data[i].effective != worker->caps.data[i].effective)
             fewer = true;
     }
-    alike = caller->fsuid == 0 && caller->fsgid == 0;
-    if (alike && !fewer)
+    if (!caller->fsuid && !caller->fsgid && !fewer)
         return 0;
 
     caller->assumed = true;
+    caller->taken = caps;
     if (!has_cap(&caps, CAP_DAC_OVERRIDE)) {
         gid_t groups[256];
         int n = 0;
@@ -496,13 +504,9 @@ int caller_assume(struct session *session, struct caller *caller)
         if (syscall(SYS_setgroups, (size_t)n, groups) < 0)
             return -errno;
     }
-    /* These two report no error: they return what was before (setfsuid(2)). */
-    syscall(SYS_setfsgid, caller->fsgid);
-    syscall(SYS_setfsuid, caller->fsuid);
-    if ((uint32_t)syscall(SYS_setfsuid, -1) != caller->fsuid ||
-        (uint32_t)syscall(SYS_setfsgid, -1) != caller->fsgid)
-        return -EPERM;
-    return set_caps(&caps);
+    r = set_fsids(caller->fsuid, caller->fsgid);
+    /* After the ids: to leave 0 takes capabilities away. */
+    return r < 0 ? r : set_caps(&caps);
 }
 
 /* Joins namespaces of the caller that decide what a new file system shows. */
@@ -524,8 +528,10 @@ void caller_resume(struct session *session, struct caller *caller)
 {
     if (!caller->assumed)
         return;
-    syscall(SYS_setfsuid, 0);
-    syscall(SYS_setfsgid, 0);
+    if (caller->fsuid)
+        syscall(SYS_setfsuid, 0);
+    if (caller->fsgid)
+        syscall(SYS_setfsgid, 0);
     if (set_caps(&session->worker->caps) < 0)
         abort();
     if (!has_cap(&caller->caps, CAP_DAC_OVERRIDE) && syscall(SYS_setgroups, 0UL, NULL) < 0)

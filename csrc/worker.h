@@ -119,6 +119,7 @@ struct caller {
     int cwd;   /* O_PATH; opened by caller_stand_in() where a path needs it, else -1 */
     int stat;  /* /proc/TID/stat; opened by caller_is_awake(), else -1 */
     struct caps caps;
+    struct caps taken; /* while `assumed`: what the worker's thread has of them */
     uint32_t fsuid;
     uint32_t fsgid;
     bool assumed;
