@@ -22,6 +22,8 @@
 #include "compat.h"
 #include "worker.h"
 
+enum { OFTEN = 4 }; /* calls of one thread, after which more of its own is kept open */
+
 static int set_caps(const struct caps *caps)
 {
     struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -44,7 +46,10 @@ static bool has_cap(const struct caps *caps, unsigned int cap)
     return caps->data[cap / 32].effective & (1u << (cap % 32));
 }
 
-/* Inode number of a namespace, read from the link's text ("user:[4026531837]"). */
+/*
+ * Inode number of a namespace, read from the link's text ("user:[4026531837]").  Without a name it
+ * is `dir` that is the link.
+ */
 static int ns_ino(int dir, const char *name, uint64_t *ino)
 {
     char text[64];
@@ -165,14 +170,51 @@ int session_enter(struct session *session)
     return go_home(session);
 }
 
+void caller_init(struct caller *caller)
+{
+    *caller = (struct caller){
+        .dir = -1, .pidfd = -1, .cwd = -1, .stat = -1, .userns = -1, .mntns = -1, .comm = -1};
+}
+
 void caller_close(struct caller *caller)
 {
     close_fd(&caller->dir);
     close_fd(&caller->pidfd);
     close_fd(&caller->cwd);
+    close_fd(&caller->userns);
+    close_fd(&caller->mntns);
+    close_fd(&caller->comm);
     close_fd(&caller->stat);
-    caller->dir = caller->pidfd = caller->cwd = caller->stat = -1;
-    caller->tid = 0;
+    caller_init(caller);
+}
+
+/*
+ * An entry of the caller's directory that is looked at in every call, as an fd: what is kept is who
+ * is asked, never the answer.  Like the directory it stands for one thread for good.  -1 for a
+ * caller that has not called often yet, as it costs as much as it saves in three calls.
+ */
+static int own_entry(const struct caller *caller, int *kept, const char *name, int flags)
+{
+    if (*kept < 0 && caller->calls >= OFTEN)
+        *kept = openat(caller->dir, name, flags | O_CLOEXEC);
+    return *kept;
+}
+
+static int own_ns(struct caller *caller, int *kept, const char *name, uint64_t *ino)
+{
+    int link = own_entry(caller, kept, name, O_PATH | O_NOFOLLOW);
+
+    return link < 0 ? ns_ino(caller->dir, name, ino) : ns_ino(link, "", ino);
+}
+
+/* The caller's command name, without a terminator; its length or -errno. */
+int caller_comm(struct caller *caller, char *text, size_t size)
+{
+    int kept = own_entry(caller, &caller->comm, "comm", O_RDONLY);
+    cleanup_fd int fd = kept < 0 ? openat(caller->dir, "comm", O_RDONLY | O_CLOEXEC) : -1;
+    ssize_t n = pread(kept < 0 ? fd : kept, text, size, 0);
+
+    return n < 0 ? -errno : (int)n;
 }
 
 static int caller_open(struct session *session, struct caller *caller, pid_t tid)
@@ -214,7 +256,7 @@ int caller_settle(struct session *session, struct caller *caller, uint32_t *reas
      * number: once the thread is gone, whatever is looked up in it is ESRCH.
      */
     if (caller->tid == tid)
-        r = ns_ino(caller->dir, "ns/user", &userns);
+        r = own_ns(caller, &caller->userns, "ns/user", &userns);
     if (r < 0) {
         r = caller_open(session, caller, tid);
         if (r == 0)
@@ -222,6 +264,7 @@ int caller_settle(struct session *session, struct caller *caller, uint32_t *reas
         if (r < 0)
             return r;
     }
+    caller->calls++;
     r = get_caps(caller->tid, &caller->caps);
     if (r < 0)
         return r;
@@ -255,7 +298,7 @@ static int take_root(struct session *session, struct caller *caller)
     /* Looked at anew each time: a pivot_root(2) takes our root along with everybody's. */
     r = stat_root(AT_FDCWD, "/", &ours);
     if (r == 0)
-        r = ns_ino(caller->dir, "ns/mnt", &mntns);
+        r = own_ns(caller, &caller->mntns, "ns/mnt", &mntns);
     if (r < 0)
         return r;
     if (mntns == session->worker->mntns_ino && theirs.stx_mnt_id == ours.stx_mnt_id &&

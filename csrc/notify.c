@@ -74,10 +74,9 @@ static void put_text(struct eci_event *event, unsigned int i, const struct text 
 }
 
 /* The caller's command name, read while it waits: after the reply it may be gone. */
-static void read_comm(struct session *session, const struct caller *caller)
+static void read_comm(struct session *session, struct caller *caller)
 {
-    cleanup_fd int fd = openat(caller->dir, "comm", O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? 0 : read(fd, session->comm, sizeof(session->comm));
+    int n = caller_comm(caller, session->comm, sizeof(session->comm));
 
     if (n > 0 && session->comm[n - 1] == '\n')
         n--;
@@ -401,7 +400,7 @@ void session_serve(struct session *session)
 
     /* Only a matter of speed: the caller is woken on this processor, where its data is. */
     (void)ioctl(session->listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags);
-    session->caller = (struct caller){.dir = -1, .pidfd = -1, .cwd = -1, .stat = -1};
+    caller_init(&session->caller);
     for (;;) {
         memset(&session->notif, 0, sizeof(session->notif));
         if (ioctl(session->listener, SECCOMP_IOCTL_NOTIF_RECV, &session->notif) == 0) {

@@ -118,6 +118,11 @@ struct caller {
     int pidfd; /* of the thread; -1 where the kernel has none */
     int cwd;   /* O_PATH; opened by caller_stand_in() where a path needs it, else -1 */
     int stat;  /* /proc/TID/stat; opened by caller_is_awake(), else -1 */
+    /* Of a caller that calls often, else -1: fds of its own entries of procfs. */
+    int userns; /* O_PATH, the link ns/user */
+    int mntns;  /* the same of ns/mnt */
+    int comm;
+    unsigned int calls; /* one after the other */
     struct caps caps;
     struct caps taken; /* while `assumed`: what the worker's thread has of them */
     uint32_t fsuid;
@@ -180,6 +185,7 @@ int caller_stand_in(struct session *session, struct caller *caller, bool with_cw
 int caller_assume(struct session *session, struct caller *caller);
 void caller_resume(struct session *session, struct caller *caller);
 void caller_leave(struct session *session, struct caller *caller);
+int caller_comm(struct caller *caller, char *text, size_t size);
 int read_text(int dir, const char *path, char *text, size_t size);
 int caller_enter_namespaces(struct caller *caller, const char *const names[]);
 int caller_open_at(const struct caller *caller, int dir, const char *path, int flags);
@@ -187,6 +193,7 @@ int caller_open_own(const struct caller *caller, const char *path, int flags);
 int caller_fd(const struct caller *caller, int fd);
 int caller_file(const struct caller *caller, int fd);
 bool caller_is_awake(struct caller *caller);
+void caller_init(struct caller *caller);
 void caller_close(struct caller *caller);
 
 /* remote.c: the caller's memory. */
