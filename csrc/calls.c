@@ -127,11 +127,19 @@ static int read_move_mount(struct session *session, const uint64_t *args)
     struct mount_args *out = &session->args;
     pid_t tid = (pid_t)session->notif.pid;
     uint64_t flags = args[4] & 0xffffffff;
+    const uint64_t wanted[3] = {args[3], args[1], 0};
+    char *const into[3] = {out->path, out->source, out->type};
     int r;
 
     if ((flags & ~(uint64_t)MOVE_FLAGS) || (flags & (MOVE_MOUNT_BENEATH | MOVE_MOUNT_SET_GROUP)) ==
                                                (MOVE_MOUNT_BENEATH | MOVE_MOUNT_SET_GROUP))
         return -EINVAL;
+    if (args[3] && args[1] && remote_strings(tid, wanted, into)) {
+        out->has_path = *out->path || (flags & MOVE_MOUNT_T_EMPTY_PATH);
+        out->has_source = *out->source || (flags & MOVE_MOUNT_F_EMPTY_PATH);
+        out->path_error = out->has_source ? 0 : -ENOENT;
+        return out->has_path ? 0 : -ENOENT;
+    }
     r = read_at(tid, args[3], flags & MOVE_MOUNT_T_EMPTY_PATH, out->path, &out->has_path);
     if (r < 0)
         return r;
@@ -155,6 +163,12 @@ static int read_mount_setattr(struct session *session, const uint64_t *args)
     if (args[4] < MOUNT_ATTR_SIZE_VER0)
         return -EINVAL;
     out->data_size = (size_t)args[4];
+    if (args[1] && remote_struct(tid, args[3], out->data, out->data_size, args[1], out->path)) {
+        out->has_data = true;
+        out->has_path = *out->path || (flags & AT_EMPTY_PATH);
+        out->path_error = out->has_path ? 0 : -ENOENT;
+        return 0;
+    }
     r = remote_bytes(tid, args[3], out->data, out->data_size);
     if (r < 0)
         return r;
@@ -542,7 +556,8 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
                      (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
         call.unbindable = (attr.propagation & MS_UNBINDABLE) != 0;
         call.recursive = (flags & AT_RECURSIVE) != 0;
-        session->target.detached = facts_parent(session->target.mnt_id, &parent) < 0;
+        session->target.detached =
+            call.unbindable && facts_parent(session->target.mnt_id, &parent) < 0;
         r = facts_held(session, &target, call.flags, call.recursive, &session->target.held);
     }
     if (r == 0) {

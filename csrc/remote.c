@@ -12,6 +12,7 @@
 
 #define PAGE  4096u
 #define SHORT 256u
+#define NEAR  1024u
 
 /* Reads up to `size` bytes; stops before the first page that cannot be read. */
 static ssize_t read_some(pid_t tid, uint64_t address, void *out, size_t size)
@@ -63,6 +64,53 @@ static int read_string(pid_t tid, uint64_t address, char out[PATH_MAX], int too_
     return -too_long;
 }
 
+/* Several pieces in one system call.  False where one is not there as a whole. */
+static bool read_pieces(pid_t tid, const struct iovec *local, const struct iovec *remote,
+                        unsigned long n)
+{
+    size_t sum = 0;
+
+    for (unsigned long i = 0; i < n; i++)
+        sum += local[i].iov_len;
+    return process_vm_readv(tid, local, n, remote, n, 0) == (ssize_t)sum;
+}
+
+/* Where a string may be that is short and not across the end of a page. */
+static void set_piece(struct iovec *local, struct iovec *remote, uint64_t address, char *out)
+{
+    size_t left = PAGE - (address & (PAGE - 1));
+
+    local->iov_base = out;
+    remote->iov_base = (void *)(uintptr_t)address;
+    local->iov_len = remote->iov_len = left < SHORT ? left : SHORT;
+}
+
+/* Strings that lie close together in one page, as literals do, in one piece: `low` to `high`. */
+static bool read_near(pid_t tid, uint64_t low, uint64_t high, const uint64_t address[3],
+                      char *const out[3])
+{
+    char near[NEAR + SHORT];
+    size_t left = PAGE - (low & (PAGE - 1));
+    size_t size = high - low + SHORT < left ? high - low + SHORT : left;
+    const struct iovec local = {.iov_base = near, .iov_len = size};
+    const struct iovec remote = {.iov_base = (void *)(uintptr_t)low, .iov_len = size};
+
+    if (!read_pieces(tid, &local, &remote, 1))
+        return false;
+    for (unsigned int i = 0; i < 3; i++) {
+        const char *from = near + (address[i] - low);
+        const char *end;
+
+        if (!address[i])
+            continue;
+        end = memchr(from, 0, (size_t)(near + size - from));
+        if (!end)
+            return false;
+        memcpy(out[i], from, (size_t)(end - from) + 1);
+    }
+    return true;
+}
+
 /*
  * Three strings in one system call, as nearly every call has them: short, and none of them
  * across the end of a page.  False: read them one by one.  An address 0 is left out.
@@ -71,27 +119,40 @@ bool remote_strings(pid_t tid, const uint64_t address[3], char *const out[3])
 {
     struct iovec local[3];
     struct iovec remote[3];
+    uint64_t low = UINT64_MAX;
+    uint64_t high = 0;
     unsigned long n = 0;
-    size_t sum = 0;
 
     for (unsigned int i = 0; i < 3; i++) {
-        size_t left = PAGE - (address[i] & (PAGE - 1));
-
         out[i][0] = 0;
         if (!address[i])
             continue;
-        local[n].iov_base = out[i];
-        remote[n].iov_base = (void *)(uintptr_t)address[i];
-        local[n].iov_len = remote[n].iov_len = left < SHORT ? left : SHORT;
-        sum += local[n].iov_len;
+        set_piece(&local[n], &remote[n], address[i], out[i]);
+        low = address[i] < low ? address[i] : low;
+        high = address[i] > high ? address[i] : high;
         n++;
     }
-    if (n == 0 || process_vm_readv(tid, local, n, remote, n, 0) != (ssize_t)sum)
+    if (n == 0)
+        return false;
+    if (n > 1 && low / PAGE == high / PAGE && high - low <= NEAR)
+        return read_near(tid, low, high, address, out);
+    if (!read_pieces(tid, local, remote, n))
         return false;
     while (n--)
         if (!memchr(local[n].iov_base, 0, local[n].iov_len))
             return false;
     return true;
+}
+
+/* The same of a struct of `size` bytes and one string. */
+bool remote_struct(pid_t tid, uint64_t address, void *out, size_t size, uint64_t string,
+                   char text[PATH_MAX])
+{
+    struct iovec local[2] = {{.iov_base = out, .iov_len = size}};
+    struct iovec remote[2] = {{.iov_base = (void *)(uintptr_t)address, .iov_len = size}};
+
+    set_piece(&local[1], &remote[1], string, text);
+    return read_pieces(tid, local, remote, 2) && memchr(text, 0, local[1].iov_len);
 }
 
 /* A path as getname() in fs/namei.c takes it: ENAMETOOLONG, ENOENT when empty, EFAULT. */

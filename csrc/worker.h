@@ -198,6 +198,8 @@ void caller_close(struct caller *caller);
 
 /* remote.c: the caller's memory. */
 bool remote_strings(pid_t tid, const uint64_t address[3], char *const out[3]);
+bool remote_struct(pid_t tid, uint64_t address, void *out, size_t size, uint64_t string,
+                   char text[PATH_MAX]);
 int remote_path(pid_t tid, uint64_t address, char out[PATH_MAX]);
 int remote_string(pid_t tid, uint64_t address, char out[PATH_MAX], bool *given);
 int remote_bytes(pid_t tid, uint64_t address, void *out, size_t size);
