@@ -284,12 +284,25 @@ static int stat_root(int dir, const char *name, struct statx *stx)
     return statx(dir, name, 0, STATX_INO | STATX_MNT_ID_UNIQUE, stx) < 0 ? -errno : 0;
 }
 
+/* Goes to the caller's mount namespace, if that is another. */
+static int join(struct session *session, struct caller *caller)
+{
+    cleanup_fd int ns = -1;
+    uint64_t mntns;
+    int r = own_ns(caller, &caller->mntns, "ns/mnt", &mntns);
+
+    if (r < 0 || mntns == session->worker->mntns_ino)
+        return r;
+    session_strays(session);
+    ns = openat(caller->dir, "ns/mnt", O_RDONLY | O_CLOEXEC);
+    return ns < 0 || setns(ns, CLONE_NEWNS) < 0 ? -errno : 0;
+}
+
 static int take_root(struct session *session, struct caller *caller)
 {
     cleanup_fd int root = -1;
     struct statx theirs;
     struct statx ours;
-    uint64_t mntns;
     int r;
 
     r = stat_root(caller->dir, "root", &theirs);
@@ -297,21 +310,13 @@ static int take_root(struct session *session, struct caller *caller)
         return r;
     /* Looked at anew each time: a pivot_root(2) takes our root along with everybody's. */
     r = stat_root(AT_FDCWD, "/", &ours);
-    if (r == 0)
-        r = own_ns(caller, &caller->mntns, "ns/mnt", &mntns);
     if (r < 0)
         return r;
-    if (mntns == session->worker->mntns_ino && theirs.stx_mnt_id == ours.stx_mnt_id &&
-        theirs.stx_ino == ours.stx_ino)
+    caller->rooted = true;
+    if (theirs.stx_mnt_id == ours.stx_mnt_id && theirs.stx_ino == ours.stx_ino)
         return 0;
 
     session_strays(session);
-    if (mntns != session->worker->mntns_ino) {
-        cleanup_fd int ns = openat(caller->dir, "ns/mnt", O_RDONLY | O_CLOEXEC);
-
-        if (ns < 0 || setns(ns, CLONE_NEWNS) < 0)
-            return -errno;
-    }
     root = openat(caller->dir, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root < 0 || fchdir(root) < 0 || chroot(".") < 0)
         return -errno;
@@ -319,17 +324,20 @@ static int take_root(struct session *session, struct caller *caller)
 }
 
 /*
- * Takes the caller's mount namespace and root and, where a path begins there, opens its working
- * directory.  The worker's capabilities are still full; what is done in the directory is judged
- * by the caller's.
+ * Takes the caller's mount namespace and, where a path begins there, its root, and opens its
+ * working directory.  The worker's capabilities are still full; what is done in the directory is
+ * judged by the caller's.
  *
  * A thread can hold a root in one mount namespace and be a member of another, by fchdir and chroot
  * to a directory of /proc/PID/root: then the kernel tells it EINVAL.  So both are compared.
  */
-int caller_stand_in(struct session *session, struct caller *caller, bool with_cwd)
+int caller_stand_in(struct session *session, struct caller *caller, bool with_root, bool with_cwd)
 {
-    int r = take_root(session, caller);
+    int r = join(session, caller);
 
+    caller->rooted = false;
+    if (r == 0 && with_root)
+        r = take_root(session, caller);
     if (r < 0 || !with_cwd)
         return r;
     caller->cwd = openat(caller->dir, "cwd", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -357,6 +365,24 @@ static void lower_caps(const struct caller *caller)
 {
     if (caller->assumed && set_caps(&caller->taken) < 0)
         abort();
+}
+
+/*
+ * The same for the root of a call that has turned out to need it: a link leads there, or it is to
+ * be told where something lies.
+ */
+int caller_take_root(struct session *session, struct caller *caller)
+{
+    int r;
+
+    if (caller->rooted)
+        return 0;
+    r = raise_caps(caller);
+    if (r < 0)
+        return r;
+    r = take_root(session, caller);
+    lower_caps(caller);
+    return r;
 }
 
 /*

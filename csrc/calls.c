@@ -72,6 +72,18 @@ unsigned int call_arguments(enum family family)
     }
 }
 
+/* Would every new procfs and sysfs be as the kernel makes it? */
+static bool is_nothing_covered(const struct worker *worker)
+{
+    return worker->build < 0 && !worker->policy->proc_masked && !worker->policy->sysfs_masked;
+}
+
+/* Can no path of the container's lead to a host-protected one? */
+static bool is_nothing_shown(const struct worker *worker)
+{
+    return !worker->exposed && !worker->receives;
+}
+
 /* -- reading ------------------------------------------------------------------------------ */
 
 /* In the kernel's order, so that the first fault is the same. */
@@ -226,17 +238,67 @@ int call_read(struct session *session, enum family family)
     return r < 0 ? r : 0;
 }
 
+/* Can options of mount(2) have paths in them, which only the kernel looks up? */
+static bool has_options(const struct session *session)
+{
+    struct eci_call call;
+
+    eci_decode_mount(session->notif.data.args[3], &call);
+    return session->args.has_data && (call.op == ECI_OP_NEW || call.op == ECI_OP_REMOUNT);
+}
+
+/* Does a path of the *at() kind begin at the caller's working directory? */
+static bool is_at_cwd(uint64_t dfd, const char *path)
+{
+    return *path != '/' && (int)dfd == AT_FDCWD;
+}
+
 /* May anything in the call begin at the caller's working directory? */
 bool call_begins_at_cwd(const struct session *session, enum family family)
 {
     const struct mount_args *args = &session->args;
+    const uint64_t *call = (const uint64_t *)session->notif.data.args;
 
-    if (family == FAMILY_FSMOUNT || family == FAMILY_FSCONFIG)
+    switch (family) {
+    case FAMILY_MOUNT:
+        return *args->path != '/' || (args->has_source && *args->source != '/') ||
+               has_options(session);
+    case FAMILY_UMOUNT:
+    case FAMILY_OLDUMOUNT:
+        return *args->path != '/';
+    case FAMILY_MOVE_MOUNT:
+        return is_at_cwd(call[2], args->path) || is_at_cwd(call[0], args->source);
+    case FAMILY_MOUNT_SETATTR:
+        return is_at_cwd(call[0], args->path);
+    default:
         return false;
-    return *args->path != '/' ||
-           (family == FAMILY_MOUNT &&
-            ((args->has_source && *args->source != '/') || args->has_data)) ||
-           (family == FAMILY_MOVE_MOUNT && *args->source != '/');
+    }
+}
+
+/*
+ * Does it matter from the beginning where the caller's root is?  To umount2(2) it always does: the
+ * mount that the caller's root lies on is only made read-only.
+ */
+bool call_begins_at_root(const struct session *session, enum family family)
+{
+    const struct mount_args *args = &session->args;
+    struct eci_call call;
+
+    /* Then it is found out what lies above the object, from the root. */
+    if (!is_nothing_shown(session->worker))
+        return true;
+    switch (family) {
+    case FAMILY_MOUNT:
+        eci_decode_mount(session->notif.data.args[3], &call);
+        return call.op == ECI_OP_NEW || has_options(session) || !resolve_leads_down(args->path) ||
+               (args->has_source && !resolve_leads_down(args->source));
+    case FAMILY_MOVE_MOUNT:
+        return !resolve_leads_down(args->path) || !resolve_leads_down(args->source);
+    case FAMILY_MOUNT_SETATTR:
+        return !resolve_leads_down(args->path);
+    default:
+        return true;
+    }
 }
 
 /* Which strings an event shows, in the order of the arguments that are pointers. */
@@ -277,6 +339,22 @@ unsigned int call_texts(const struct session *session, enum family family,
 
 /* -- performing --------------------------------------------------------------------------- */
 
+/*
+ * Where a mount lies that is to go, and what it hides, if the policy cares.  What cannot be found
+ * out is not known, and then the worst is believed.
+ */
+static void find_covered(struct session *session, struct caller *caller, struct target *target,
+                         struct eci_place *place)
+{
+    if (!place->is_root ||
+        !eci_policy_hides(session->worker->policy, place->major, place->minor, place->ino) ||
+        caller_take_root(session, caller) < 0)
+        return;
+    if (target->parent < 0)
+        perform_find_name(place->mnt_id, target);
+    facts_covered(session->worker, target, place);
+}
+
 static int do_umount(struct session *session, struct caller *caller, struct eci_verdict *verdict)
 {
     struct target target = TARGET_INIT;
@@ -284,8 +362,8 @@ static int do_umount(struct session *session, struct caller *caller, struct eci_
     int r;
 
     call.flags &= 0xffffffff; /* an int in the kernel */
-    r = resolve(caller, caller->cwd, session->args.path, !(call.flags & UMOUNT_NOFOLLOW), WANT_NAME,
-                &target);
+    r = resolve(session, caller, caller->cwd, session->args.path, !(call.flags & UMOUNT_NOFOLLOW),
+                WANT_NAME, &target);
     if (r == 0 && target.parent < 0)
         r = resolve_down(session->worker, &target);
     if (r == 0)
@@ -342,7 +420,7 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
     }
     has_source = call.op == ECI_OP_BIND || call.op == ECI_OP_MOVE;
 
-    r = resolve(caller, caller->cwd, args->path, true, WANT_OBJECT, &target);
+    r = resolve(session, caller, caller->cwd, args->path, true, WANT_OBJECT, &target);
     /* path_mount() says so before anything else; MS_NOUSER is an int there, with all bits above. */
     if (r == 0 && (call.flags & 0xffffffff80000000u))
         r = -EINVAL;
@@ -362,7 +440,7 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
         if (!args->has_source || !*args->source)
             r = -EINVAL;
         else
-            r = resolve(caller, caller->cwd, args->source, true,
+            r = resolve(session, caller, caller->cwd, args->source, true,
                         call.op == ECI_OP_MOVE ? WANT_OBJECT | WANT_NAME : WANT_OBJECT, &source);
         if (r < 0)
             goto out;
@@ -372,10 +450,8 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
         /* As in do_move_mount(). */
         if (call.op == ECI_OP_MOVE && facts_parent(session->source.mnt_id, &parent) == -ENOENT)
             call.op = ECI_OP_ATTACH;
-        if (call.op == ECI_OP_MOVE && source.parent < 0)
-            perform_find_name(session->source.mnt_id, &source);
         if (call.op == ECI_OP_MOVE)
-            facts_covered(worker, &source, &session->source);
+            find_covered(session, caller, &source, &session->source);
     }
     eci_decide(worker->policy, &call, has_source ? &session->source : NULL, &session->target,
                verdict);
@@ -398,8 +474,8 @@ out:
 }
 
 /* Resolves a path of the *at() kind; an empty one means what `dfd` of the caller stands for. */
-static int resolve_at(struct caller *caller, uint64_t dfd, const char *path, bool follow,
-                      unsigned int want, struct target *target)
+static int resolve_at(struct session *session, struct caller *caller, uint64_t dfd,
+                      const char *path, bool follow, unsigned int want, struct target *target)
 {
     cleanup_fd int base = -1;
     int at = caller->cwd;
@@ -411,7 +487,7 @@ static int resolve_at(struct caller *caller, uint64_t dfd, const char *path, boo
         at = base;
     }
     if (*path)
-        return resolve(caller, at, path, follow, want, target);
+        return resolve(session, caller, at, path, follow, want, target);
     target->fd = base >= 0 ? take_fd(&base) : fcntl(at, F_DUPFD_CLOEXEC, 0);
     if (target->fd < 0)
         return -errno;
@@ -477,13 +553,13 @@ static int do_move_mount(struct session *session, struct caller *caller,
     uint64_t made = 0;
     int r;
 
-    r = resolve_at(caller, args[2], session->args.path, flags & MOVE_MOUNT_T_SYMLINKS,
+    r = resolve_at(session, caller, args[2], session->args.path, flags & MOVE_MOUNT_T_SYMLINKS,
                    call.beneath ? WANT_OBJECT | WANT_NAME : WANT_OBJECT, &target);
     if (r == 0)
         r = session->args.path_error;
     if (r == 0)
-        r = resolve_at(caller, args[0], session->args.source, flags & MOVE_MOUNT_F_SYMLINKS,
-                       WANT_OBJECT | WANT_NAME, &source);
+        r = resolve_at(session, caller, args[0], session->args.source,
+                       flags & MOVE_MOUNT_F_SYMLINKS, WANT_OBJECT | WANT_NAME, &source);
     if (r == 0) {
         made = source.stx.stx_mnt_id;
         r = see_through(worker, &source);
@@ -494,17 +570,12 @@ static int do_move_mount(struct session *session, struct caller *caller,
         r = facts_place(worker, &source, &session->source);
     if (r < 0)
         goto out;
-    if (call.beneath) {
-        if (target.parent < 0)
-            perform_find_name(session->target.mnt_id, &target);
-        facts_covered(worker, &target, &session->target);
-    }
+    if (call.beneath)
+        find_covered(session, caller, &target, &session->target);
     /* A detached tree is in no mount namespace, so nothing is found out about its mounts. */
     if (!call.joins && facts_parent(session->source.mnt_id, &parent) == 0) {
         call.op = ECI_OP_MOVE;
-        if (source.parent < 0)
-            perform_find_name(session->source.mnt_id, &source);
-        facts_covered(worker, &source, &session->source);
+        find_covered(session, caller, &source, &session->source);
     }
     eci_decide(worker->policy, &call, &session->source, &session->target, verdict);
     r = verdict->error ? -verdict->error : perform_move(source.fd, target.fd, flags);
@@ -544,7 +615,7 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
     r = perform_setattr(-1, AT_EMPTY_PATH | (flags & AT_RECURSIVE), ours, out->data_size);
     if (r != -EBADF || no_userns || out->path_error)
         return r == -EBADF && !no_userns ? out->path_error : r;
-    r = resolve_at(caller, args[0], out->path, !(flags & AT_SYMLINK_NOFOLLOW), WANT_OBJECT,
+    r = resolve_at(session, caller, args[0], out->path, !(flags & AT_SYMLINK_NOFOLLOW), WANT_OBJECT,
                    &target);
     if (r == 0)
         r = see_through(session->worker, &target);
@@ -619,18 +690,6 @@ static int do_fsmount(struct session *session, struct caller *caller, struct eci
     if (r < 0)
         call_let_go(session->worker, stx.stx_mnt_id);
     return r;
-}
-
-/* Would every new procfs and sysfs be as the kernel makes it? */
-static bool is_nothing_covered(const struct worker *worker)
-{
-    return worker->build < 0 && !worker->policy->proc_masked && !worker->policy->sysfs_masked;
-}
-
-/* Can no path of the container's lead to a host-protected one? */
-static bool is_nothing_shown(const struct worker *worker)
-{
-    return !worker->exposed && !worker->receives;
 }
 
 /*

@@ -285,7 +285,8 @@ static void await_sleep(struct session *session)
 static void handle_in_place(struct session *session, struct caller *caller, enum family family,
                             struct eci_verdict *verdict)
 {
-    int r = caller_stand_in(session, caller, call_begins_at_cwd(session, family));
+    int r = caller_stand_in(session, caller, call_begins_at_root(session, family),
+                            call_begins_at_cwd(session, family));
 
     if (r == 0)
         r = caller_assume(session, caller);

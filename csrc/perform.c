@@ -127,7 +127,7 @@ static int overlay_layer(struct overlay *overlay, const char *key, const char *p
         r = session_to(session, overlay->caller->cwd);
         return r < 0 ? r : fsconfig_string(overlay->fs, key, path);
     }
-    r = resolve(overlay->caller, overlay->caller->cwd, path, true, WANT_OBJECT, &target);
+    r = resolve(session, overlay->caller, overlay->caller->cwd, path, true, WANT_OBJECT, &target);
     if (r == 0)
         r = facts_place(session->worker, &target, &session->source);
     if (r == 0) {
@@ -348,7 +348,8 @@ static int proc_option(void *context, char *key, char *value)
 
     if (!value || strcmp(key, "pidns") != 0)
         return append_option(options, key, value);
-    r = resolve(options->caller, options->caller->cwd, value, true, WANT_OBJECT, &target);
+    r = resolve(options->session, options->caller, options->caller->cwd, value, true, WANT_OBJECT,
+                &target);
     /* The kernel would open it: a fifo of the container's would hold us for ever. */
     if (r == 0 && (fstatfs(target.fd, &fs) < 0 || fs.f_type != NSFS_MAGIC))
         r = -EINVAL;

@@ -463,19 +463,36 @@ static int resolve_fast(int base, const char *path, bool follow, unsigned int wa
 }
 
 /*
- * Resolves `path`, which begins at `base` (O_PATH) unless it is absolute.  With WANT_NAME the
- * directory and the name that lead to the object are kept, where there is such a pair ("/", ".."
- * and magic links have none); the object itself is opened only if it is wanted too, or if there is
- * no name.
+ * Does the path go nowhere but down, as long as no link is met?  Then it does not matter where the
+ * root is.
  */
-int resolve(struct caller *caller, int base, const char *path, bool follow, unsigned int want,
-            struct target *target)
+bool resolve_leads_down(const char *path)
+{
+    if (*path == '/')
+        return false;
+    for (const char *at = path; (at = strstr(at, "..")); at++)
+        if ((at == path || at[-1] == '/') && (!at[2] || at[2] == '/'))
+            return false;
+    return true;
+}
+
+/*
+ * Resolves `path`, which begins at `base` (O_PATH) unless it is absolute.  Where the thread does
+ * not have the caller's root it must be one that leads down.  With WANT_NAME the directory and the
+ * name that lead to the object are kept, where there is such a pair ("/", ".." and magic links have
+ * none); the object itself is opened only if it is wanted too, or if there is no name.
+ */
+int resolve(struct session *session, struct caller *caller, int base, const char *path, bool follow,
+            unsigned int want, struct target *target)
 {
     /* Most paths have no link in them; and what is missing then is missing for everybody. */
     int r = resolve_fast(base, path, follow, want, RESOLVE_NO_SYMLINKS, target);
 
     if (r == -ELOOP) {
         target_close(target);
+        r = caller_take_root(session, caller);
+        if (r < 0)
+            return r;
         r = resolve_fast(base, path, follow, want, RESOLVE_NO_MAGICLINKS, target);
         /* What a link leads to may be there for the caller, behind a /proc/self. */
         if (r == -ENOENT)
@@ -485,6 +502,9 @@ int resolve(struct caller *caller, int base, const char *path, bool follow, unsi
     if (r != -ELOOP && r != -EACCES)
         return r;
     target_close(target);
+    r = caller_take_root(session, caller);
+    if (r < 0)
+        return r;
     return walk(caller, base, path, follow, target);
 }
 

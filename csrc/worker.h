@@ -128,6 +128,7 @@ struct caller {
     uint32_t fsuid;
     uint32_t fsgid;
     bool assumed;
+    bool rooted; /* the thread has the caller's root: caller_take_root() */
 };
 
 /* The calls of the mount family. */
@@ -181,7 +182,8 @@ int session_to(struct session *session, int dir);
 void session_strays(struct session *session);
 int caller_settle(struct session *session, struct caller *caller, uint32_t *reason);
 
-int caller_stand_in(struct session *session, struct caller *caller, bool with_cwd);
+int caller_stand_in(struct session *session, struct caller *caller, bool with_root, bool with_cwd);
+int caller_take_root(struct session *session, struct caller *caller);
 int caller_assume(struct session *session, struct caller *caller);
 void caller_resume(struct session *session, struct caller *caller);
 void caller_leave(struct session *session, struct caller *caller);
@@ -220,8 +222,9 @@ struct target {
     {                                                                                              \
         .fd = -1, .parent = -1                                                                     \
     }
-int resolve(struct caller *caller, int base, const char *path, bool follow, unsigned int want,
-            struct target *target);
+int resolve(struct session *session, struct caller *caller, int base, const char *path, bool follow,
+            unsigned int want, struct target *target);
+bool resolve_leads_down(const char *path);
 int resolve_down(const struct worker *worker, struct target *target);
 int stat_at(int fd, const char *name, struct statx *stx);
 int stat_object(int fd, const char *name, struct statx *stx);
@@ -274,6 +277,7 @@ enum family call_family(const struct seccomp_data *data);
 unsigned int call_arguments(enum family family);
 int call_read(struct session *session, enum family family);
 bool call_begins_at_cwd(const struct session *session, enum family family);
+bool call_begins_at_root(const struct session *session, enum family family);
 unsigned int call_texts(const struct session *session, enum family family,
                         struct text texts[ECI_EVENT_STRINGS]);
 int call_perform(struct session *session, struct caller *caller, enum family family,
