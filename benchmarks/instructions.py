@@ -31,7 +31,7 @@ from rich.table import Table
 from benchmarks.containers import HERE, NoAnswerError, workshop
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from benchmarks.containers import Program, Workshop
 
@@ -74,9 +74,14 @@ TITLES = (
 """What each step of the round is shown as; those without a name are not."""
 
 
-KINDS = {"": True, ", few capabilities": False}
-"""What a container's calls have behind their titles, and whether it is privileged.  One that is not
-has masks, and callers with fewer capabilities than the worker."""
+KINDS: Mapping[str, tuple[bool, tuple[str, ...]]] = {
+    "": (True, ()),
+    ", few capabilities": (False, ()),
+    ", own namespace": (True, ("unshare",)),
+}
+"""What calls have behind their titles, whether their container is privileged, and what comes before
+them.  A container that is not privileged has masks, and callers with fewer capabilities than the
+worker; a caller in a mount namespace of its own has the worker go there."""
 
 
 class CountError(Exception):
@@ -164,16 +169,18 @@ def measure() -> dict[str, Counts]:
     """Return the counts of each call, or raise CountError.  Needs root."""
     found: dict[str, Counts] = {}
     with workshop(("round", "steps")) as shop:
-        for kind, privileged in KINDS.items():
-            counted = _measure_in(shop, privileged=privileged)
+        for kind, (privileged, before) in KINDS.items():
+            counted = _measure_in(shop, before, privileged=privileged)
             found |= {title + kind: counts for title, counts in counted.items()}
     return found
 
 
-def _measure_in(shop: Workshop, *, privileged: bool) -> dict[str, Counts]:
+def _measure_in(shop: Workshop, before: Sequence[str], *, privileged: bool) -> dict[str, Counts]:
     """Return the counts of each call in one container."""
     # Of cgroups a machine has one hierarchy or a dozen, and each mount is a grant to search.
     with shop.container(cgroups=False, privileged=privileged) as container:
+        for word in before:
+            _call(container.program, word, 0)
         # The first calls start what starts only once.
         for word, expected in ROUND[:2]:
             _call(container.program, word, expected)

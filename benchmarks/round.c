@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <linux/mount.h>
 #include <stdio.h>
 #include <string.h>
@@ -67,13 +68,19 @@ static int refused(void)
     return mount(NULL, "/locked", NULL, MS_REMOUNT | MS_BIND, NULL);
 }
 
+/* Goes on in a mount namespace of its own. */
+static int own_mounts(void)
+{
+    return unshare(CLONE_NEWNS);
+}
+
 static const struct {
     const char *word;
     int (*call)(void);
 } table[] = {
-    {"tmpfs", mount_tmpfs}, {"bind", mount_bind}, {"remount", remount},
-    {"move", move_mount},   {"back", move_back},  {"setattr", mount_setattr},
-    {"umount", umount},     {"failing", failing}, {"refused", refused},
+    {"tmpfs", mount_tmpfs}, {"bind", mount_bind},       {"remount", remount}, {"move", move_mount},
+    {"back", move_back},    {"setattr", mount_setattr}, {"umount", umount},   {"failing", failing},
+    {"refused", refused},   {"unshare", own_mounts},
 };
 
 int main(int argc, char **argv)

@@ -284,7 +284,10 @@ static int stat_root(int dir, const char *name, struct statx *stx)
     return statx(dir, name, 0, STATX_INO | STATX_MNT_ID_UNIQUE, stx) < 0 ? -errno : 0;
 }
 
-/* Goes to the caller's mount namespace, if that is another. */
+/*
+ * Goes to the caller's mount namespace, if that is another; by the pidfd, as to open a namespace
+ * takes as long as to go there.
+ */
 static int join(struct session *session, struct caller *caller)
 {
     cleanup_fd int ns = -1;
@@ -294,6 +297,8 @@ static int join(struct session *session, struct caller *caller)
     if (r < 0 || mntns == session->worker->mntns_ino)
         return r;
     session_strays(session);
+    if (caller->pidfd >= 0)
+        return setns(caller->pidfd, CLONE_NEWNS) < 0 ? -errno : 0;
     ns = openat(caller->dir, "ns/mnt", O_RDONLY | O_CLOEXEC);
     return ns < 0 || setns(ns, CLONE_NEWNS) < 0 ? -errno : 0;
 }
