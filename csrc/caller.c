@@ -62,7 +62,9 @@ static int ns_ino(int dir, const char *name, uint64_t *ino)
     open = strchr(text, '[');
     if (!open)
         return -EINVAL;
-    *ino = strtoull(open + 1, NULL, 10);
+    *ino = 0;
+    for (const char *at = open + 1; *at >= '0' && *at <= '9'; at++)
+        *ino = *ino * 10 + (uint64_t)(*at - '0');
     return 0;
 }
 

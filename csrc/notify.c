@@ -128,6 +128,7 @@ static void forget(struct worker *worker, struct untold *untold)
     close_fd(&untold->dir);
     call_let_go(worker, untold->made);
     untold->tid = 0;
+    worker->n_untold--;
 }
 
 /* A thread that ends loses its memory first. */
@@ -162,6 +163,7 @@ static void keep_untold(struct session *session, int answer)
         call_let_go(worker, session->made);
         return;
     }
+    worker->n_untold++;
     untold->tid = session->notif.pid;
     untold->data = session->notif.data;
     untold->args = session->args;
@@ -202,7 +204,7 @@ static struct untold *find_untold(struct session *session)
 {
     struct worker *worker = session->worker;
 
-    for (unsigned int i = 0; i < UNTOLD; i++) {
+    for (unsigned int i = 0; worker->n_untold && i < UNTOLD; i++) {
         struct untold *untold = &worker->untold[i];
 
         if (untold->tid != session->notif.pid)

@@ -470,9 +470,11 @@ bool resolve_leads_down(const char *path)
 {
     if (*path == '/')
         return false;
-    for (const char *at = path; (at = strstr(at, "..")); at++)
-        if ((at == path || at[-1] == '/') && (!at[2] || at[2] == '/'))
+    for (const char *at = path; at; at = strchr(at, '/')) {
+        at += *at == '/';
+        if (at[0] == '.' && at[1] == '.' && (!at[2] || at[2] == '/'))
             return false;
+    }
     return true;
 }
 

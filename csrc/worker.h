@@ -109,6 +109,7 @@ struct worker {
     unsigned int next_kept;
     struct untold untold[UNTOLD]; /* likewise */
     unsigned int next_untold;
+    unsigned int n_untold; /* how many places are taken: nearly always none */
 };
 
 /* Who is calling. */
