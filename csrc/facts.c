@@ -314,14 +314,14 @@ static int held_on_detached(struct session *session, const struct target *target
 int facts_held(struct session *session, const struct target *target, uint64_t cleared,
                bool recursive, uint32_t *held)
 {
-    uint64_t parent;
+    int r;
 
     *held = 0;
     if (!cleared)
         return 0;
-    if (facts_parent(target->stx.stx_mnt_id, &parent) == 0)
-        return held_on(session->worker, target->stx.stx_mnt_id, recursive, held);
-    return held_on_detached(session, target, recursive, held);
+    r = held_on(session->worker, target->stx.stx_mnt_id, recursive, held);
+    /* In no mount namespace, or in another one. */
+    return r == -ENOENT ? held_on_detached(session, target, recursive, held) : r;
 }
 
 /* Does a path other than the first one's lead to this procfs or sysfs?  A copy of a whole tree. */
