@@ -663,7 +663,8 @@ int perform_setattr(int target, unsigned int flags, const void *attr, size_t siz
 /*
  * Takes back a mount whose caller was interrupted before it got the answer.  Like mount(2) before,
  * umount2(2) goes down from the place to what lies on top there (fs/namei.c, handle_lookup_down);
- * that is the new mount, since nobody else had a turn.
+ * that is the new mount, since nobody else had a turn.  (Only a file system that the kernel mounted
+ * there itself in this very moment, call_passes_unread(), would go in its place.)
  */
 void perform_undo(struct session *session, int added_on)
 {
