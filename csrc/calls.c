@@ -703,7 +703,7 @@ bool call_passes_unread(const struct session *session, enum family family, uint3
     const struct worker *worker = session->worker;
     struct eci_call call;
 
-    if (family == FAMILY_FSMOUNT && worker->build < 0 && !worker->exposed) {
+    if (family == FAMILY_FSMOUNT && is_nothing_covered(worker) && !worker->exposed) {
         *reason = ECI_REASON_NOTHING_COVERED;
         return true;
     }

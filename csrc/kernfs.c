@@ -475,6 +475,19 @@ static int mount_build(int made)
                                                                                            : 0;
 }
 
+/* Why the container may not have a new file system of that kind, or ECI_REASON_PERFORMED. */
+static uint32_t refusal(const struct worker *worker, enum kernfs kind, uint64_t magic)
+{
+    /* Its layers have been given to fsconfig(2), which nobody has seen. */
+    if (worker->exposed && magic == OVERLAYFS_SUPER_MAGIC)
+        return ECI_REASON_PROTECTED;
+    /* As of a new one by mount(2): a mask that could not be covered would be missing. */
+    if ((kind == KERNFS_PROC && worker->policy->proc_masked) ||
+        (kind == KERNFS_SYS && worker->policy->sysfs_masked))
+        return ECI_REASON_NEW_KERNEL_FS;
+    return ECI_REASON_PERFORMED;
+}
+
 /*
  * fsmount(2) of the caller's file system context, of which nobody can tell what it is before it
  * has been mounted.  Returns the detached mount, covered where it has to be.  One of FUSE cannot be
@@ -487,6 +500,7 @@ int kernfs_fsmount(struct session *session, struct caller *caller, int context, 
     const struct worker *worker = session->worker;
     cleanup_fd int made = -1;
     bool silent;
+    enum kernfs kind;
     uint64_t magic = 0;
     int r;
 
@@ -505,29 +519,25 @@ int kernfs_fsmount(struct session *session, struct caller *caller, int context, 
     r = silent ? mount_build(made) : 0;
     if (r == 0)
         r = silent ? magic_of_build(&magic) : magic_of(made, &magic);
-    /* Its layers have been given to fsconfig(2), which nobody has seen. */
-    if (r == 0 && worker->exposed && magic == OVERLAYFS_SUPER_MAGIC) {
-        r = -EPERM;
-        *verdict = (struct eci_verdict){.error = EPERM, .reason = ECI_REASON_PROTECTED};
+    kind = kind_of(magic);
+    if (r == 0) {
+        verdict->reason = refusal(worker, kind, magic);
+        r = verdict->reason == ECI_REASON_PERFORMED ? 0 : -EPERM;
+        verdict->error = -r;
+    }
+    if (r == 0 && !silent) {
+        if (worker->build < 0 || (kind == KERNFS_NONE && !is_shared(magic)))
+            return take_fd(&made);
+        r = mount_build(made);
+    }
+    if (r == 0 && magic == FUSE_SUPER_MAGIC) {
+        *stand_in = clone_mount(AT_FDCWD, EMPTY, 0);
+        r = *stand_in < 0 ? *stand_in : 0;
     }
     if (r < 0) {
         if (silent)
             umount2(BUILD, MNT_DETACH);
         return r;
     }
-    if (!silent) {
-        if (worker->build < 0 || (kind_of(magic) == KERNFS_NONE && !is_shared(magic)))
-            return take_fd(&made);
-        r = mount_build(made);
-        if (r < 0)
-            return r;
-    }
-    if (magic == FUSE_SUPER_MAGIC) {
-        *stand_in = clone_mount(AT_FDCWD, EMPTY, 0);
-        if (*stand_in < 0) {
-            umount2(BUILD, MNT_DETACH);
-            return *stand_in;
-        }
-    }
-    return finish(worker, kind_of(magic));
+    return finish(worker, kind);
 }
