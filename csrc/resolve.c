@@ -527,16 +527,30 @@ static bool is_stacked_on(uint64_t mnt_id, uint64_t under, const char *point)
 }
 
 /*
+ * Is the target the caller's root, or the root of a mount that lies there?  The kernel calls these
+ * "/", and so what it cannot reach from there, the root of the mount namespace.
+ */
+static bool is_at_root(const struct target *target)
+{
+    struct statx root;
+
+    if (stat_at(AT_FDCWD, "/", &root) < 0)
+        return false;
+    return target->stx.stx_mnt_id == root.stx_mnt_id
+               ? target->stx.stx_ino == root.stx_ino
+               : is_stacked_on(target->stx.stx_mnt_id, root.stx_mnt_id, "/");
+}
+
+/*
  * What lies on the caller's root: pivot_root(".", ".") leaves the old one there.  It has no name,
- * but
- * ".." of the root leads to it.
+ * but ".." of the root leads to it.
  */
 static bool take_top_of_root(struct target *target)
 {
     cleanup_fd int top = open_path(AT_FDCWD, "/..", O_DIRECTORY, 0);
     struct statx stx;
 
-    if (top < 0 || stat_at(top, "", &stx) < 0 ||
+    if (top < 0 || !is_at_root(target) || stat_at(top, "", &stx) < 0 ||
         !is_stacked_on(stx.stx_mnt_id, target->stx.stx_mnt_id, "/"))
         return false;
     close_fd(&target->fd);

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,10 @@ class Table:
         return found
 
 
+SuperBlocks: TypeAlias = list[tuple[str, str, list[str]]]
+"""Mount point, type and options."""
+
+
 @dataclass(frozen=True)
 class Base:
     """The initial mounts, by which all others are described."""
@@ -145,6 +150,14 @@ class Base:
             for mount in self.table.mounts.values()
             if mount.point != "/"
         )  # fmt: skip
+
+    @cached_property
+    def super_blocks(self) -> SuperBlocks:
+        """What remains of a script when its mount namespace is gone, as far as a table tells."""
+        return sorted(
+            (mount.point, mount.fstype, sorted(mount.super_options))
+            for mount in self.table.mounts.values()
+        )
 
 
 NOT_COMPARED = frozenset(("idmapped",))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.differential.sides import PRIVILEGED, SYS_ADMIN, Script
+from tests.differential.sides import KINDS, PRIVILEGED, SYS_ADMIN, Script
 
 if TYPE_CHECKING:
     from tests.differential.sides import Sides
@@ -275,3 +275,34 @@ def test_a_link_of_its_own_that_is_not_followed(sides: Sides, path: str) -> None
         same(sides, *held, f". umount2 =/proc/self/{path} 8", kind=kind)
         same(sides, *held, f". mount_setattr {link} 100 =1,0 20", kind=kind)
         same(sides, *held, f". mount_setattr {link} 8100 =1,0 20", kind=kind)
+
+
+@pytest.mark.parametrize("flags", ["0", "1", "2", "8"])
+def test_umount_of_what_is_above_the_root(sides: Sides, flags: str) -> None:
+    """What cannot be reached from the root is called "/" as well, and was taken for the root.
+
+    So what lies on the root was unmounted instead, where the kernel says EINVAL.
+    """
+    pivot, umount = ". pivot_root =/mnt =/mnt/a", f". umount2 =. {flags}"
+    tmpfs = ". mount =none =/ =tmpfs 0 -"
+    for kind in KINDS:
+        same(sides, pivot, ". chroot =a", umount, kind=kind)
+        same(sides, pivot, ". chroot =b", umount, tmpfs, umount, kind=kind)
+        same(sides, ". chdir =/", ". chroot =/mnt", tmpfs, umount, tmpfs, umount, kind=kind)
+
+
+def test_names_after_a_chroot_out_of_the_root(sides: Sides) -> None:
+    """The test itself lost count of where the root was, and took /w/file for /mnt/w/file."""
+    for kind in KINDS:
+        same(sides, ". chdir =/", ". chroot =/mnt", ". chroot =.", ". chdir =/mnt",
+             ". mount =/w/file =f - 1000 -", ". mount =/w =a - 1000 -", kind=kind)  # fmt: skip
+        same(sides, ". hold 0 =/w/in 200000", ". hold 1 =/w/file 0", ". chroot =/mnt",
+             ". mount =/proc/self/fd/100 =/a - 1000 -", ". mount =/proc/self/fd/101 =/f - 1000 -",
+             kind=kind)  # fmt: skip
+
+
+def test_a_file_system_that_another_script_has_made_read_only(sides: Sides) -> None:
+    """The oracle took it for a mount of the runtime's that hides something."""
+    for kind in KINDS:
+        same(sides, ". mount - =/dev - 23 -", kind=kind)
+        same(sides, ". mount =/dev =/mnt - 2000 -", kind=kind)

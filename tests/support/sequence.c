@@ -41,7 +41,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { SCRIPT = 60, PROC, MOUNTS, SLOTS = 100, N_SLOTS = 8 };
+enum { SCRIPT = 60, PROC, MOUNTS, TOP, SLOTS = 100, N_SLOTS = 8 };
 enum { PAGE = 4096, AREAS = 5, MAX_WORDS = 9, N_ATTR = 16, SCRIPT_SIZE = 1 << 20 };
 enum { ASK = 1, EXEC = 2 };
 
@@ -55,7 +55,7 @@ static char *areas[AREAS]; /* two pages for a string, and one that nobody may re
 static const char *name;
 static const char *self;
 static unsigned int bits;
-static char root[8 * PAGE]; /* where chroot has led, seen from the root of the mount table */
+static bool chrooted; /* chroot has led elsewhere than to TOP, the root of the mount table */
 
 static void flush(void)
 {
@@ -153,10 +153,13 @@ static int fd_of(const char *word)
 static void open_mounts(void)
 {
     int fd = openat(PROC, "thread-self/mountinfo", O_RDONLY);
+    int top = open("/", O_PATH);
 
-    if (fd < 0 || dup2(fd, MOUNTS) < 0)
+    if (fd < 0 || dup2(fd, MOUNTS) < 0 || top < 0 || dup2(top, TOP) < 0)
         give_up("mountinfo");
     close(fd);
+    close(top);
+    chrooted = false;
 }
 
 static void show_table(bool always)
@@ -267,29 +270,64 @@ static void show_detached(int fd)
         give_up("fork");
 }
 
+struct name {
+    int fd;
+    bool from_top;
+    char text[PAGE];
+    ssize_t length;
+};
+
+static void *read_name(void *context)
+{
+    struct name *it = context;
+    char link[64];
+
+    if (it->from_top &&
+        (unshare(CLONE_FS) < 0 || caps(0) < 0 || fchdir(TOP) < 0 || chroot(".") < 0))
+        return NULL;
+    snprintf(link, sizeof(link), "self/fd/%d", it->fd);
+    it->length = readlinkat(PROC, link, it->text, sizeof(it->text));
+    return NULL;
+}
+
+/*
+ * What the mount table calls that which `fd` stands for.  The kernel tells a name from the root of
+ * whoever asks, or of the mount namespace where it cannot be reached from there; so after chroot a
+ * thread asks that has the root of the table.
+ */
+static void name_fd(struct name *name, int fd)
+{
+    pthread_t thread;
+
+    name->fd = fd;
+    name->from_top = chrooted;
+    name->length = -1;
+    if (!chrooted)
+        read_name(name);
+    else if (pthread_create(&thread, NULL, read_name, name) || pthread_join(thread, NULL))
+        give_up("thread");
+    if (name->length < 0)
+        give_up("name");
+}
+
 static void say_place(const struct at *at)
 {
-    char link[64], target[9 * PAGE];
-    size_t above = strlen(root);
+    struct name name;
     struct statx stx;
-    ssize_t n;
     int fd = open_at(at);
 
     if (fd < 0) {
         say(" %d", errno);
         return;
     }
-    snprintf(link, sizeof(link), "self/fd/%d", fd);
-    memcpy(target, root, above);
-    n = readlinkat(PROC, link, target + above, PAGE);
-    if (n < 0 || statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &stx) < 0)
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &stx) < 0)
         give_up("statx");
+    name_fd(&name, fd);
     close(fd);
     say(" 0:%llu:%d:", (unsigned long long)stx.stx_mnt_id,
         (stx.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0);
-    n += (ssize_t)above;
-    for (ssize_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)target[i];
+    for (ssize_t i = 0; i < name.length; i++) {
+        unsigned char c = (unsigned char)name.text[i];
 
         if (c <= ' ' || c == '%' || c >= 0x7f)
             say("%%%02X", c);
@@ -446,30 +484,22 @@ static long try_open(const char *path, int how)
     return fd < 0 ? -1 : close((int)fd);
 }
 
-/* Keeps up what a path is called, in the mount table that was opened before. */
+/* Keeps up whether the root is that of the mount table. */
 static long change_root(const char *path)
 {
-    char link[64], target[PAGE];
-    size_t above = strlen(root);
     int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_PATH | O_CLOEXEC);
-    ssize_t n = 0;
+    struct name name = {.length = 0};
     int error;
     long r;
 
     if (fd >= 0) {
-        /* Before: afterwards it is called "/". */
-        snprintf(link, sizeof(link), "self/fd/%d", fd);
-        n = readlinkat(PROC, link, target, sizeof(target));
-        if (n < 0)
-            give_up("readlink");
+        name_fd(&name, fd);
         close(fd);
     }
     r = syscall(SYS_chroot, path);
     error = errno;
-    if (r == 0 && n > 1 && above + PAGE < sizeof(root)) {
-        memcpy(root + above, target, (size_t)n);
-        root[above + (size_t)n] = 0;
-    }
+    if (r == 0)
+        chrooted = name.length > 1;
     errno = error;
     return r;
 }
@@ -479,10 +509,8 @@ static long pivot(const char *new, const char *old)
     long r = syscall(SYS_pivot_root, new, old);
     int error = errno;
 
-    if (r == 0) {
-        *root = 0;
+    if (r == 0)
         open_mounts();
-    }
     errno = error;
     return r;
 }
@@ -582,7 +610,7 @@ static long call(int n, char **w, unsigned int index, bool other)
         return syscall(SYS_setfsgid, (unsigned int)number(w[1])) * 0;
     if (IS("unshare", 1)) {
         /* The mount table of a new namespace would be that of the new root alone. */
-        if (*root)
+        if (chrooted)
             return 0;
         long r = syscall(SYS_unshare, (unsigned long)number(w[1]));
         int error = errno;
@@ -670,7 +698,7 @@ static void make_call_in_fork(const struct job *job)
     errno = 0;
     /* A thread whose ids differ from root's may not have the right to: that is an answer, too. */
     if ((job->mode == 'u' && (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0 || map_root() < 0)) ||
-        (job->mode == 'n' && (*root || unshare(CLONE_NEWNS) < 0))) {
+        (job->mode == 'n' && (chrooted || unshare(CLONE_NEWNS) < 0))) {
         say("R %u U%d\n", job->index, -errno);
     } else {
         if (job->mode != 'f')
