@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.root, pytest.mark.engine, pytest.mark.slow]
 
 CALLS = 25_000
 SEED = 11
-"""One that finds no difference.  Others still do, 2 of the first 6: the long run takes new ones."""
+"""One that finds no difference, as do those from 12 to 20: the long run takes new ones."""
 
 
 # What takes so long is to find the shortest script when there is a difference.
