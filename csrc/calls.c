@@ -494,12 +494,13 @@ static int resolve_at(struct session *session, struct caller *caller, uint64_t d
     return stat_object(target->fd, "", &target->stx);
 }
 
-static void drop(struct kept *kept)
+static void drop(struct worker *worker, struct kept *kept)
 {
-    if (kept->mnt_id) {
-        close_fd(&kept->fd);
-        close_fd(&kept->stand_in);
-    }
+    if (!kept->mnt_id)
+        return;
+    close_fd(&kept->fd);
+    close_fd(&kept->stand_in);
+    worker->n_stand_ins -= kept->stand_in >= 0;
     kept->mnt_id = 0;
 }
 
@@ -508,7 +509,8 @@ static void keep(struct worker *worker, uint64_t mnt_id, int fd, int stand_in)
 {
     struct kept *kept = &worker->kept[worker->next_kept++ % KEPT];
 
-    drop(kept);
+    drop(worker, kept);
+    worker->n_stand_ins += stand_in >= 0;
     *kept = (struct kept){.mnt_id = mnt_id, .fd = fd, .stand_in = stand_in};
 }
 
@@ -517,13 +519,13 @@ void call_let_go(struct worker *worker, uint64_t made)
 {
     for (unsigned int i = 0; i < KEPT; i++)
         if (made && worker->kept[i].mnt_id == made)
-            drop(&worker->kept[i]);
+            drop(worker, &worker->kept[i]);
 }
 
 /* Where `target` is a stand-in: the mount that it stands in for. */
 static int see_through(const struct worker *worker, struct target *target)
 {
-    for (unsigned int i = 0; i < KEPT; i++) {
+    for (unsigned int i = 0; worker->n_stand_ins && i < KEPT; i++) {
         const struct kept *kept = &worker->kept[i];
 
         if (!kept->mnt_id || kept->stand_in < 0 || kept->mnt_id != target->stx.stx_mnt_id)

@@ -107,6 +107,7 @@ struct worker {
     uint64_t marked[MARKED]; /* unique ids of mounts that MNT_EXPIRE has marked; likewise */
     struct kept kept[KEPT];  /* under `turn` */
     unsigned int next_kept;
+    unsigned int n_stand_ins;     /* how many of them have one: nearly always none */
     struct untold untold[UNTOLD]; /* likewise */
     unsigned int next_untold;
     unsigned int n_untold; /* how many places are taken: nearly always none */
