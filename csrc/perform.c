@@ -125,7 +125,11 @@ static int overlay_layer(struct overlay *overlay, const char *key, const char *p
 
     if (!session->worker->exposed && !is_through_proc(path)) {
         r = session_to(session, overlay->caller->cwd);
-        return r < 0 ? r : fsconfig_string(overlay->fs, key, path);
+        if (r == 0 || (r == -EACCES && !*path))
+            return fsconfig_string(overlay->fs, key, path);
+        if (r != -EACCES)
+            return r;
+        /* It can be the caller's own /proc/self/fd, or the path does not begin there. */
     }
     r = resolve(session, overlay->caller, overlay->caller->cwd, path, true, WANT_OBJECT, &target);
     if (r == 0)

@@ -196,7 +196,8 @@ static ssize_t read_link(struct caller *caller, int dir, int link, const char *n
         if (strcmp(name, "self") == 0 || strcmp(name, "thread-self") == 0)
             return read_self(caller, dir, name, text, size);
         cleanup_fd int probe = open_path(dir, name, 0, RESOLVE_NO_MAGICLINKS);
-        if (probe == -ELOOP)
+        /* Whether we may follow it is asked before it is found to be magic. */
+        if (probe == -ELOOP || probe == -EACCES)
             return 0;
     }
     n = readlinkat(link, "", text, size);
@@ -240,38 +241,58 @@ static int own_thread(const struct caller *caller, int entry, char *path, size_t
 }
 
 /*
- * What the magic link `name` in `dir` stands for, where the worker was denied a look at it: a
- * thread may follow its own links and those of its thread group's leader whatever its ids and
- * capabilities are.  `target` has the name of `dir`.  The link is followed in the caller's own
- * directory of the host's procfs; so a `dir` that is taken for the caller's and is not leads to
- * nothing but what is the caller's.
+ * Which directory of the caller's own, or of its thread group's leader, `dir` of a procfs is: the
+ * path from /proc/TID ("", "fd/", "task/7/ns/"), or -EACCES where it is none of them.  `above` is
+ * the directory that it was found in, or -1.
  */
-static int follow_own(const struct caller *caller, int dir, const struct target *target,
-                      const char *name, bool follow)
+static int own_directory(const struct caller *caller, int dir, int above, char *path, size_t size)
 {
-    bool number = name[strspn(name, "0123456789")] == 0;
-    char path[NAME_MAX + 64];
+    static const char *const inner[] = {"fd", "ns"};
+    cleanup_fd int entry = -1;
     struct statfs fs;
+    struct statx here;
+    struct statx there;
     int r;
 
-    if (fstatfs(dir, &fs) < 0 || fs.f_type != PROC_SUPER_MAGIC)
+    if (fstatfs(dir, &fs) < 0 || fs.f_type != PROC_SUPER_MAGIC || stat_at(dir, "", &here) < 0)
         return -EACCES;
-    if (follow && (fs.f_flags & ST_NOSYMFOLLOW))
-        return -ELOOP;
-    if (number) {
-        if (target->parent < 0 || strcmp(target->name, "fd") != 0)
-            return -EACCES;
-    } else if (strcmp(name, "cwd") != 0 && strcmp(name, "root") != 0 && strcmp(name, "exe") != 0) {
-        return -EACCES;
-    }
-    r = own_thread(caller, number ? target->parent : dir, path, sizeof(path));
+    r = own_thread(caller, dir, path, size);
+    if (r >= 0)
+        return r;
+    entry = above >= 0 ? fcntl(above, F_DUPFD_CLOEXEC, 0)
+                       : caller_open_at(caller, dir, "..", O_PATH | O_DIRECTORY);
+    r = entry < 0 ? -EACCES : own_thread(caller, entry, path, size);
+    for (unsigned int i = 0; r >= 0 && i < sizeof(inner) / sizeof(inner[0]); i++)
+        if (stat_at(entry, inner[i], &there) == 0 && there.stx_ino == here.stx_ino &&
+            there.stx_mnt_id == here.stx_mnt_id)
+            return r + snprintf(path + r, size - (size_t)r, "%s/", inner[i]);
+    return -EACCES;
+}
+
+/*
+ * What the magic link `name` in `dir` stands for, where the worker was denied a look at it: a
+ * thread may follow its own links and those of its thread group's leader whatever its ids and
+ * capabilities are.  The link is followed in the caller's own directory of the host's procfs; so a
+ * `dir` that is taken for the caller's and is not leads to nothing but what is the caller's.
+ */
+static int follow_own(const struct caller *caller, int dir, int above, const char *name)
+{
+    char path[NAME_MAX + 64];
+    int r = own_directory(caller, dir, above, path, sizeof(path));
+
     if (r < 0)
         return r;
-    /* The link itself: the one on the mount that the caller named. */
-    if (!follow)
-        return caller_open_at(caller, dir, name, O_PATH | O_NOFOLLOW);
-    snprintf(path + r, sizeof(path) - (size_t)r, "%s%s", number ? "fd/" : "", name);
+    snprintf(path + r, sizeof(path) - (size_t)r, "%s", name);
     return caller_open_own(caller, path, O_PATH);
+}
+
+/* The entry `name` of a `dir` that the worker may not search, and its owner always may. */
+static int search_own(const struct caller *caller, int dir, int above, const char *name)
+{
+    char path[64];
+    int r = own_directory(caller, dir, above, path, sizeof(path));
+
+    return r < 0 ? r : caller_open_at(caller, dir, name, O_PATH | O_NOFOLLOW);
 }
 
 /* Goes on at `jump`, which it owns: a magic link leads to an object, not to a name. */
@@ -301,11 +322,14 @@ static int walk(struct caller *caller, int base, const char *path, bool follow,
         return -ENAMETOOLONG;
     memcpy(rest, path, n + 1);
     at = open_path(begin(base, path), *path == '/' ? "/" : ".", O_DIRECTORY, 0);
+    if (at == -EACCES && *path != '/')
+        at = fcntl(base, F_DUPFD_CLOEXEC, 0);
     if (at < 0)
         return at;
 
     for (;;) {
         cleanup_fd int next = -1;
+        bool searched;
         struct stat st;
         char name[NAME_MAX + 1];
         size_t skip = strspn(rest, "/");
@@ -326,19 +350,9 @@ static int walk(struct caller *caller, int base, const char *path, bool follow,
         memmove(rest, rest + len, strlen(rest + len) + 1);
 
         next = open_path(at, name, O_NOFOLLOW, 0);
-        if (next == -EACCES) {
-            /* In a /proc/N/fd that the ids do not let us search. */
-            bool on = !last || follow || slash;
-            int jump =
-                on && ++links > MAX_LINKS ? -ELOOP : follow_own(caller, at, target, name, on);
-
-            if (jump < 0)
-                return jump;
-            r = jump_to(&at, jump, target, last && !slash);
-            if (r < 0)
-                return r;
-            continue;
-        }
+        searched = next != -EACCES;
+        if (!searched)
+            next = search_own(caller, at, target->parent, name);
         if (next < 0)
             return next;
         /* Where nothing is told there is no link; whether it is a directory the kernel will see. */
@@ -353,14 +367,14 @@ static int walk(struct caller *caller, int base, const char *path, bool follow,
             if (++links > MAX_LINKS)
                 return -ELOOP;
             got = read_link(caller, at, next, name, link_text, sizeof(link_text));
-            if (got < 0 && got != -EACCES)
+            if (got < 0)
                 return (int)got;
-            if (got <= 0) {
+            if (got == 0) {
                 /* A magic link: it leads to an object, not to a name. */
-                int jump = got ? -EACCES : open_path(at, name, 0, 0);
+                int jump = open_path(at, name, 0, 0);
 
                 if (jump == -EACCES)
-                    jump = follow_own(caller, at, target, name, true);
+                    jump = follow_own(caller, at, target->parent, name);
                 if (jump < 0)
                     return jump;
                 r = jump_to(&at, jump, target, last && !slash);
@@ -384,7 +398,7 @@ static int walk(struct caller *caller, int base, const char *path, bool follow,
             return -ENOTDIR;
         close_fd(&target->parent);
         target->parent = -1;
-        if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0) {
+        if (searched && strcmp(name, ".") != 0 && strcmp(name, "..") != 0) {
             target->parent = take_fd(&at);
             memcpy(target->name, name, len + 1);
         } else {
@@ -510,7 +524,10 @@ int resolve(struct session *session, struct caller *caller, int base, const char
     return walk(caller, base, path, follow, target);
 }
 
-/* Does `mnt_id` lie on `under`, or on others that all lie there, at the very path `point`? */
+/*
+ * Does `mnt_id` lie on `under`, or on others that do, and all at the very path `point`?  Wherever
+ * they are where that is NULL.
+ */
 static bool is_stacked_on(uint64_t mnt_id, uint64_t under, const char *point)
 {
     char seen[PATH_MAX];
@@ -518,8 +535,9 @@ static bool is_stacked_on(uint64_t mnt_id, uint64_t under, const char *point)
     while (mnt_id != under) {
         uint64_t parent;
 
-        if (facts_mount_point(mnt_id, seen) < 0 || strcmp(seen, point) != 0 ||
-            facts_parent(mnt_id, &parent) < 0 || parent == mnt_id)
+        if (point && (facts_mount_point(mnt_id, seen) < 0 || strcmp(seen, point) != 0))
+            return false;
+        if (facts_parent(mnt_id, &parent) < 0 || parent == mnt_id)
             return false;
         mnt_id = parent;
     }
@@ -559,15 +577,34 @@ static bool take_top_of_root(struct target *target)
     return true;
 }
 
+/* Makes `name` in `dir` (taken) the target, where that is the target or what lies on it. */
+static bool take_name(int *dir, const char *name, const char *point, struct target *target)
+{
+    struct statx top;
+
+    if (*dir < 0 || stat_at(*dir, name, &top) < 0)
+        return false;
+    if (top.stx_mnt_id == target->stx.stx_mnt_id
+            ? top.stx_ino != target->stx.stx_ino
+            : !is_stacked_on(top.stx_mnt_id, target->stx.stx_mnt_id, point))
+        return false;
+    close_fd(&target->fd);
+    target->fd = -1;
+    target->parent = take_fd(dir);
+    snprintf(target->name, sizeof(target->name), "%s", name);
+    target->stx = top;
+    return true;
+}
+
 /* Gives the target the name that the kernel has for it, and what the name means now. */
 static bool give_name(const struct worker *worker, struct target *target)
 {
     char number[16];
     char point[PATH_MAX];
-    char dir[PATH_MAX];
-    cleanup_fd int parent = -1;
+    char head[PATH_MAX];
+    cleanup_fd int above = -1;
+    cleanup_fd int dir = -1;
     const char *name;
-    struct statx top;
     size_t before;
     size_t len;
     ssize_t n;
@@ -580,21 +617,15 @@ static bool give_name(const struct worker *worker, struct target *target)
     name = last_name(point, &before, &len);
     if (!name)
         return strcmp(point, "/") == 0 && take_top_of_root(target);
-    memcpy(dir, point, before);
-    dir[before] = 0;
-    parent = open_path(AT_FDCWD, dir, O_DIRECTORY, RESOLVE_NO_SYMLINKS);
-    if (parent < 0 || stat_at(parent, name, &top) < 0)
-        return false;
-    if (top.stx_mnt_id == target->stx.stx_mnt_id
-            ? top.stx_ino != target->stx.stx_ino
-            : !is_stacked_on(top.stx_mnt_id, target->stx.stx_mnt_id, point))
-        return false;
-    close_fd(&target->fd);
-    target->fd = -1;
-    target->parent = take_fd(&parent);
-    memcpy(target->name, name, len + 1);
-    target->stx = top;
-    return true;
+    /* What lies on a directory lies on its mount; and on the root of a mount, on that one. */
+    above = open_path(target->fd, "..", O_DIRECTORY, 0);
+    if (take_name(&above, name, NULL, target))
+        return true;
+    /* Of a file, and of what may not be searched: unless something above is covered. */
+    memcpy(head, point, before);
+    head[before] = 0;
+    dir = open_path(AT_FDCWD, head, O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+    return take_name(&dir, name, point, target);
 }
 
 /* Is there a mount on this one of which nobody can tell where it lies? */

@@ -61,7 +61,7 @@ def test_umount_of_what_lies_on_the_working_directory_where_one_above_is_covered
     sides: Sides, path: str, flags: str
 ) -> None:
     """The name that the kernel has for a covered place leads elsewhere."""
-    for kind in (PRIVILEGED, SYS_ADMIN):
+    for kind in KINDS:
         for last in ("=none =/mnt =tmpfs 0 -", "=/w =/mnt - 1000 -"):
             first = (". hold 0 =/mnt/a 200000", ". chdir =/mnt/a")
             cover, umount = f". mount {last}", f". umount2 ={path} {flags}"
@@ -179,7 +179,7 @@ def test_move_mount_looks_up_its_target_before_it_reads_the_source(sides: Sides)
 
 
 def test_fsmount_looks_at_flags_before_the_descriptor(sides: Sides) -> None:
-    for kind in (PRIVILEGED, SYS_ADMIN):
+    for kind in KINDS:
         same(sides, ". fsmount 0 b 2 0", ". fsmount 0 c 0 1000", ". fsmount 0 c ffffffff ffffffff",
              ". fsmount 0 3 0 0", kind=kind)  # fmt: skip
 
@@ -256,7 +256,7 @@ def test_no_path_is_no_empty_path_to_mount_setattr(sides: Sides) -> None:
 @pytest.mark.parametrize("what", ["/sys", "/w", "/mnt/a"])
 def test_old_move_of_a_detached_tree(sides: Sides, what: str) -> None:
     """What moved was taken for the initial mount, whose storage it shows."""
-    for kind in (PRIVILEGED, SYS_ADMIN):
+    for kind in KINDS:
         same(sides, f". open_tree 0 c ={what} 8001", ". mount =/proc/self/fd/100 =/mnt/b - 2000 -",
              ". umount2 =/mnt/b 2", kind=kind)  # fmt: skip
 
@@ -266,7 +266,7 @@ def test_a_link_of_its_own_that_is_not_followed(sides: Sides, path: str) -> None
     """It was refused before the kernel had looked at the rest of the call."""
     link = f"c =/proc/self/{path}"
     held = (". fsuid 3e8", ". hold 2 =/proc/self/ns/user 0", ". mount =/mnt =/mnt =tmpfs 0 -")
-    for kind in (PRIVILEGED, SYS_ADMIN):
+    for kind in KINDS:
         for flags in ("0", "200", "100"):
             same(sides, *held, f". move_mount c =/mnt/a {link} {flags}", kind=kind)
             same(sides, *held, f". move_mount {link} c =/mnt/a {flags}", kind=kind)
@@ -306,3 +306,51 @@ def test_a_file_system_that_another_script_has_made_read_only(sides: Sides) -> N
     for kind in KINDS:
         same(sides, ". mount - =/dev - 23 -", kind=kind)
         same(sides, ". mount =/dev =/mnt - 2000 -", kind=kind)
+
+
+# The layers of an overlay that could be made would be listed by other names.
+@pytest.mark.parametrize("path", ["", "missing", "100", "100/g", "102", "104", "..", ".", "../cwd"])
+def test_paths_from_its_own_descriptors_whatever_the_caller_gave_up(
+    sides: Sides, path: str
+) -> None:
+    """A thread may search its own /proc/self/fd; the worker was denied to."""
+    first = (". hold 0 =/mnt/lo 200000", ". hold 1 =/proc/self/fd 200000", ". hold 2 =/mnt/f 0",
+             ". fsuid 3e8", ". fchdir 1")  # fmt: skip
+    for kind in KINDS:
+        same(sides, *first, f". mount =o =/mnt/mg =overlay 0 =lowerdir={path}", kind=kind)
+        same(sides, *first, f". mount =none ={path} =tmpfs 0 -", kind=kind)
+        same(sides, *first, f". umount2 ={path} 0", f". umount2 ={path} 8", kind=kind)
+        same(sides, *first, f". mount_setattr c ={path} 0 =1 20", kind=kind)
+        same(sides, *first, f". move_mount 1 ={path} c =/mnt/b 0", kind=kind)
+
+
+@pytest.mark.parametrize("name", ["net", "user", "pid_for_children"])
+def test_its_own_namespaces_whatever_the_caller_gave_up(sides: Sides, name: str) -> None:
+    path = f"/proc/self/ns/{name}"
+    for kind in KINDS:
+        for first in ("fsuid 3e8", "caps 6"):
+            same(sides, f". {first}", f". mount =none ={path} =tmpfs 0 -", f". umount2 ={path} 0",
+                 f". mount ={path} =/mnt/f - 1000 -", f". mount_setattr c ={path} 0 =1 20",
+                 f". umount2 ={path} 8", kind=kind)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "path", ["a/.", "a/..", "b/..", ".", "..", "a/x/../..", "/proc/self/cwd", "/proc/self/fd/100"]
+)
+@pytest.mark.parametrize("flags", ["0", "1", "2", "8"])
+def test_umount_without_a_name_of_what_is_covered_or_out_of_reach(
+    sides: Sides, path: str, flags: str
+) -> None:
+    """It was looked for by the path that the kernel has for it, and else called busy."""
+    umount = f". umount2 ={path} {flags}"
+    tmpfs = ". mount =none ={} =tmpfs 0 -"
+    first = (". hold 0 =/mnt/a 200000", ". chdir =/mnt", tmpfs.format("/mnt/a"))
+    for kind in KINDS:
+        same(sides, *first, tmpfs.format("/mnt"), umount, umount, umount, kind=kind)
+        same(sides, *first, ". mount =/w =/mnt - 1000 -", umount, umount, kind=kind)
+        same(sides, *first, ". chroot =/mnt/b", umount, umount, kind=kind)
+        same(sides, *first, ". chroot =/mnt/a", umount, umount, kind=kind)
+        same(sides, *first, ". chroot =/mnt/b", tmpfs.format("."), umount, umount, kind=kind)
+        same(sides, *first, ". chdir =/mnt/a", tmpfs.format("/mnt"), umount, umount, kind=kind)
+        same(sides, ". chdir =/mnt/a", ". chroot =/mnt/a", tmpfs.format("/"), umount, umount,
+             kind=kind)  # fmt: skip
