@@ -805,6 +805,9 @@ static int serve(int device, int root, int keeper)
     int result;
 
     close_all_but(keep, sizeof(keep) / sizeof(*keep));
+    /* libfuse would print what a read says when the keeper ends it, which aborts the mount. */
+    if (!freopen("/dev/null", "w", stderr))
+        return -errno;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &limit);

@@ -58,14 +58,15 @@ def pause_and_unpause(box: Workload) -> list[int]:
     return calls
 
 
-# `mnt` makes the calls and nothing else, so that at nearly every moment one is under way.
+# `mnt` makes the calls and nothing else, so that at nearly every moment one is under way.  Binds,
+# as the kernel itself makes a new file system in such a container.
 LOOP = (
     f"for i in {' '.join(str(number) for number in range(LOOPS))}\n"
     "do\n"
     "    mkdir -p /m$i\n"
     "    calls=\n"
     "    for _ in $(seq 200)\n"
-    '    do calls="$calls mount none /m$i tmpfs - - , umount2 /m$i - ,"\n'
+    '    do calls="$calls mount /m$i /m$i - MS_BIND - , umount2 /m$i - ,"\n'
     "    done\n"
     "    while [ ! -e /enough ]; do mnt $calls chdir /; done > /out$i &\n"
     "done\n"
@@ -93,7 +94,7 @@ HANG = """\
 mkdir -p /lower/d /m
 fuse-overlayfs -o lowerdir=/lower /m 2> /dev/null
 pkill -STOP -x fuse-overlayfs
-mnt mount none /m/d tmpfs - - > /out 2>&1 < /dev/null &
+mnt mount /lower /m/d - MS_BIND - > /out 2>&1 < /dev/null &
 """
 
 
