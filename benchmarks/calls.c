@@ -9,19 +9,25 @@
  *
  *   CASE COUNT        COUNT times the nanoseconds of the first and of the second call of the case
  *                     (0 where it has one only), without what reading the clock takes
+ *   fill COUNT        mounts until the namespace has COUNT mounts; answers with that number
+ *   storm N AT MS     N processes mount and unmount a tmpfs each, from AT (nanoseconds of
+ *                     CLOCK_MONOTONIC) for MS milliseconds; answers, for each, how many pairs it
+ *                     made and the nanoseconds of the longest
  */
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST = 100000, READINGS = 1001, SECOND = 1000000000 };
+enum { MOST = 100000, CROWD = 256, READINGS = 1001, SECOND = 1000000000 };
 
 static uint64_t clock_cost;
 
@@ -260,13 +266,137 @@ static int do_work(const struct work *work, int count)
     return 0;
 }
 
+/* -- many mounts ---------------------------------------------------------------------------- */
+
+static int count_mounts(void)
+{
+    FILE *stream = fopen("/proc/self/mountinfo", "r");
+    int lines = 0;
+    int c;
+
+    if (!stream)
+        return -errno;
+    while ((c = getc(stream)) != EOF)
+        lines += c == '\n';
+    fclose(stream);
+    return lines;
+}
+
+static int do_fill(int count)
+{
+    static int made;
+    int have = count_mounts();
+
+    for (; have >= 0 && have < count; have++) {
+        char path[32];
+        int r;
+
+        snprintf(path, sizeof(path), "fill/%d", made++);
+        r = make_directory(path);
+        if (r < 0)
+            return r;
+        if (mount("from", path, NULL, MS_BIND, NULL) < 0)
+            return -errno;
+    }
+    if (have < 0)
+        return have;
+    printf("%d\n", have);
+    return 0;
+}
+
+/* -- many processes ------------------------------------------------------------------------- */
+
+struct share {
+    uint64_t pairs;
+    uint64_t longest;
+    int error;
+};
+
+static int take_part(int number, uint64_t at, uint64_t length, struct share *share)
+{
+    const struct timespec begin = {.tv_sec = (time_t)(at / SECOND), .tv_nsec = (long)(at % SECOND)};
+    char path[32];
+    uint64_t last = at;
+
+    snprintf(path, sizeof(path), "storm/%d", number);
+    if (chdir(path) < 0)
+        return -errno;
+    if (now() > at)
+        return -ETIME; /* came too late */
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &begin, NULL) == EINTR)
+        continue;
+    while (last < at + length) {
+        uint64_t end;
+
+        if (mount("bench", "to", "tmpfs", 0, NULL) < 0 || umount2("to", 0) < 0)
+            return -errno;
+        end = now();
+        if (end - last > share->longest)
+            share->longest = end - last;
+        share->pairs++;
+        last = end;
+    }
+    return 0;
+}
+
+static int do_storm(int count, uint64_t at, uint64_t milliseconds)
+{
+    static struct share *shares;
+    int failed_one = 0;
+
+    if (!shares) {
+        shares = mmap(NULL, CROWD * sizeof(*shares), PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        if (shares == MAP_FAILED)
+            return -errno;
+    }
+    memset(shares, 0, CROWD * sizeof(*shares));
+    for (int i = 0; i < count; i++) {
+        char path[32];
+        pid_t child;
+
+        snprintf(path, sizeof(path), "storm/%d", i);
+        if (make_directory(path) < 0)
+            return -errno;
+        snprintf(path, sizeof(path), "storm/%d/to", i);
+        if (make_directory(path) < 0)
+            return -errno;
+        child = fork();
+        if (child < 0)
+            return -errno;
+        if (child == 0) {
+            shares[i].error = take_part(i, at, milliseconds * (SECOND / 1000), &shares[i]);
+            _exit(0);
+        }
+    }
+    for (int i = 0; i < count; i++)
+        if (wait(NULL) < 0)
+            return -errno;
+    for (int i = 0; i < count; i++) {
+        if (shares[i].error)
+            failed_one = shares[i].error;
+        printf("%llu %llu ", (unsigned long long)shares[i].pairs,
+               (unsigned long long)shares[i].longest);
+    }
+    printf("\n");
+    return failed_one;
+}
+
+/* -- */
+
 static int answer(const char *line)
 {
+    unsigned long long at;
+    unsigned int milliseconds;
     char word[16];
     int count;
 
+    if (sscanf(line, "storm %d %llu %u", &count, &at, &milliseconds) == 3)
+        return count < 1 || count > CROWD ? -EINVAL : do_storm(count, at, milliseconds);
     if (sscanf(line, "%15s %d", word, &count) != 2 || count < 1 || count > MOST)
         return -EINVAL;
+    if (!strcmp(word, "fill"))
+        return do_fill(count);
     for (size_t i = 0; i < sizeof(works) / sizeof(works[0]); i++)
         if (!strcmp(word, works[i].name))
             return do_work(&works[i], count);
@@ -275,7 +405,7 @@ static int answer(const char *line)
 
 int main(int argc, char **argv)
 {
-    static const char *const directories[] = {"from", "to", "other", "scratch"};
+    static const char *const directories[] = {"from", "to", "other", "scratch", "fill", "storm"};
     char line[128];
 
     if (argc != 2 || make_directory(argv[1]) < 0 || chdir(argv[1]) < 0) {

@@ -109,7 +109,7 @@ class Workshop:
     def __init__(self, directory: str, programs: Sequence[str] = PROGRAMS) -> None:
         self.directory = directory
         self._first = programs[0]
-        self._environment = {**os.environ, "ECI_STATE_DIR": os.path.join(directory, "state")}
+        self.environment = {**os.environ, "ECI_STATE_DIR": os.path.join(directory, "state")}
         for name in programs:
             source = os.path.join(HERE, f"{name}.c")
             subprocess.run([*GCC, "-o", self.program(name), source], check=True)
@@ -119,10 +119,11 @@ class Workshop:
         """Return the path of a compiled program."""
         return os.path.join(self.directory, name)
 
-    def _runtime(self, *words: str) -> list[str]:
+    def runtime(self, *words: str) -> list[str]:
+        """Return a command of the runtime that protects."""
         return [runtime_program(), "--root", os.path.join(self.directory, "runc"), *words]
 
-    def _bundle(self, identity: str, *, cgroups: bool, privileged: bool) -> str:
+    def bundle(self, identity: str, *, cgroups: bool = True, privileged: bool = True) -> str:
         """Make the bundle of a container that may mount, and return its path."""
         bundle = os.path.join(self.directory, identity)
         rootfs = os.path.join(bundle, "rootfs")
@@ -147,25 +148,29 @@ class Workshop:
         return bundle
 
     @contextmanager
-    def container(self, *, cgroups: bool = True, privileged: bool = True) -> Iterator[Container]:
+    def container(
+        self, *, cgroups: bool = True, privileged: bool = True, settings: str | None = None
+    ) -> Iterator[Container]:
         """Give a running container, with or without its cgroups mounted.
 
         Not privileged, it has masks, and of the rarer capabilities CAP_SYS_ADMIN alone.
+        `settings`: the administrator's settings that hold for it, where it is not the machine's.
         """
+        environment = self.environment | ({"ECI_SETTINGS": settings} if settings else {})
         identity = f"eci-bench-{secrets.token_hex(6)}"
-        bundle = self._bundle(identity, cgroups=cgroups, privileged=privileged)
-        command = self._runtime("run", "--bundle", bundle, identity)
+        bundle = self.bundle(identity, cgroups=cgroups, privileged=privileged)
+        command = self.runtime("run", "--bundle", bundle, identity)
         try:
-            with running(command, self._environment) as program:
+            with running(command, environment) as program:
                 yield Container(identity, self._pid(identity), program)
         finally:
             # Where `run` was killed, it could not clear up; else there is nothing to delete.
-            subprocess.run(self._runtime("delete", "--force", identity), env=self._environment,
+            subprocess.run(self.runtime("delete", "--force", identity), env=self.environment,
                            check=False, capture_output=True)  # fmt: skip
             shutil.rmtree(bundle)
 
     def _pid(self, identity: str) -> int:
-        done = subprocess.run(self._runtime("state", identity), env=self._environment, check=True,
+        done = subprocess.run(self.runtime("state", identity), env=self.environment, check=True,
                               capture_output=True)  # fmt: skip
         return int(json.loads(done.stdout)["pid"])
 

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import expect, frame, plot, store
 from benchmarks.__main__ import spread
 from benchmarks.show import number
+from benchmarks.storm import Turns
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -187,3 +188,12 @@ def test_charts_are_drawn_as_svg_and_png(tmp_path: Path) -> None:
         "ladder.svg",
     ]
     assert len(paths) == 4
+
+
+def test_a_turn_of_a_storm_is_told_by_what_each_process_did() -> None:
+    turns = Turns()
+    turns.add([30, 2_000_000, 10, 5_000_000], 500)
+    turns.add([20, 1_000_000, 20, 1_000_000], 500)
+    assert turns.throughput == [80, 80]
+    assert turns.longest == [2, 5, 1, 1]
+    assert turns.fairness == [1 / 3, 1]
