@@ -223,26 +223,31 @@ int facts_storage(struct eci_place *place)
     return copy_text(place->root, sizeof(place->root), buffer.mount.str + buffer.mount.mnt_root);
 }
 
-/* What has to stay on a mount of this mount namespace, or on it and all beneath. */
-static int held_on(const struct worker *worker, uint64_t mnt_id, bool recursive, uint32_t *held)
+/* Adds what has to stay on one mount of this mount namespace; -ENOENT if it is not in there. */
+static int add_held(const struct worker *worker, uint64_t mnt_id, uint32_t *held)
 {
-    struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = mnt_id};
     struct eci_place place = {.mnt_id = mnt_id};
-    uint64_t ids[256];
-    long n = 0;
     int r = facts_storage(&place);
 
-    if (r < 0)
-        return r;
-    *held |= eci_policy_held(worker->policy, place.sb_major, place.sb_minor, place.root);
-    while (recursive &&
-           (n = syscall(__NR_listmount, &req, ids, sizeof(ids) / sizeof(ids[0]), 0)) > 0) {
+    if (r == 0)
+        *held |= eci_policy_held(worker->policy, place.sb_major, place.sb_minor, place.root);
+    return r;
+}
+
+/* The same of all beneath it. */
+static int add_held_beneath(const struct worker *worker, uint64_t mnt_id, uint32_t *held)
+{
+    struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = mnt_id};
+    uint64_t ids[256];
+    long n;
+
+    while ((n = syscall(__NR_listmount, &req, ids, sizeof(ids) / sizeof(ids[0]), 0)) > 0) {
         for (long i = 0; i < n; i++) {
-            place.mnt_id = ids[i];
-            r = facts_storage(&place);
-            if (r < 0)
+            int r = add_held(worker, ids[i], held);
+
+            /* A mount goes without a call of anyone's when its mount point is removed. */
+            if (r < 0 && r != -ENOENT)
                 return r;
-            *held |= eci_policy_held(worker->policy, place.sb_major, place.sb_minor, place.root);
         }
         req.param = ids[n - 1];
     }
@@ -304,7 +309,9 @@ static int held_on_detached(struct session *session, const struct target *target
     if (r == 0)
         r = attach_anywhere(copy, stx.stx_mode);
     if (r == 0)
-        r = held_on(worker, stx.stx_mnt_id, recursive, held);
+        r = add_held(worker, stx.stx_mnt_id, held);
+    if (r == 0 && recursive)
+        r = add_held_beneath(worker, stx.stx_mnt_id, held);
     if (r < 0)
         *held = UINT32_MAX;
     return setns(ns, CLONE_NEWNS) < 0 ? -errno : 0;
@@ -319,9 +326,16 @@ int facts_held(struct session *session, const struct target *target, uint64_t cl
     *held = 0;
     if (!cleared)
         return 0;
-    r = held_on(session->worker, target->stx.stx_mnt_id, recursive, held);
-    /* In no mount namespace, or in another one. */
-    return r == -ENOENT ? held_on_detached(session, target, recursive, held) : r;
+    r = add_held(session->worker, target->stx.stx_mnt_id, held);
+    /*
+     * In no mount namespace, or in another one.  Asked of the mount itself only: a copy of a tree
+     * lacks what is unbindable, so one that is attached must not be judged by a copy.
+     */
+    if (r == -ENOENT)
+        return held_on_detached(session, target, recursive, held);
+    if (r == 0 && recursive)
+        r = add_held_beneath(session->worker, target->stx.stx_mnt_id, held);
+    return r;
 }
 
 /* Does a path other than the first one's lead to this procfs or sysfs?  A copy of a whole tree. */
