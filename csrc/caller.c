@@ -209,14 +209,21 @@ static int own_ns(struct caller *caller, int *kept, const char *name, uint64_t *
     return link < 0 ? ns_ino(caller->dir, name, ino) : ns_ino(link, "", ino);
 }
 
+/* A file of the caller's directory, without a terminator; its length or -errno. */
+static int read_own(const struct caller *caller, int *kept, const char *name, char *text,
+                    size_t size)
+{
+    int entry = own_entry(caller, kept, name, O_RDONLY);
+    cleanup_fd int fd = entry < 0 ? openat(caller->dir, name, O_RDONLY | O_CLOEXEC) : -1;
+    ssize_t n = pread(entry < 0 ? fd : entry, text, size, 0);
+
+    return n < 0 ? -errno : (int)n;
+}
+
 /* The caller's command name, without a terminator; its length or -errno. */
 int caller_comm(struct caller *caller, char *text, size_t size)
 {
-    int kept = own_entry(caller, &caller->comm, "comm", O_RDONLY);
-    cleanup_fd int fd = kept < 0 ? openat(caller->dir, "comm", O_RDONLY | O_CLOEXEC) : -1;
-    ssize_t n = pread(kept < 0 ? fd : kept, text, size, 0);
-
-    return n < 0 ? -errno : (int)n;
+    return read_own(caller, &caller->comm, "comm", text, size);
 }
 
 static int caller_open(struct session *session, struct caller *caller, pid_t tid)
@@ -452,11 +459,8 @@ bool caller_is_awake(struct caller *caller)
 {
     char text[64]; /* the number, the name (up to 15 characters) and the state: proc(5) */
     const char *end;
-    ssize_t n;
+    int n = read_own(caller, &caller->stat, "stat", text, sizeof(text) - 1);
 
-    if (caller->stat < 0)
-        caller->stat = openat(caller->dir, "stat", O_RDONLY | O_CLOEXEC);
-    n = pread(caller->stat, text, sizeof(text) - 1, 0);
     if (n <= 0)
         return false;
     text[n] = 0;

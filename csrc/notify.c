@@ -320,6 +320,15 @@ static void handle_in_place(struct session *session, struct caller *caller, enum
     caller_leave(session, caller);
 }
 
+/* The kernel carries the call out itself. */
+static void pass(struct session *session, enum family family, struct eci_verdict *verdict,
+                 bool known, uint64_t began)
+{
+    verdict->error = 0;
+    reply(session, 0, true);
+    record(session, family, verdict, true, known, began);
+}
+
 static void handle(struct session *session)
 {
     struct caller *caller = &session->caller;
@@ -346,9 +355,7 @@ static void handle(struct session *session)
     if (r >= 0 && session->worker->policy->trace)
         read_comm(session, caller);
     if (r == 1) {
-        verdict.error = 0;
-        reply(session, 0, true);
-        record(session, family, &verdict, true, false, began);
+        pass(session, family, &verdict, false, began);
         return;
     }
     if (r < 0) {
@@ -356,19 +363,15 @@ static void handle(struct session *session)
         goto out;
     }
     if (call_passes_unread(session, family, &verdict.reason)) {
-        verdict.error = 0;
         /* Only to be shown: the kernel reads again, and says what cannot be read. */
         known = session->worker->policy->trace && call_read(session, family) == 0;
-        reply(session, 0, true);
-        record(session, family, &verdict, true, known, began);
+        pass(session, family, &verdict, known, began);
         return;
     }
     r = call_read(session, family);
     known = true;
     if (r == 0 && call_passes(session, family, &verdict.reason)) {
-        verdict.error = 0;
-        reply(session, 0, true);
-        record(session, family, &verdict, true, true, began);
+        pass(session, family, &verdict, true, began);
         return;
     }
     if (r < 0) {

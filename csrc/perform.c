@@ -586,10 +586,20 @@ static int unmount_expired(struct worker *worker, const struct target *target, u
     return -EAGAIN;
 }
 
+/* Without a name, from an fd on the mount or in it, which keeps it busy. */
+static int unmount_by_fd(struct session *session, int fd, uint64_t flags)
+{
+    struct fd_name name;
+    int r = session_to_fds(session);
+
+    if (r < 0)
+        return r;
+    return umount2(name_fd(&name, fd), (int)(flags & ~(uint64_t)UMOUNT_NOFOLLOW)) < 0 ? -errno : 0;
+}
+
 /* MNT_DETACH, to which no fd is in the way: the very mount that was judged. */
 static int detach(struct session *session, struct target *target, uint64_t mnt_id, uint64_t flags)
 {
-    struct fd_name name;
     struct statx stx;
     int r;
 
@@ -602,12 +612,7 @@ static int detach(struct session *session, struct target *target, uint64_t mnt_i
         return r;
     if (target->parent >= 0 && stx.stx_mnt_id != mnt_id)
         return -EBUSY; /* renamed just now */
-    r = session_to_fds(session);
-    if (r < 0)
-        return r;
-    return umount2(name_fd(&name, target->fd), (int)(flags & ~(uint64_t)UMOUNT_NOFOLLOW)) < 0
-               ? -errno
-               : 0;
+    return unmount_by_fd(session, target->fd, flags);
 }
 
 /*
@@ -617,7 +622,6 @@ static int detach(struct session *session, struct target *target, uint64_t mnt_i
  */
 int perform_umount(struct session *session, struct target *target, uint64_t mnt_id, uint64_t flags)
 {
-    struct fd_name name;
     int r;
 
     /* Never the mount that the object is in: it was decided that nothing goes. */
@@ -626,18 +630,9 @@ int perform_umount(struct session *session, struct target *target, uint64_t mnt_
     /* With MNT_EXPIRE as well: the kernel says EINVAL, by either name. */
     if (flags & MNT_DETACH)
         return detach(session, target, mnt_id, flags);
-    if (target->parent < 0) {
-        /*
-         * The root of a namespace or of the caller, and what has no name there: our fd keeps it
-         * busy, as does whoever stands in it.
-         */
-        r = session_to_fds(session);
-        if (r < 0)
-            return r;
-        return umount2(name_fd(&name, target->fd), (int)(flags & ~(uint64_t)UMOUNT_NOFOLLOW)) < 0
-                   ? -errno
-                   : 0;
-    }
+    /* The root of a namespace or of the caller, and what has no name there: busy anyway. */
+    if (target->parent < 0)
+        return unmount_by_fd(session, target->fd, flags);
     close_fd(&target->fd);
     target->fd = -1;
     r = session_to(session, target->parent);
@@ -672,8 +667,5 @@ int perform_setattr(int target, unsigned int flags, const void *attr, size_t siz
  */
 void perform_undo(struct session *session, int added_on)
 {
-    struct fd_name name;
-
-    if (session_to_fds(session) == 0)
-        umount2(name_fd(&name, added_on), MNT_DETACH);
+    (void)unmount_by_fd(session, added_on, MNT_DETACH);
 }
