@@ -26,7 +26,7 @@ from tests.support.bundle import make_spec
 from tests.support.engines import Bundles
 from tests.support.programs import compile_late
 from tests.support.rootfs import build_root
-from tests.support.waiting import wait_until
+from tests.support.waiting import NR_MOUNT, NR_UMOUNT2, call_of, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
 PATIENCE = 10.0
-NR_MOUNT, NR_UMOUNT2 = 165, 166
 
 
 def read_line(stream: IO[str] | None) -> str:
@@ -108,8 +107,7 @@ class Program:
 
     def is_calling(self) -> bool:
         """Whether it waits in a system call of the mount family."""
-        word = Path(f"/proc/{self.pid}/syscall").read_text().split()[0]
-        return word.isdigit() and int(word) in {NR_MOUNT, NR_UMOUNT2}
+        return call_of(self.pid) in {NR_MOUNT, NR_UMOUNT2}
 
     def mounts(self) -> list[str]:
         """Return the mounts that it sees."""

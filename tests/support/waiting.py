@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+NR_MOUNT, NR_UMOUNT2 = 165, 166  # of x86-64
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) -> None:
@@ -15,3 +18,12 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) 
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.02)
+
+
+def call_of(pid: int) -> int:
+    """Return the number of the system call that a process waits in, or -1; `pid` as seen here."""
+    try:
+        word = Path(f"/proc/{pid}/syscall").read_text().split()[0]
+    except (OSError, IndexError):
+        return -1
+    return int(word) if word.isdecimal() else -1

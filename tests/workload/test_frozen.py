@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import NR_MOUNT, NR_UMOUNT2, call_of, wait_until
 from tests.support.workload import PRIVILEGED, Workload
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.place import Place
     from tests.support.workload import Workloads
 
@@ -23,7 +24,6 @@ pytestmark = [
     pytest.mark.timeout(120, func_only=True),
 ]
 
-NR_MOUNT, NR_UMOUNT2 = 165, 166
 LOOPS = 4
 PAUSES = 6
 
@@ -37,15 +37,6 @@ def pids(box: Workload, program: str) -> list[int]:
     """Return the machine's numbers of the container's processes that run `program`."""
     listed = box.dockerd.out("top", box.container, "-o", "pid,comm").splitlines()[1:]
     return [int(line.split()[0]) for line in listed if line.split()[1] == program]
-
-
-def call_of(pid: int) -> int:
-    """Return the number of the system call that a process which does not run is in, or -1."""
-    try:
-        word = Path(f"/proc/{pid}/syscall").read_text().split()[0]
-    except (OSError, IndexError):
-        return -1
-    return int(word) if re.fullmatch(r"\d+", word) else -1
 
 
 def pause_and_unpause(box: Workload) -> list[int]:
