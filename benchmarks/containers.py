@@ -32,7 +32,7 @@ PROGRAMS = ("calls", "enter", "verdict", "fork")
 """What a question needs, unless it says otherwise."""
 CGROUP = "/sys/fs/cgroup"
 LOCKED = "/locked"
-"""A read-only volume in each container."""
+"""The read-only volume of a container.  It hides something, so every mount call is trapped."""
 
 
 class NoAnswerError(RuntimeError):
@@ -123,7 +123,9 @@ class Workshop:
         """Return a command of the runtime that protects."""
         return [runtime_program(), "--root", os.path.join(self.directory, "runc"), *words]
 
-    def bundle(self, identity: str, *, cgroups: bool = True, privileged: bool = True) -> str:
+    def bundle(
+        self, identity: str, *, cgroups: bool = True, privileged: bool = True, locked: bool = True
+    ) -> str:
         """Make the bundle of a container that may mount, and return its path."""
         bundle = os.path.join(self.directory, identity)
         rootfs = os.path.join(bundle, "rootfs")
@@ -135,7 +137,7 @@ class Workshop:
             command=(f"/{self._first}", "/eci"),
             rootfs=rootfs,
             hostname="bench",
-            volumes=(Volume(os.path.join(self.directory, "locked"), LOCKED, readonly=True),),
+            volumes=(Volume(os.path.join(self.directory, "locked"), LOCKED, readonly=locked),),
             privileged=privileged,
             capabilities=("CAP_SYS_ADMIN",),
         )
@@ -149,16 +151,23 @@ class Workshop:
 
     @contextmanager
     def container(
-        self, *, cgroups: bool = True, privileged: bool = True, settings: str | None = None
+        self,
+        *,
+        cgroups: bool = True,
+        privileged: bool = True,
+        locked: bool = True,
+        settings: str | None = None,
     ) -> Iterator[Container]:
         """Give a running container, with or without its cgroups mounted.
 
-        Not privileged, it has masks, and of the rarer capabilities CAP_SYS_ADMIN alone.
+        Not privileged, it has masks, and of the rarer capabilities CAP_SYS_ADMIN alone.  If not
+        `locked`, its volume can be written to, and a privileged one is spared what no rule asks
+        about (eci_supervisor/runtime/spare.py).
         `settings`: the administrator's settings that hold for it, where it is not the machine's.
         """
         environment = self.environment | ({"ECI_SETTINGS": settings} if settings else {})
         identity = f"eci-bench-{secrets.token_hex(6)}"
-        bundle = self.bundle(identity, cgroups=cgroups, privileged=privileged)
+        bundle = self.bundle(identity, cgroups=cgroups, privileged=privileged, locked=locked)
         command = self.runtime("run", "--bundle", bundle, identity)
         try:
             with running(command, environment) as program:

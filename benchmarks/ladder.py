@@ -5,7 +5,9 @@ Rungs, all in one container (see containers.py):
 - `native`: no filter.
 - `filtered`: a filter that the call passes.
 - `verdict`: a C listener that lets every call go on; the way there and back, the floor.
-- `eci`: this project.
+- `eci`: this project, in a container with a read-only volume: every call is trapped.
+- `spared`: this project, in another one that was given nothing that hides anything: unmounts and
+  new file systems are not trapped.
 - `fork`: a process for each call, which enters the namespaces and makes the call (C).
 - `python`: a listener in Python that stays in the namespaces and makes the calls.
 - `ptrace`: a tracer in Python that stops at every system call, and lets it go on.
@@ -43,6 +45,8 @@ class Case:
     both: str = ""
     rivals: bool = True
     """Do all rungs make it?  A new procfs needs more than the rivals do."""
+    locked: bool = False
+    """Is it about the read-only volume, which `spared` has not?"""
 
 
 CASES = (
@@ -55,7 +59,7 @@ CASES = (
     Case("move", "move_mount"),
     Case("setattr", "mount_setattr"),
     Case("missing", "failing mount"),
-    Case("refused", "refused mount"),
+    Case("refused", "refused mount", locked=True),
 )
 Samples: TypeAlias = "dict[str, list[tuple[int, int]]]"
 """For each rung the nanoseconds of the two calls of a case."""
@@ -72,8 +76,10 @@ def measure(run: Run) -> Iterator[Result]:
             name: stack.enter_context(rung(shop, container, name))
             for name in ("native", "filtered", "verdict", "eci", *RIVALS)
         }
+        rungs["spared"] = stack.enter_context(shop.container(locked=False)).program
         for case in run.steps(CASES, NAME):
-            some = {name: one for name, one in rungs.items() if case.rivals or name not in RIVALS}
+            without = (*(() if case.rivals else RIVALS), *(("spared",) if case.locked else ()))
+            some = {name: one for name, one in rungs.items() if name not in without}
             samples = in_turns(some, case.word, rounds, run.pick(20e6, 40e6))
             yield from results(case, samples)
 

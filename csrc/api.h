@@ -83,7 +83,7 @@ struct eci_policy {
     uint32_t id_base;      /* host id of the container's id 0 */
     uint32_t id_size;
     uint32_t waits_killable; /* not 0: nothing but a fatal signal interrupts a caller */
-    uint32_t unused;         /* what follows begins at a multiple of 8 */
+    uint32_t spared;         /* not 0: the filters let pass what no rule asks about (spare.py) */
 };
 
 #define ECI_OP_NEW          1

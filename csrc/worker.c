@@ -199,7 +199,9 @@ static int run(struct worker *worker, int control)
                 close(control);
                 control = -1;
             } else if (fd >= 0 && what == 'P') {
-                answer(control, take_policy(worker, fd), "its policy");
+                int r = take_policy(worker, fd);
+
+                answer(control, r, r == -EACCES ? "its mounts, with these filters" : "its policy");
             } else if (fd >= 0) {
                 struct session *session =
                     worker->policy && n <= MAX_SESSIONS ? start(worker, fd) : NULL;

@@ -86,6 +86,14 @@ def find(mount_id: int, path: str = "/proc/self/mountinfo") -> Mount | None:
     return None
 
 
+def beneath(directory: bytes, path: str = "/proc/self/mountinfo") -> list[Mount]:
+    """Return the mounts beneath `directory`, an absolute path; only their own lines are parsed."""
+    prefix = directory.rstrip(b"/") + b"/"
+    with open(path, "rb") as file:
+        lines = [line for line in file.read().split(b"\n") if line]
+    return [parse_line(line) for line in lines if unescape(line.split(b" ")[4]).startswith(prefix)]
+
+
 def split_options(text: bytes) -> list[tuple[bytes, bytes]]:
     r"""Split super options at their commas into decoded (key, value) pairs, in order.
 

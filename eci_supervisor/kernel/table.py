@@ -68,13 +68,15 @@ def build(
     ids: tuple[int, int],
     trace: bool,
     waits_killable: bool,
+    spared: bool = False,
 ) -> bytes:
     """Return the blob; ValueError when it cannot hold what it was given.
 
     `proc_masked` and `sysfs_masked` say that masks or read-only paths lie on the container's
     own procfs and sysfs; `ids` is the host id of the container's id 0 and how many there are; with
     `trace` every call becomes an event, not refusals alone; `waits_killable`: the container's
-    filters have SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV.
+    filters have SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV; `spared`: they do not trap what no rule
+    asks about, and the worker has to see that this is so.
     """
     strings = bytearray()
     offsets: dict[bytes, int] = {}
@@ -103,6 +105,7 @@ def build(
     policy.sysfs_masked = sysfs_masked
     policy.trace = trace
     policy.waits_killable = waits_killable
+    policy.spared = spared
     policy.id_base, policy.id_size = ids
     table = ffi.cast("struct eci_grant *", blob + head)
     for i, grant in enumerate(grants):

@@ -35,6 +35,7 @@ from eci_supervisor.runtime import (
     refuse,
     rewrite,
     seccomp,
+    spare,
     state,
 )
 from eci_supervisor.runtime import spec as oci
@@ -453,7 +454,7 @@ def prepare(request: Request, taken: Taken, profile: dict[str, object] | None) -
     stage = Stage(taken.state_dir, userns, taken.record.base)
     stage.enter()
     _root(stage, request)
-    staged, nested = mounts.prepare(stage, request, taken)
+    mounted = mounts.prepare(stage, request, taken)
     devices = tuple(
         (
             device,
@@ -468,11 +469,14 @@ def prepare(request: Request, taken: Taken, profile: dict[str, object] | None) -
     if call.runtime == "crun":
         stage.hide_unified()
         stage.replace_null()
-    covered = _cover(request, taken, staged)
+    covered = _cover(request, taken, mounted.staged)
+    records = covered.records(f"{taken.state_dir}/rootfs")
+    if profile is not None and not records and _is_spared(request, taken, bare=mounted.bare):
+        profile = seccomp.spare(profile)
+        records = (state.SPARED,)
     # The keeper was forked before, and reads it at the createRuntime hook.
     state.write_file(
-        f"{taken.state_dir}/{state.COVER}",
-        b"".join(record + b"\0" for record in covered.records(f"{taken.state_dir}/rootfs")),
+        f"{taken.state_dir}/{state.COVER}", b"".join(record + b"\0" for record in records)
     )
     plan = rewrite.Plan(
         uid_mappings=taken.uid_mappings,
@@ -481,8 +485,8 @@ def prepare(request: Request, taken: Taken, profile: dict[str, object] | None) -
         hook=(state.bin_path("eci-hook"), "create", f"{taken.state_dir}/hook.sock"),
         poststop=(sys.executable, "-I", "-S", state.start_path(), "cleanup", taken.state_dir),
         userns_path="" if user is None else stage.pin_namespace(user.fd),
-        staged=staged,
-        nested=nested,
+        staged=mounted.staged,
+        nested=mounted.nested,
         devices=devices,
         seccomp=profile,
         hard_limits=_hard_limits(spec),
@@ -494,6 +498,17 @@ def prepare(request: Request, taken: Taken, profile: dict[str, object] | None) -
     os.mkdir(f"{taken.state_dir}/bundle", 0o700)
     state.write_file(
         f"{taken.state_dir}/bundle/config.json", oci.dumps(rewrite.rewrite(spec, plan))
+    )
+
+
+def _is_spared(request: Request, taken: Taken, *, bare: bool) -> bool:
+    """Say whether the container is one of spare.py's.  A trace shows all calls, so they come."""
+    return (
+        bare
+        and request.call.subcommand != "restore"
+        and spare.asks_little(request.spec)
+        and _trace(taken.record.key) is None
+        and not spare.shows_protected(taken.state_dir, request.protected_paths)
     )
 
 

@@ -8,24 +8,33 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from eci_supervisor.kernel import syscalls
-from eci_supervisor.runtime import nesting
+from eci_supervisor.runtime import nesting, spare
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.points import NO_LINKS, read_link
 
+from eci_supervisor.runtime.rewrite import Staged  # noqa: TC001 - msgspec asks for it
+
 if TYPE_CHECKING:
     from eci_supervisor.runtime.lifecycle import Request, Taken
-    from eci_supervisor.runtime.rewrite import Staged
     from eci_supervisor.runtime.stage import Clone, Stage
 
 
-def prepare(
-    stage: Stage, request: Request, taken: Taken
-) -> tuple[dict[int, Staged], frozenset[int]]:
-    """Stage the binds of mounts[], and a sysfs that the container could not mount.
+class Prepared(msgspec.Struct, frozen=True):
+    """What was made of mounts[]; keys are indices into it."""
 
-    Returns what the runtime is to mount, and the entries of which nothing is left to mount.
-    """
+    staged: dict[int, Staged]
+    """What the runtime is to bind."""
+    nested: frozenset[int]
+    """Of these nothing is left to mount."""
+    bare: bool
+    """None of them hides anything: spare.py."""
+
+
+def prepare(stage: Stage, request: Request, taken: Taken) -> Prepared:
+    """Stage the binds of mounts[], and a sysfs that the container could not mount."""
     clones: dict[int, Clone] = {}
     staged: dict[int, Staged] = {}
     mounts = oci.items(request.spec, "mounts", dict)
@@ -46,27 +55,43 @@ def prepare(
                 # It shows a network namespace, and to mount it needs rights over that: sysfs(5).
                 network = oci.namespaces(request.spec)["network"]
                 staged[index] = stage.sysfs(index, network, options)
-        points = _nest(
-            stage, mounts, clones, read_only=oci.has_readonly_root(request.spec), stack=stack
-        )
+        root = stack.enter_context(stage.root())
+        link = functools.partial(read_link, root)
+        entries = _entries(mounts, clones)
+        bare = not staged and spare.hides_nothing(entries, link)
+        read_only = oci.has_readonly_root(request.spec)
+        points = _nest(stage, root, entries, clones, read_only=read_only, stack=stack)
         for index, clone in clones.items():
             if index in points:
                 stage.nest(clone, points[index], oci.options(mounts[index]))
             else:
                 staged[index] = stage.put(index, clone)
-    return staged, frozenset(points)
+    return Prepared(staged, frozenset(points), bare)
+
+
+def _entries(mounts: list[dict[str, object]], clones: dict[int, Clone]) -> list[nesting.Entry]:
+    return [
+        nesting.Entry(
+            destination=str(mount.get("destination") or ""),
+            options=oci.options(mount),
+            staged=index in clones,
+            whole=index in clones and clones[index].source is None,
+            readonly=index in clones and "ro" in clones[index].flags,
+        )
+        for index, mount in enumerate(mounts)
+    ]
 
 
 def _nest(
     stage: Stage,
-    mounts: list[dict[str, object]],
+    root: int,
+    entries: list[nesting.Entry],
     clones: dict[int, Clone],
     *,
     read_only: bool,
     stack: contextlib.ExitStack,
 ) -> dict[int, int]:
     """Return descriptors of the places of what is to be nested; `stack` owns them."""
-    root = stack.enter_context(stage.root())
     points: dict[int, int] = {}
 
     def reach(index: int, parent: int | None, path: str) -> bool:
@@ -89,16 +114,6 @@ def _nest(
         points[index] = fd
         return stat.S_ISDIR(os.fstat(fd).st_mode) == directory
 
-    entries = [
-        nesting.Entry(
-            destination=str(mount.get("destination") or ""),
-            options=oci.options(mount),
-            staged=index in clones,
-            whole=index in clones and clones[index].source is None,
-            readonly=index in clones and "ro" in clones[index].flags,
-        )
-        for index, mount in enumerate(mounts)
-    ]
     nested = nesting.plan(
         entries,
         root_readonly=read_only or bool(syscalls.fstatfs_flags(root) & os.ST_RDONLY),

@@ -41,7 +41,7 @@ class Entry(msgspec.Struct, frozen=True):
     readonly: bool = False
 
 
-def _over(path: Steps, places: Sequence[Steps]) -> int | None:
+def over(path: Steps, places: Sequence[Steps]) -> int | None:
     """Return the mount that `path` lies on: the last one above it.  None: the root file system."""
     for index in reversed(range(len(places))):
         if path[: len(places[index])] == places[index]:
@@ -68,7 +68,7 @@ def resolve(
             done = done[:-1]
             continue
         here = (*done, step)
-        target = link("/".join(here)) if _over(here, places) is None else None
+        target = link("/".join(here)) if over(here, places) is None else None
         if target is None:
             done = here
             continue
@@ -87,7 +87,7 @@ class _Plan:
     def __init__(self, entries: Sequence[Entry], places: Sequence[Steps]) -> None:
         self.entries = entries
         self.places = places
-        self.parents = [_over(place, places[:index]) for index, place in enumerate(places)]
+        self.parents = [over(place, places[:index]) for index, place in enumerate(places)]
         self.buried = [self._buried(index) for index in range(len(places))]
 
     def _buried(self, index: int) -> list[int]:

@@ -23,6 +23,11 @@ ALLOW = "SCMP_ACT_ALLOW"
 TRAPPED = ("fsmount", "mount", "mount_setattr", "move_mount", "umount", "umount2")
 """`umount` is the i386 spelling of number 22."""
 WITHHELD = ("open_tree_attr",)
+JUDGED_BY_FLAGS = ("mount_setattr", "move_mount")
+"""Of TRAPPED, what is trapped in any case; and of mount(2) the calls with one of these flags."""
+FLAGS = (32, 4096, 8192)
+"""MS_REMOUNT, MS_BIND, MS_MOVE: <linux/mount.h>.  With none of them mount(2) makes a new file
+system or changes propagation; the kernel looks at no other flag before these."""
 STRING_OPTION = "fsconfig"
 """Trapped where it sets a string, for the sake of the ids in it: mount(8) hands back what a tmpfs
 shows, and that are ids of the host (csrc/calls.c).  Not for safety."""
@@ -110,6 +115,21 @@ def supervise(spec: Spec, listener_path: str, *, wait_killable: bool) -> Profile
     if wait_killable:
         profile["flags"] = sorted({*(profile.get("flags") or []), WAIT_KILLABLE})
     return profile
+
+
+def spare(profile: Profile) -> Profile:
+    """Return `profile` without what no rule of the policy asks about in a container like that.
+
+    See spare.py for which containers these are.  `profile` is one of `supervise` for a spec that
+    has none, so that what is not trapped is allowed.
+    """
+    flags = [
+        {"index": 3, "value": flag, "valueTwo": flag, "op": "SCMP_CMP_MASKED_EQ"} for flag in FLAGS
+    ]
+    rules = [{"names": list(JUDGED_BY_FLAGS), "action": NOTIFY}]
+    rules += [{"names": ["mount"], "action": NOTIFY, "args": [flag]} for flag in flags]
+    rules += [rule for rule in profile["syscalls"] if not set(TRAPPED) & set(rule["names"])]
+    return {**profile, "syscalls": rules}
 
 
 def waits_killable(profile: Profile | None) -> bool:

@@ -97,6 +97,8 @@ def read_record(state_dir: str) -> Record | None:
 
 COVER = "cover"
 """What the worker has to cover, NUL-terminated records: csrc/kernfs.c."""
+SPARED = b"u"
+"""The record, for the keeper, that unmounts and new file systems are not trapped: spare.py."""
 
 
 def write_file(path: str, data: bytes) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from eci_supervisor.kernel import table
+from eci_supervisor.runtime.state import SPARED
 from eci_supervisor.policy.grants import Grant, Kind, compile_grants
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from eci_supervisor.kernel.mountinfo import Mount
+    from eci_supervisor.kernel.table import InodeRule
     from eci_supervisor.supervisor.charge import Charge
 
 KINDS = {
@@ -41,29 +42,6 @@ def _row(grant: Grant) -> table.GrantRow:
     )
 
 
-def protected_rules(paths: Iterable[str]) -> list[table.InodeRule]:
-    """Return what each host-protected path and each directory above it mean, by identity.
-
-    Paths are resolved in this process's mount namespace, symlinks included; one that does not
-    exist protects nothing (there is nothing to reach).
-    """
-    rules = []
-    for path in paths:
-        real = os.path.realpath(path)
-        what = table.PROTECTED
-        while True:
-            try:
-                st = os.stat(real)
-            except OSError:
-                break
-            rules.append(table.InodeRule(os.major(st.st_dev), os.minor(st.st_dev), st.st_ino, what))
-            if real == "/":
-                break
-            real = os.path.dirname(real)
-            what = table.ABOVE
-    return rules
-
-
 def _masked(grants: Sequence[Grant], fstype: bytes, covered: Collection[bytes]) -> bool:
     """Say whether a new file system of this type would lack a mask of the container's own."""
     kinds = {Kind.MASK, Kind.READONLY_PATH}
@@ -76,8 +54,8 @@ def _masked(grants: Sequence[Grant], fstype: bytes, covered: Collection[bytes]) 
 def compile_policy(
     mounts: Sequence[Mount],
     charge: Charge,
-    cover: Iterable[bytes],
-    protected: Sequence[table.InodeRule],
+    cover: Collection[bytes],
+    protected: Sequence[InodeRule],
 ) -> bytes:
     """Return the table for a container whose first process sees `mounts`.
 
@@ -94,4 +72,5 @@ def compile_policy(
         ids=(charge.base, charge.size),
         trace=charge.trace is not None,
         waits_killable=charge.waits_killable,
+        spared=SPARED in cover,
     )

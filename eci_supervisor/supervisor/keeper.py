@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, TextIO
 import msgspec
 
 from eci_supervisor.kernel import mountinfo
+from eci_supervisor.kernel.protected import protected_rules
 from eci_supervisor.kernel.ring import Ring
 from eci_supervisor.runtime.state import COVER
 from eci_supervisor.supervisor import cgroups, rest, view
-from eci_supervisor.supervisor.compiler import compile_policy, protected_rules
+from eci_supervisor.supervisor.compiler import compile_policy
 from eci_supervisor.supervisor.intake import Connection, IntakeError, ProcessState, check_peer
 from eci_supervisor.supervisor.orphan import fork_orphan
 from eci_supervisor.supervisor.worker import Worker, WorkerError

@@ -27,6 +27,7 @@ from tests.support.engines import Bundles
 from tests.support.programs import compile_late
 from tests.support.rootfs import build_root
 from tests.support.waiting import NR_MOUNT, NR_UMOUNT2, call_of, wait_until
+from tests.support.worker import worker_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -212,18 +213,6 @@ class Container:
             time.sleep(0.5)  # the thread has ended, and its listener is still to be closed
             self.descriptors = self._holdings()[1]
         wait_until(lambda: self._holdings()[1] == self.descriptors, "a descriptor stays", PATIENCE)
-
-
-def worker_of(pid: int) -> int:
-    """Return the pid of the worker that serves the container whose first process has `pid`."""
-    for proc in Path("/proc").iterdir():
-        if proc.name.isdigit():
-            with suppress(OSError):
-                words = (proc / "cmdline").read_bytes().split(b"\0")
-                if words[0].endswith(b"eci-worker") and words[5] == b"%d" % pid:
-                    return int(proc.name)
-    message = f"no worker for {pid}"
-    raise AssertionError(message)
 
 
 @pytest.fixture(scope="module")

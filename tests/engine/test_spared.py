@@ -1,0 +1,237 @@
+"""Containers whose unmounts and new file systems are nobody's business: they are not trapped.
+
+Seen by stopping the worker: what is trapped waits for it then, and what is not goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.bundle import bind, make_spec
+from tests.support.rootfs import build_root
+from tests.support.waiting import call_of, wait_until
+from tests.support.worker import worker_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support.bundle import Runtime, Spec
+    from tests.support.docker import Dockerd
+    from tests.support.engines import Bundles
+    from tests.support.place import Place
+
+pytestmark = [pytest.mark.root, pytest.mark.engine]
+
+PATIENCE = 10.0
+PAIRS = (
+    "mount none /mnt tmpfs - -",
+    "umount2 /mnt -",
+    "mount none /mnt proc MS_NOSUID -",
+    "umount2 /mnt MNT_DETACH",
+    "mount - / - MS_PRIVATE|MS_REC -",
+    "umount2 /mnt -",
+)
+ANSWERS = ["0", "0", "0", "0", "0", "EINVAL"]
+
+
+class Box:
+    """A running container."""
+
+    def __init__(self, runtime: Runtime, name: str) -> None:
+        self.runtime = runtime
+        self.name = name
+        self.pid = json.loads(runtime.call("state", name).stdout)["pid"]
+
+    def run(self, *calls: str, program: str = "mnt") -> list[str]:
+        """Make calls in it; return the answers."""
+        words = " , ".join(calls).split()
+        return self.runtime.call("exec", self.name, program, *words).stdout.split()
+
+    @contextmanager
+    def without_worker(self) -> Iterator[None]:
+        """Have nobody answer within the block."""
+        worker = worker_of(self.pid)
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(worker, signal.SIGCONT)
+
+    def waits(self, call: str) -> bool:
+        """Say whether the call waits for the worker, who is stopped; it is answered afterwards."""
+        pid_file = f"{self.runtime.root}/pid"
+        argv = self.runtime.argv("exec", "--pid-file", pid_file, self.name, "mnt", *call.split())
+        with self.without_worker(), subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
+
+            def is_settled() -> bool:
+                if process.poll() is not None:
+                    return True
+                with open(pid_file, encoding="ascii") as file:
+                    text = file.read()
+                return bool(text) and call_of(int(text)) in {165, 166}
+
+            wait_until(lambda: os.path.exists(pid_file) and is_settled(), call, PATIENCE)
+            waits = process.poll() is None
+            os.kill(worker_of(self.pid), signal.SIGCONT)
+        os.unlink(pid_file)
+        return waits
+
+
+class Boxes:
+    """Makes containers on a root file system of their own."""
+
+    def __init__(
+        self, bundles: Bundles, place: Place, program: Path, programs: dict[str, Path]
+    ) -> None:
+        self.bundles = bundles
+        self.place = place
+        self.program = program
+        self.root = build_root(place.directory("b") / "root", programs.values())
+
+    def start(
+        self,
+        *mounts: dict[str, Any],
+        change: Callable[[Spec], object] | None = None,
+        settings: Path | None = None,
+        env: dict[str, str] | None = None,
+    ) -> Box:
+        """Start a privileged one; `change` is given its config."""
+        name = self.bundles.name()
+        cgroup = self.bundles.cgroup(name)
+        spec = make_spec(["sleep", "1000"], cgroup=cgroup, privileged=True, mounts=mounts)
+        if change:
+            change(spec)
+        flags = [] if settings is None else ["--settings", str(settings)]
+        runtime = self.bundles.runtime(self.program, *flags)
+        runtime.env |= env or {}
+        self.bundles.expect(runtime, name)
+        runtime.call("create", "--bundle", str(self.bundles.write(spec, self.root)), name)
+        runtime.call("start", name)
+        return Box(runtime, name)
+
+    def volume(self) -> Path:
+        """Return an empty volume."""
+        return self.place.directory("v")
+
+
+@pytest.fixture
+def boxes(
+    bundles: Bundles,
+    place: Place,
+    runtimes: dict[str, Path],
+    programs: dict[str, Path],
+    runtime: str,
+) -> Boxes:
+    """A maker of containers, on each runtime."""
+    return Boxes(bundles, place, runtimes[runtime], programs)
+
+
+def test_unmounts_and_new_file_systems_are_not_trapped(boxes: Boxes) -> None:
+    box = boxes.start(bind(boxes.volume(), "/w"))
+    with box.without_worker():
+        assert box.run(*PAIRS) == ANSWERS
+        assert box.run(*PAIRS, program="mnt32") == ANSWERS
+    assert box.waits("mount /w /mnt - MS_BIND -")
+    assert box.run("umount2 /mnt -", "umount2 /mnt -") == ["0", "EINVAL"]
+
+
+def test_flags_are_held_all_the_same(boxes: Boxes) -> None:
+    box = boxes.start(bind(boxes.volume(), "/w"))
+    loosen = (
+        "mount - /dev - MS_REMOUNT|MS_BIND -",
+        "mount - /dev - MS_REMOUNT -",
+        "mount /dev /mnt - MS_BIND -",
+        "mount - /mnt - MS_REMOUNT|MS_BIND|MS_NODEV -",
+        "mount - /mnt - 0xc0ed1020 -",
+        "umount2 /mnt -",
+        "mount none /mnt tmpfs MS_NOSUID -",
+        "mount - /mnt - MS_REMOUNT|MS_BIND -",
+        "umount2 /mnt -",
+    )
+    expected = ["EPERM", "EPERM", "0", "EPERM", "EPERM", "0", "0", "0", "0"]
+    assert box.run(*loosen) == expected
+    assert box.run(*loosen, program="mnt32") == expected
+
+
+def test_nothing_is_under_proc(boxes: Boxes) -> None:
+    """What can be unmounted here uncovers an empty directory, and does not come again."""
+    box = boxes.start()
+    script = (
+        "mnt umount2 /proc MNT_DETACH , umount2 /proc -; ls -A /proc; "
+        "mnt mount proc /proc proc MS_NOSUID -"
+    )
+    seen = box.runtime.call("exec", box.name, "sh", "-c", script).stdout.split()
+    assert seen == ["0", "EINVAL", "EPERM"]
+
+
+def _masked(spec: Spec) -> None:
+    spec["linux"]["maskedPaths"] = ["/proc/kcore"]
+
+
+def _with_profile(spec: Spec) -> None:
+    spec["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"}
+
+
+def _with_hook(spec: Spec) -> None:
+    spec["hooks"] = {"prestart": [{"path": "/bin/true", "args": ["true"]}]}
+
+
+def _twice(spec: Spec) -> None:
+    spec["mounts"].append({"destination": "/dev", "type": "tmpfs", "source": "tmpfs"})
+
+
+@pytest.mark.parametrize("change", [_masked, _with_profile, _with_hook, _twice])
+def test_what_may_hide_something_is_trapped(
+    boxes: Boxes, change: Callable[[Spec], object]
+) -> None:
+    assert boxes.start(change=change).waits("umount2 /mnt -")
+
+
+def test_a_read_only_volume_is_trapped(boxes: Boxes) -> None:
+    assert boxes.start(bind(boxes.volume(), "/w", "ro")).waits("umount2 /mnt -")
+
+
+def test_a_link_that_leads_onto_another_mount_is_trapped(boxes: Boxes) -> None:
+    (boxes.root / "link").symlink_to("w")
+    box = boxes.start(bind(boxes.volume(), "/w"), bind(boxes.volume(), "/link"))
+    assert box.waits("umount2 /mnt -")
+
+
+@pytest.mark.parametrize("beneath", [False, True])
+def test_who_sees_a_host_protected_path_is_trapped(boxes: Boxes, *, beneath: bool) -> None:
+    volume = boxes.volume()
+    (volume / "secret").mkdir()
+    settings = boxes.place.directory("set") / "settings.json"
+    paths = [str(volume / "secret" if beneath else volume)]
+    settings.write_text(json.dumps({"configurationFileVersion": 2, "vm": {"protectedPaths": paths}}))
+    assert boxes.start(bind(volume, "/w"), settings=settings).waits("umount2 /mnt -")
+    assert boxes.start(bind(boxes.volume(), "/w"), settings=settings).run(*PAIRS) == ANSWERS
+
+
+def test_a_trace_shows_every_call(boxes: Boxes) -> None:
+    trace = boxes.place.directory("trace") / "trace"
+    box = boxes.start(env={"ECI_TRACE": str(trace)})
+    assert box.run("umount2 /mnt -") == ["EINVAL"]
+    wait_until(lambda: "umount2" in trace.read_text(), "no line", PATIENCE)
+
+
+def test_docker_privileged_is_spared(dockerd: Dockerd, mark: Callable[[], str]) -> None:
+    name = mark()
+    run = ("run", "--privileged", "--rm", "--detach", f"--volume={mark()}:/w", "--name", name)
+    dockerd.docker(*run, "box", "sleep", "1000")
+    worker = worker_of(int(dockerd.inspect(name, "{{.State.Pid}}")))
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        words = " , ".join(PAIRS).split()
+        assert dockerd.out("exec", name, "mnt", *words).split() == ANSWERS
+    finally:
+        os.kill(worker, signal.SIGCONT)
+        dockerd.docker("rm", "--force", "--volumes", name)
