@@ -132,6 +132,30 @@ BOUNDS: tuple[Bound, ...] = (
     Bound("procfs pair, eci / native", 2, _ratio("ladder", "procfs pair", "eci", "native")),
     Bound("overlay pair, eci / native", 2, _ratio("ladder", "overlay pair", "eci", "native")),
     Bound(
+        "tmpfs pair, spared / native",
+        1.3,
+        _ratio("ladder", "tmpfs pair", "spared", "native"),
+        further=1.15,
+    ),
+    Bound(
+        "bind pair, spared / native",
+        1.6,
+        _ratio("ladder", "bind pair", "spared", "native"),
+        further=1.4,
+    ),
+    Bound(
+        "tmpfs pair, p99, spared / native",
+        1.5,
+        _ratio("ladder", "tmpfs pair", "spared", "native", "p99"),
+    ),
+    Bound("procfs pair, spared / native", 2, _ratio("ladder", "procfs pair", "spared", "native")),
+    Bound(
+        "32 processes in one container, throughput spared / native",
+        0.8,
+        _ratio("storm", "throughput, processes 32", "spared", "native"),
+        at_least=True,
+    ),
+    Bound(
         "tmpfs pair, 10,000 mounts / 10, eci over native",
         1.1,
         _growth("tmpfs pair, mounts", 10, 10_000),

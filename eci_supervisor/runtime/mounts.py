@@ -14,7 +14,6 @@ from eci_supervisor.kernel import syscalls
 from eci_supervisor.runtime import nesting, spare
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.points import NO_LINKS, read_link
-
 from eci_supervisor.runtime.rewrite import Staged  # noqa: TC001 - msgspec asks for it
 
 if TYPE_CHECKING:

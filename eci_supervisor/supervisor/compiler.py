@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eci_supervisor.kernel import table
-from eci_supervisor.runtime.state import SPARED
 from eci_supervisor.policy.grants import Grant, Kind, compile_grants
+from eci_supervisor.runtime.state import SPARED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

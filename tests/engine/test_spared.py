@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from contextlib import contextmanager
@@ -102,8 +103,9 @@ class Boxes:
         change: Callable[[Spec], object] | None = None,
         settings: Path | None = None,
         env: dict[str, str] | None = None,
+        begin: bool = True,
     ) -> Box:
-        """Start a privileged one; `change` is given its config."""
+        """Make a privileged one, and start it; `change` is given its config."""
         name = self.bundles.name()
         cgroup = self.bundles.cgroup(name)
         spec = make_spec(["sleep", "1000"], cgroup=cgroup, privileged=True, mounts=mounts)
@@ -114,7 +116,8 @@ class Boxes:
         runtime.env |= env or {}
         self.bundles.expect(runtime, name)
         runtime.call("create", "--bundle", str(self.bundles.write(spec, self.root)), name)
-        runtime.call("start", name)
+        if begin:
+            runtime.call("start", name)
         return Box(runtime, name)
 
     def volume(self) -> Path:
@@ -189,9 +192,7 @@ def _twice(spec: Spec) -> None:
 
 
 @pytest.mark.parametrize("change", [_masked, _with_profile, _with_hook, _twice])
-def test_what_may_hide_something_is_trapped(
-    boxes: Boxes, change: Callable[[Spec], object]
-) -> None:
+def test_what_may_hide_something_is_trapped(boxes: Boxes, change: Callable[[Spec], object]) -> None:
     assert boxes.start(change=change).waits("umount2 /mnt -")
 
 
@@ -211,7 +212,8 @@ def test_who_sees_a_host_protected_path_is_trapped(boxes: Boxes, *, beneath: boo
     (volume / "secret").mkdir()
     settings = boxes.place.directory("set") / "settings.json"
     paths = [str(volume / "secret" if beneath else volume)]
-    settings.write_text(json.dumps({"configurationFileVersion": 2, "vm": {"protectedPaths": paths}}))
+    given = {"configurationFileVersion": 2, "vm": {"protectedPaths": paths}}
+    settings.write_text(json.dumps(given))
     assert boxes.start(bind(volume, "/w"), settings=settings).waits("umount2 /mnt -")
     assert boxes.start(bind(boxes.volume(), "/w"), settings=settings).run(*PAIRS) == ANSWERS
 
@@ -221,6 +223,33 @@ def test_a_trace_shows_every_call(boxes: Boxes) -> None:
     box = boxes.start(env={"ECI_TRACE": str(trace)})
     assert box.run("umount2 /mnt -") == ["EINVAL"]
     wait_until(lambda: "umount2" in trace.read_text(), "no line", PATIENCE)
+
+
+MEDDLER = """#!/usr/bin/env python3
+import json, os, sys
+if "create" in sys.argv:
+    path = sys.argv[sys.argv.index("--bundle") + 1] + "/config.json"
+    config = json.load(open(path))
+    config["mounts"].append(
+        {"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]})
+    json.dump(config, open(path, "w"))
+os.execv(%r, [%r, *sys.argv[1:]])
+"""
+
+
+def test_a_container_that_is_not_as_expected_is_stopped(boxes: Boxes, runtime: str) -> None:
+    """Here the runtime mounts something read-only of its own accord."""
+    name = "crun" if runtime == "eci-crun" else "runc"
+    real = shutil.which(name)
+    directory = boxes.place.directory("bin")
+    (directory / name).write_text(MEDDLER % (real, name))
+    (directory / name).chmod(0o755)
+    box = boxes.start(env={"PATH": f"{directory}:{os.environ['PATH']}"}, begin=False)
+    wait_until(
+        lambda: json.loads(box.runtime.call("state", box.name).stdout)["status"] == "stopped",
+        "it can be started",
+        PATIENCE,
+    )
 
 
 def test_docker_privileged_is_spared(dockerd: Dockerd, mark: Callable[[], str]) -> None:
