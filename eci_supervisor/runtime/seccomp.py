@@ -126,7 +126,7 @@ def spare(profile: Profile) -> Profile:
     flags = [
         {"index": 3, "value": flag, "valueTwo": flag, "op": "SCMP_CMP_MASKED_EQ"} for flag in FLAGS
     ]
-    rules = [{"names": list(JUDGED_BY_FLAGS), "action": NOTIFY}]
+    rules: list[dict[str, Any]] = [{"names": list(JUDGED_BY_FLAGS), "action": NOTIFY}]
     rules += [{"names": ["mount"], "action": NOTIFY, "args": [flag]} for flag in flags]
     rules += [rule for rule in profile["syscalls"] if not set(TRAPPED) & set(rule["names"])]
     return {**profile, "syscalls": rules}
