@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import expect, frame, plot, show, store
-from benchmarks.environment import environment
+from benchmarks.environment import awake, environment
 
 WIDTH = 110
 """Of a table that goes into a file or a pipe."""
@@ -65,12 +65,12 @@ def main(context: click.Context, *, quick: bool, only: tuple[str, ...], path: st
         return
     if os.geteuid() != 0:
         raise click.ClickException("making containers needs root")
-    machine = {**environment(), "quick": quick}
     console = _console()
     results: list[frame.Result] = []
     for name in [name for name in frame.QUESTIONS if not only or name in only]:
         question = frame.load(name)
-        with _progress() as progress:
+        with awake() as kept, _progress() as progress:
+            machine = {**environment(), "quick": quick, "processors_stay_awake": kept}
             found = list(question.measure(frame.Run(quick=quick, progress=progress)))
         results += found
         console.print(show.results_table(f"{name}: {frame.title(question)}", found))

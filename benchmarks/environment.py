@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import struct
 import subprocess
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VULNERABILITIES = "/sys/devices/system/cpu/vulnerabilities"
@@ -31,6 +37,25 @@ def environment() -> dict[str, object]:
         **{name: _first_line(command) for name, command in PROGRAMS.items()},
         "commit": _commit(),
     }
+
+
+@contextmanager
+def awake() -> Iterator[bool]:
+    """Have idle processors wait for work without sleep; give whether the kernel does that.
+
+    A request for a wake-up latency of 0 µs, for as long as the file is open: "PM Quality Of
+    Service Interface" in the kernel's documentation.
+    """
+    try:
+        fd = os.open("/dev/cpu_dma_latency", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        yield False
+        return
+    try:
+        os.write(fd, struct.pack("i", 0))
+        yield True
+    finally:
+        os.close(fd)
 
 
 def _read(path: str) -> str | None:

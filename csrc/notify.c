@@ -248,6 +248,18 @@ static bool leaves_something(enum family family, int answer)
     return answer == 0 || (answer == -EAGAIN && family == FAMILY_UMOUNT); /* MNT_EXPIRE marked */
 }
 
+/* Whether it can be told, once it was made, that the call was made twice: not if it says how. */
+static bool shows_twice(const struct session *session, enum family family)
+{
+    struct eci_call call;
+
+    if (family != FAMILY_MOUNT)
+        return family != FAMILY_MOUNT_SETATTR;
+    eci_decode_mount(session->notif.data.args[3], &call);
+    return call.op != ECI_OP_REMOUNT && call.op != ECI_OP_REMOUNT_BIND &&
+           call.op != ECI_OP_PROPAGATION;
+}
+
 /* The call was performed, and the caller was interrupted or killed before it got the answer. */
 static void miss(struct session *session, enum family family, int answer)
 {
@@ -307,7 +319,7 @@ static void handle_in_place(struct session *session, struct caller *caller, enum
     verdict->error = -r;
     if (verdict->reason >= ECI_REASON_LOOSEN && !session->comm[0])
         read_comm(session, caller);
-    if (leaves_something(family, r))
+    if (leaves_something(family, r) && shows_twice(session, family))
         await_sleep(session);
     if (reply(session, r, false) == -ENOENT) {
         miss(session, family, r);
