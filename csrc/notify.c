@@ -248,16 +248,11 @@ static bool leaves_something(enum family family, int answer)
     return answer == 0 || (answer == -EAGAIN && family == FAMILY_UMOUNT); /* MNT_EXPIRE marked */
 }
 
-/* Whether it can be told, once it was made, that the call was made twice: not if it says how. */
+/* Whether it makes a difference that the call is made twice: not if it says how a mount is to be. */
 static bool shows_twice(const struct session *session, enum family family)
 {
-    struct eci_call call;
-
-    if (family != FAMILY_MOUNT)
-        return family != FAMILY_MOUNT_SETATTR;
-    eci_decode_mount(session->notif.data.args[3], &call);
-    return call.op != ECI_OP_REMOUNT && call.op != ECI_OP_REMOUNT_BIND &&
-           call.op != ECI_OP_PROPAGATION;
+    return family != FAMILY_MOUNT_SETATTR &&
+           !(family == FAMILY_MOUNT && (session->notif.data.args[3] & MS_REMOUNT));
 }
 
 /* The call was performed, and the caller was interrupted or killed before it got the answer. */
