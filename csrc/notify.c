@@ -248,8 +248,7 @@ static bool leaves_something(enum family family, int answer)
     return answer == 0 || (answer == -EAGAIN && family == FAMILY_UMOUNT); /* MNT_EXPIRE marked */
 }
 
-/* Whether it makes a difference that the call is made twice: not if it says how a mount is to be.
- */
+/* Does it matter that the call is made twice?  Not where it says how a mount is to be. */
 static bool shows_twice(const struct session *session, enum family family)
 {
     return family != FAMILY_MOUNT_SETATTR &&

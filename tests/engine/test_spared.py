@@ -11,11 +11,13 @@ import shutil
 import signal
 import subprocess
 from contextlib import contextmanager
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.bundle import bind, make_spec
+from tests.support.filters import ALLOW, I386, NOTIFY, X86_64, filters_of, verdict
 from tests.support.rootfs import build_root
 from tests.support.waiting import call_of, wait_until
 from tests.support.worker import worker_of
@@ -162,6 +164,32 @@ def test_flags_are_held_all_the_same(boxes: Boxes) -> None:
     expected = ["EPERM", "EPERM", "0", "EPERM", "EPERM", "0", "0", "0", "0"]
     assert box.run(*loosen) == expected
     assert box.run(*loosen, program="mnt32") == expected
+
+
+def test_filters_say_so_for_all_flags(boxes: Boxes) -> None:
+    """As the kernel has them: what libseccomp makes of several conditions on one argument."""
+    chain = filters_of(boxes.start(bind(boxes.volume(), "/w")).pid)
+    numbers = {
+        X86_64: {"mount": 165, "umount2": 166, "move_mount": 429, "fsmount": 432, "setattr": 442},
+        I386: {"mount": 21, "umount": 22, "umount2": 52, "move_mount": 429, "fsmount": 432,
+               "setattr": 442},
+    }  # fmt: skip
+    random = Random(1)  # noqa: S311 - nothing secret
+
+    def action(arch: int, name: str, *args: int) -> int:
+        """The strongest of all filters' actions: with us the smallest number."""
+        return min(verdict(one, arch, numbers[arch][name], args) for one in chain)
+
+    for arch, names in numbers.items():
+        assert {action(arch, name) for name in names if "umount" in name} == {ALLOW}
+        assert action(arch, "fsmount") == ALLOW
+        assert action(arch, "move_mount") == action(arch, "setattr") == NOTIFY
+        for bits in range(8):
+            judged = sum(flag for i, flag in enumerate((32, 4096, 8192)) if bits >> i & 1)
+            for _ in range(500):
+                others = random.getrandbits(32 if arch == I386 else 64) & ~(32 | 4096 | 8192)
+                wanted = NOTIFY if judged else ALLOW
+                assert action(arch, "mount", 1, 2, 3, others | judged) == wanted
 
 
 def test_nothing_is_under_proc(boxes: Boxes) -> None:
