@@ -203,6 +203,25 @@ def test_nothing_is_under_proc(boxes: Boxes) -> None:
     assert seen == ["0", "EINVAL", "EPERM"]
 
 
+@pytest.mark.parametrize("what", ["string", "fd", "link"])
+def test_flags_are_held_while_mounts_come_and_go(boxes: Boxes, what: str) -> None:
+    """What is not trapped takes no turn: it happens in the midst of what is being judged."""
+    box = boxes.start()
+    pairs = " , ".join(["mount none /mnt tmpfs - -", "umount2 /mnt MNT_DETACH"] * 20)
+    script = f"""
+        mnt mount none /mnt tmpfs - - >&2
+        while [ ! -e /tmp/end ]; do mnt {pairs} > /dev/null; done &
+        race remount {what} 2500 /mnt /dev; echo "$?"
+        touch /tmp/end; wait; rm /tmp/end
+        grep -c ' /dev rw,nosuid[ ,]' /proc/self/mountinfo
+    """
+    lines = box.runtime.call("exec", box.name, "sh", "-c", script, timeout=60).stdout.splitlines()
+    seen = dict(word.split("=") for word in lines[0].split())
+    assert lines[1:] == ["0", "1"]
+    assert {"0", "EPERM"} <= set(seen)
+    assert set(seen) <= {"0", "EPERM", "EINVAL", "ENOENT", "flips", "leaks"}
+
+
 def _masked(spec: Spec) -> None:
     spec["linux"]["maskedPaths"] = ["/proc/kcore"]
 
