@@ -43,6 +43,7 @@ PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
     # Called several times per container: without a dynamic linker they start in half the time.
     "eci-runtime": (["launcher.c"], ["-static-pie"]),
     "eci-hook": (["hook.c"], ["-static-pie"]),
+    "eci-cleanup": (["cleanup.c"], ["-static-pie"]),
     # One per container waits, and a dynamic linker's pages would be most of it.
     "eci-keeper": (["keeper.c"], ["-static-pie"]),
     "eci-worker": (

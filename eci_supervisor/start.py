@@ -1,6 +1,6 @@
 """python -I -S start.py WHAT ARGV…: the Python half's way in, without the cost of `site`.
 
-WHAT is `runtime` (csrc/launcher.c), `cleanup` (the poststop hook) or `resume` (csrc/keeper.c).
+WHAT is `runtime` (csrc/launcher.c) or `resume` (csrc/keeper.c).
 Reading .pth files and the finder of an editable install took two thirds of the interpreter's
 start.  So `site` is left out, and the two places that it would have found are given: the package's
 own parent, and the directory of its dependencies, which setup.py wrote down when it compiled the
@@ -39,15 +39,11 @@ def find_packages() -> None:
 
 def main(what: str, argv: list[str]) -> int:
     """Run that part of the Python half; returns its exit code."""
-    if what == "cleanup":
-        from eci_supervisor.runtime import cleanup  # noqa: PLC0415 - one of three
-
-        return cleanup.main(argv)
     if what == "resume":
-        from eci_supervisor.supervisor import resume  # noqa: PLC0415 - one of three
+        from eci_supervisor.supervisor import resume  # noqa: PLC0415 - one of two
 
         return resume.main(argv)
-    from eci_supervisor.runtime import __main__ as runtime  # noqa: PLC0415 - one of three
+    from eci_supervisor.runtime import __main__ as runtime  # noqa: PLC0415 - one of two
 
     return runtime.main(argv)
 

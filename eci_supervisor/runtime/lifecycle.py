@@ -15,7 +15,6 @@ import os
 import re
 import resource
 import signal
-import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
@@ -180,7 +179,7 @@ def _refuse_existing(exists: str, container_id: str) -> None:
         raise EciError(f"container with given ID already exists: {container_id}")
 
 
-def _claim(state_dir: str, exists: str, container_id: str, store: RangeStore) -> int:
+def _claim(state_dir: str, exists: str, container_id: str) -> int:
     """Make the state directory, clearing up after a dead namesake; returns the held BUSY lock.
 
     The caller holds the lock of the whole state.
@@ -191,7 +190,7 @@ def _claim(state_dir: str, exists: str, container_id: str, store: RangeStore) ->
             raise EciError(
                 f"container with given ID is still being made or removed: {container_id}"
             )
-        cleanup.clean_locked(store, state_dir)
+        cleanup.clean_locked(state_dir)
     os.mkdir(state_dir, 0o711)
     os.chmod(state_dir, 0o711)
     busy = os.open(f"{state_dir}/{state.BUSY}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -227,7 +226,7 @@ def take(request: Request, *, supervised: bool) -> Taken:
     _refuse_existing(exists, container_id)
     cleanup.wait_until_free(state_dir)
     with store.locked():
-        busy = _claim(state_dir, exists, container_id, store)
+        busy = _claim(state_dir, exists, container_id)
         try:
             user = request.joins.user
             maps = request.own_maps
@@ -269,7 +268,7 @@ def take(request: Request, *, supervised: bool) -> Taken:
             state.write_record(state_dir, record)
         except BaseException:
             os.close(busy)
-            cleanup.clean_locked(store, state_dir)
+            cleanup.clean_locked(state_dir)
             raise
     return Taken(record, state_dir, maps[0], maps[1], shift, busy)
 
@@ -483,7 +482,12 @@ def prepare(request: Request, taken: Taken, profile: dict[str, object] | None) -
         gid_mappings=taken.gid_mappings,
         rootfs=f"{taken.state_dir}/rootfs",
         hook=(state.bin_path("eci-hook"), "create", f"{taken.state_dir}/hook.sock"),
-        poststop=(sys.executable, "-I", "-S", state.start_path(), "cleanup", taken.state_dir),
+        poststop=(
+            cleanup.PROGRAM,
+            taken.state_dir,
+            *cleanup.words_of(taken.record),
+            str(taken.record.mount_namespace),
+        ),
         userns_path="" if user is None else stage.pin_namespace(user.fd),
         staged=mounted.staged,
         nested=mounted.nested,
@@ -552,6 +556,7 @@ def _charge(request: Request, taken: Taken, profile: seccomp.Profile | None) -> 
         trace=_trace(record.key),
         cgroups_path=_cgroups_path(request.spec),
         engine_rootfs=record.engine_rootfs if taken.shift else None,
+        clearing=cleanup.words_of(record),
     )
 
 

@@ -40,3 +40,5 @@ class Charge(msgspec.Struct, frozen=True):
     """`linux.cgroupsPath` of the spec, where it is a path."""
     engine_rootfs: str | None = None
     """The engine's own overlay mount whose layers the container uses, if any."""
+    clearing: tuple[str, str] = ("", "")
+    """What csrc/cleanup.c has to be told: `cleanup.words_of`."""

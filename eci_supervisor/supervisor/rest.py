@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from eci_supervisor.kernel.table import InodeRule  # noqa: TC001 - msgspec asks for it
+from eci_supervisor.runtime import cleanup
 from eci_supervisor.runtime.state import bin_path, start_path
 from eci_supervisor.supervisor.charge import Charge  # noqa: TC001 - msgspec asks for it
 
@@ -49,13 +50,19 @@ class Knowledge(msgspec.Struct, frozen=True):
     cgroups: tuple[str, ...]
 
     def waits_for(self) -> list[int]:
-        """Return what wakes it, the ring first."""
-        found = [self.ring_event, self.hook, self.init_pidfd, self.worker_pidfd]
-        if self.notify is not None:
-            found.append(self.notify)
-        if self.runtime_runs:
-            found.append(self.runtime_pidfd)
-        return found
+        """Return what wakes it."""
+        return [fd for fd in self.polled() if fd >= 0]
+
+    def polled(self) -> tuple[int, ...]:
+        """Return the same in csrc/keeper.c's order, with -1 for what there is not."""
+        return (
+            self.ring_event,
+            self.init_pidfd,
+            self.worker_pidfd,
+            self.runtime_pidfd if self.runtime_runs else -1,
+            self.hook,
+            -1 if self.notify is None else self.notify,
+        )
 
     def fds(self) -> list[int]:
         """Return every descriptor that has to stay open."""
@@ -73,7 +80,10 @@ def become(known: Knowledge, log: str) -> NoReturn:
         with os.fdopen(os.dup(memory), "wb") as file:
             file.write(msgspec.json.encode(known))
         _inherit([memory, *known.fds()], inheritable=True)
-        words = [PROGRAM, str(memory), log, start_path(), *map(str, known.waits_for())]
+        charge = known.charge
+        words = [PROGRAM, str(memory), log, start_path(), cleanup.PROGRAM, charge.state_dir]
+        words += [*charge.clearing, f"{charge.runtime_root}/{charge.container_id}"]
+        words += map(str, (known.worker_control, known.lock, *known.polled()))
         os.execv(PROGRAM, words)  # noqa: S606 - there is no shell
     except OSError:
         _inherit(known.fds(), inheritable=False)
