@@ -346,19 +346,24 @@ class Keeper:
             self.worker = Worker.start(self.cover, self.ring, pid, errors)
         finally:
             os.close(errors)
-        self._register(self.ring.event_fd, self._drain)
+        self._register(self.ring.event_fd, self._drain_in_time)
         self._register(self.worker.pidfd, self._worker_ended)
 
     # -- events -----------------------------------------------------------------------------
 
+    def _drain_in_time(self) -> None:
+        """Refusals come as fast as a container likes; what they may cost is bounded.
+
+        The ring counts what it has to drop meanwhile.
+        """
+        if self.trace is None:
+            time.sleep(max(0.0, self.drained + PAUSE_SECONDS - time.monotonic()))
+            self.drained = time.monotonic()
+        self._drain()
+
     def _drain(self) -> None:
         if self.ring is None:
             return
-        if self.trace is None:
-            # Refusals come as fast as a container likes; what they may cost is bounded, and
-            # the ring counts what it has to drop meanwhile.
-            time.sleep(max(0.0, self.drained + PAUSE_SECONDS - time.monotonic()))
-            self.drained = time.monotonic()
         for event in self.ring.drain():
             self._report(event)
 
