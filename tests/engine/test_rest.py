@@ -15,6 +15,8 @@ from tests.support.bundle import bind, make_spec
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from tests.support.bundle import Runtime
     from tests.support.engines import Bundles
     from tests.support.place import Place
@@ -163,6 +165,38 @@ def test_end_of_the_container(box: Box) -> None:
     wait_until(lambda: not Path(f"/proc/{box.worker}").exists(), "the worker stays")
     box.runtime.call("delete", box.name)
     wait_until(lambda: not box.state_dir.exists(), "the state stays")
+
+
+def without(tree: Any, key: str) -> Any:
+    """Return JSON without that key, wherever it is."""
+    if isinstance(tree, dict):
+        return {name: without(value, key) for name, value in tree.items() if name != key}
+    return [without(value, key) for value in tree] if isinstance(tree, list) else tree
+
+
+def test_end_without_an_interpreter(box: Box) -> None:
+    """Seen by taking away what Python would have to know to come back."""
+    words = Path(f"/proc/{box.keeper}/cmdline").read_bytes().split(b"\0")
+    os.truncate(f"/proc/{box.keeper}/fd/{int(words[1])}", 0)
+    os.kill(json.loads(box.runtime.call("state", box.name).stdout)["pid"], signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{box.worker}").exists(), "the worker stays")
+    box.runtime.call("delete", box.name)
+    assert not box.state_dir.exists()
+    wait_until(lambda: not Path(f"/proc/{box.keeper}").exists(), "the keeper stays")
+
+
+def test_deleted_without_hooks(box: Box) -> None:
+    """Then the keeper clears up, and an ID range that is free is given to the next one."""
+    for name in ("state.json", "config.json", "status"):  # runc's, crun's
+        file = box.runtime.root / box.name / name
+        if file.exists():
+            file.write_text(json.dumps(without(json.loads(file.read_text()), "poststop")))
+    ranges = {path.name for path in box.place.state_dir.glob(f"ranges/*/{box.name}-*")}
+    assert len(ranges) == 1
+    box.runtime.call("delete", "--force", box.name)
+    wait_until(lambda: not box.state_dir.exists(), "the state stays")
+    assert not list(box.place.state_dir.glob(f"ranges/*/{box.name}-*"))
+    wait_until(lambda: not Path(f"/proc/{box.keeper}").exists(), "the keeper stays")
 
 
 def test_killed_at_rest(box: Box) -> None:
