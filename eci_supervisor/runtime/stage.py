@@ -181,7 +181,7 @@ class Stage:
         """
         prefix = source.rstrip(b"/") + b"/"
         for mount in mountinfo.read():
-            if not mount.target.startswith(prefix):
+            if not mount.target.startswith(prefix) or mount.target == source:
                 continue
             with contextlib.ExitStack() as stack:
                 try:

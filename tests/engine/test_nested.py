@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,6 @@ from tests.support.result import require_success
 from tests.support.rootfs import build_root
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import Any
 
     from tests.support.bundle import Runtime
@@ -240,6 +240,13 @@ def test_volume_in_a_tmpfs_is_held(containers: Containers) -> None:
         words += f"mount {path} /mnt - MS_BIND|MS_REC - , umount2 /mnt MNT_DETACH ,".split()
     assert container.run("mnt", *words[:-1]) == ["0"] * 8
     assert container.held("/t/in", "/s", "/vol") == {"/t/in": HELD, "/s": "0", "/vol": HELD}
+
+
+def test_the_whole_host_as_a_volume(containers: Containers) -> None:
+    """Where the source cannot be mapped with its mounts, these come one by one, not it itself."""
+    container = containers.start(bind(Path("/"), "/host"))
+    assert "etc" in container.run("ls", "/host")
+    assert container.run(*"mnt mount none /host/etc tmpfs - -".split()) == ["EPERM"]
 
 
 def test_volume_under_a_volume_that_lacks_its_place(containers: Containers) -> None:
