@@ -152,11 +152,8 @@ static void allow(struct eci_verdict *verdict)
 static void decide_removal(const struct eci_policy *policy, const struct eci_place *place,
                            struct eci_verdict *verdict)
 {
-    /*
-     * Not the root of a mount: nothing can go; the kernel says EINVAL.  And where unmounts are not
-     * trapped, as nothing hides anything, moves are decided alike.
-     */
-    int error = place->is_root && !policy->spared ? must_stay(policy, place) : 0;
+    /* Not the root of a mount: nothing can go; the kernel says EINVAL. */
+    int error = place->is_root ? must_stay(policy, place) : 0;
 
     if (error)
         refuse(verdict, error, error == EBUSY ? ECI_REASON_KERNEL_FS_BUSY : ECI_REASON_UNCOVER);

@@ -561,6 +561,23 @@ static void look_for_protected(struct worker *worker, const char *point)
 }
 
 /*
+ * Where unmounts are not trapped but those with MNT_DETACH, the others find /proc and /sys busy,
+ * for as long as this process lives.
+ */
+static int keep_busy(struct worker *worker, const char *point)
+{
+    int fd;
+
+    if (worker->n_busy == sizeof(worker->busy) / sizeof(worker->busy[0]))
+        return -EMFILE;
+    fd = open(point, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    worker->busy[worker->n_busy++] = fd;
+    return 0;
+}
+
+/*
  * Does no rule ask about unmounts and new file systems, as was expected of a container whose
  * filters do not trap these (runtime/spare.py)?
  */
@@ -602,6 +619,8 @@ int facts_prepare(struct worker *worker)
         if (r == -ENOENT || r == -ENOTDIR)
             continue;
         if (r < 0)
+            return r;
+        if (policy->spared && eci_grant_is_kernel_fs(grant) && (r = keep_busy(worker, point)) < 0)
             return r;
         grant->mnt_id = stx.stx_mnt_id;
         grant->own_major = stx.stx_dev_major;

@@ -92,7 +92,9 @@ struct worker {
     size_t cover_size;
     uint32_t masks_major; /* super block of the masks */
     uint32_t masks_minor;
-    bool exposed;  /* an initial mount shows a host-protected path, or what lies above one */
+    bool exposed; /* an initial mount shows a host-protected path, or what lies above one */
+    int busy[8];  /* what facts_prepare() keeps open, see there */
+    unsigned int n_busy;
     bool receives; /* what the host mounts later comes into the container */
     int build;     /* mount namespaces of kernfs.c; -1 where nothing is covered */
     int locked;
@@ -101,7 +103,8 @@ struct worker {
      * From looking up to performing, one call at a time: what was decided about a name must
      * still be what the name means when the kernel looks it up again.  Calls that the kernel
      * carries out itself (call_passes_unread) take no turn: they take no mount away, and what
-     * they add may be there at any time.
+     * they add may be there at any time.  Unmounts that are not trapped (runtime/spare.py) take
+     * none either: then nothing is decided that goes by a name.
      */
     pthread_mutex_t turn;
     uint64_t marked[MARKED]; /* unique ids of mounts that MNT_EXPIRE has marked; likewise */

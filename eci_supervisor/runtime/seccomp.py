@@ -28,6 +28,8 @@ JUDGED_BY_FLAGS = ("mount_setattr", "move_mount")
 FLAGS = (32, 4096, 8192)
 """MS_REMOUNT, MS_BIND, MS_MOVE: <linux/mount.h>.  With none of them mount(2) makes a new file
 system or changes propagation; the kernel looks at no other flag before these."""
+DETACH = 2
+"""MNT_DETACH, without which umount2(2) takes nothing away that is busy, as /proc and /sys are."""
 STRING_OPTION = "fsconfig"
 """Trapped where it sets a string, for the sake of the ids in it: mount(8) hands back what a tmpfs
 shows, and that are ids of the host (csrc/calls.c).  Not for safety."""
@@ -123,11 +125,11 @@ def spare(profile: Profile) -> Profile:
     See spare.py for which containers these are.  `profile` is one of `supervise` for a spec that
     has none, so that what is not trapped is allowed.
     """
-    flags = [
-        {"index": 3, "value": flag, "valueTwo": flag, "op": "SCMP_CMP_MASKED_EQ"} for flag in FLAGS
-    ]
+    judged = [("mount", 3, flag) for flag in FLAGS] + [("umount2", 1, DETACH)]
     rules: list[dict[str, Any]] = [{"names": list(JUDGED_BY_FLAGS), "action": NOTIFY}]
-    rules += [{"names": ["mount"], "action": NOTIFY, "args": [flag]} for flag in flags]
+    for name, index, flag in judged:
+        has = {"index": index, "value": flag, "valueTwo": flag, "op": "SCMP_CMP_MASKED_EQ"}
+        rules.append({"names": [name], "action": NOTIFY, "args": [has]})
     rules += [rule for rule in profile["syscalls"] if not set(TRAPPED) & set(rule["names"])]
     return {**profile, "syscalls": rules}
 

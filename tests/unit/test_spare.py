@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MS_BIND, MS_REMOUNT, MS_MOVE, MGC = 4096, 32, 8192, 0xC0ED0000
+MNT_DETACH = 2
 
 
 def bare(*entries: Entry, links: dict[str, str] | None = None) -> bool:
@@ -85,7 +86,7 @@ def is_trapped(profile: dict[str, Any], name: str, flags: int) -> bool:
     for rule in profile["syscalls"]:
         if name in rule["names"] and all(
             arg["op"] == "SCMP_CMP_MASKED_EQ"
-            and arg["index"] == 3
+            and arg["index"] == (3 if name == "mount" else 1)
             and flags & arg["value"] == arg["valueTwo"]
             for arg in rule.get("args", [])
         ):
@@ -113,6 +114,8 @@ def test_the_other_calls(profile: dict[str, Any]) -> None:
     assert is_trapped(profile, "move_mount", 0)
     assert not any(is_trapped(profile, name, 0) for name in ("umount", "umount2", "fsmount"))
     assert is_trapped(profile, "mount", MGC | MS_REMOUNT)
+    assert is_trapped(profile, "umount2", MNT_DETACH | 8)
+    assert not is_trapped(profile, "umount2", 8)
     withheld = [rule for rule in profile["syscalls"] if "open_tree_attr" in rule["names"]]
     assert [rule["action"] for rule in withheld] == ["SCMP_ACT_ERRNO"]
 
