@@ -20,7 +20,7 @@ from tests.support.place import Place
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-pytest_plugins = ["tests.support.engines", "tests.support.sides"]
+pytest_plugins = ["tests.support.engines", "tests.support.sides", "tests.support.containers"]
 
 PLACE = pytest.StashKey[Place]()
 
