@@ -59,6 +59,7 @@ PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
             "exchange.c",
             "decide.c",
             "perform.c",
+            "tree.c",
             "policy.c",
             "ring.c",
         ],

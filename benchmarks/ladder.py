@@ -6,8 +6,8 @@ Rungs, all in one container (see containers.py):
 - `filtered`: a filter that the call passes.
 - `verdict`: a C listener that lets every call go on; the way there and back, the floor.
 - `eci`: this project, in a container with a read-only volume: every call is trapped.
-- `spared`: this project, in another one that was given nothing that hides anything: unmounts and
-  new file systems are not trapped.
+- `spared`: this project, in another one that was given nothing that hides anything: unmounts,
+  binds and new file systems are not trapped.
 - `fork`: a process for each call, which enters the namespaces and makes the call (C).
 - `python`: a listener in Python that stays in the namespaces and makes the calls.
 - `ptrace`: a tracer in Python that stops at every system call, and lets it go on.

@@ -635,9 +635,13 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
     }
     if (r == 0) {
         eci_decide(session->worker->policy, &call, NULL, &session->target, verdict);
-        r = verdict->error ? -verdict->error
-                           : perform_setattr(target.fd, AT_EMPTY_PATH | (flags & AT_RECURSIVE),
-                                             ours, out->data_size);
+        if (verdict->error)
+            r = -verdict->error;
+        else if (call.recursive && call.flags && session->worker->policy->spared)
+            r = tree_setattr(session, &target, ours, out->data_size, call.flags);
+        else
+            r = perform_setattr(target.fd, AT_EMPTY_PATH | (flags & AT_RECURSIVE), ours,
+                                out->data_size);
     }
     target_close(&target);
     return r;

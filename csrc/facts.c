@@ -210,6 +210,29 @@ static int copy_text(char *out, size_t size, const char *text)
     return 0;
 }
 
+/* The next mount that lies beneath, at whatever depth: 1, 0 after the last one, or -errno. */
+int facts_next(struct beneath *beneath, uint64_t *mnt_id)
+{
+    struct mnt_id_req req = {
+        .size = MNT_ID_REQ_SIZE_VER0,
+        .mnt_id = beneath->mnt_id,
+        .param = beneath->n ? beneath->ids[beneath->n - 1] : 0,
+    };
+
+    *mnt_id = 0;
+    if (beneath->at == beneath->n) {
+        long n = syscall(__NR_listmount, &req, beneath->ids,
+                         sizeof(beneath->ids) / sizeof(beneath->ids[0]), 0);
+
+        if (n <= 0)
+            return n < 0 ? -errno : 0;
+        beneath->n = (unsigned int)n;
+        beneath->at = 0;
+    }
+    *mnt_id = beneath->ids[beneath->at++];
+    return 1;
+}
+
 /* For a remount: which storage the mount shows. */
 int facts_storage(struct eci_place *place)
 {
@@ -224,7 +247,7 @@ int facts_storage(struct eci_place *place)
 }
 
 /* Adds what has to stay on one mount of this mount namespace; -ENOENT if it is not in there. */
-static int add_held(const struct worker *worker, uint64_t mnt_id, uint32_t *held)
+int facts_held_by(const struct worker *worker, uint64_t mnt_id, uint32_t *held)
 {
     struct eci_place place = {.mnt_id = mnt_id};
     int r = facts_storage(&place);
@@ -237,21 +260,17 @@ static int add_held(const struct worker *worker, uint64_t mnt_id, uint32_t *held
 /* The same of all beneath it. */
 static int add_held_beneath(const struct worker *worker, uint64_t mnt_id, uint32_t *held)
 {
-    struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = mnt_id};
-    uint64_t ids[256];
-    long n;
+    struct beneath beneath = {.mnt_id = mnt_id};
+    uint64_t id;
+    int r;
 
-    while ((n = syscall(__NR_listmount, &req, ids, sizeof(ids) / sizeof(ids[0]), 0)) > 0) {
-        for (long i = 0; i < n; i++) {
-            int r = add_held(worker, ids[i], held);
-
-            /* A mount goes without a call of anyone's when its mount point is removed. */
-            if (r < 0 && r != -ENOENT)
-                return r;
-        }
-        req.param = ids[n - 1];
+    while ((r = facts_next(&beneath, &id)) > 0) {
+        r = facts_held_by(worker, id, held);
+        /* A mount goes without a call of anyone's when its mount point is removed. */
+        if (r < 0 && r != -ENOENT)
+            return r;
     }
-    return n < 0 ? -errno : 0;
+    return r;
 }
 
 /* Attaches a mount of a directory or file in this mount namespace, which nobody else sees. */
@@ -309,9 +328,12 @@ static int held_on_detached(struct session *session, const struct target *target
     if (r == 0)
         r = attach_anywhere(copy, stx.stx_mode);
     if (r == 0)
-        r = add_held(worker, stx.stx_mnt_id, held);
+        r = facts_held_by(worker, stx.stx_mnt_id, held);
     if (r == 0 && recursive)
         r = add_held_beneath(worker, stx.stx_mnt_id, held);
+    /* Binds that are not trapped come into the tree, by propagation, after it was copied. */
+    for (uint32_t i = 0; recursive && worker->policy->spared && i < worker->policy->n_grants; i++)
+        *held |= eci_policy_grants(worker->policy)[i].flags;
     if (r < 0)
         *held = UINT32_MAX;
     return setns(ns, CLONE_NEWNS) < 0 ? -errno : 0;
@@ -326,7 +348,7 @@ int facts_held(struct session *session, const struct target *target, uint64_t cl
     *held = 0;
     if (!cleared)
         return 0;
-    r = add_held(session->worker, target->stx.stx_mnt_id, held);
+    r = facts_held_by(session->worker, target->stx.stx_mnt_id, held);
     /*
      * In no mount namespace, or in another one.  Asked of the mount itself only: a copy of a tree
      * lacks what is unbindable, so one that is attached must not be judged by a copy.
@@ -416,23 +438,18 @@ int facts_attributes(uint64_t mnt_id, uint64_t *attributes)
 /* The mount that lies on `under` at that very path, 0 if none does; or -errno. */
 static int mount_at(uint64_t under, const char *point, uint64_t *found)
 {
-    struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = under};
+    struct beneath beneath = {.mnt_id = under};
     char seen[PATH_MAX];
-    uint64_t ids[256];
-    long n;
+    uint64_t parent;
+    uint64_t id;
+    int r;
 
     *found = 0;
-    while ((n = syscall(__NR_listmount, &req, ids, sizeof(ids) / sizeof(ids[0]), 0)) > 0) {
-        for (long i = 0; i < n; i++) {
-            uint64_t parent;
-
-            if (ids[i] != under && facts_parent(ids[i], &parent) == 0 && parent == under &&
-                facts_mount_point(ids[i], seen) == 0 && strcmp(seen, point) == 0)
-                *found = ids[i];
-        }
-        req.param = ids[n - 1];
-    }
-    return n < 0 ? -errno : 0;
+    while ((r = facts_next(&beneath, &id)) > 0)
+        if (id != under && facts_parent(id, &parent) == 0 && parent == under &&
+            facts_mount_point(id, seen) == 0 && strcmp(seen, point) == 0)
+            *found = id;
+    return r;
 }
 
 /*

@@ -631,22 +631,16 @@ static bool give_name(const struct worker *worker, struct target *target)
 /* Is there a mount on this one of which nobody can tell where it lies? */
 static bool has_unplaced(const struct target *target)
 {
-    struct mnt_id_req req = {.size = MNT_ID_REQ_SIZE_VER0, .mnt_id = target->stx.stx_mnt_id};
-    uint64_t ids[256];
+    struct beneath beneath = {.mnt_id = target->stx.stx_mnt_id};
     char point[PATH_MAX];
-    long n;
+    uint64_t parent;
+    uint64_t id;
 
-    while ((n = syscall(__NR_listmount, &req, ids, sizeof(ids) / sizeof(ids[0]), 0)) > 0) {
-        for (long i = 0; i < n; i++) {
-            uint64_t parent;
-
-            /* Out of reach of the caller's root. */
-            if (facts_parent(ids[i], &parent) == 0 && parent == target->stx.stx_mnt_id &&
-                facts_mount_point(ids[i], point) < 0)
-                return true;
-        }
-        req.param = ids[n - 1];
-    }
+    while (facts_next(&beneath, &id) > 0)
+        /* Out of reach of the caller's root. */
+        if (facts_parent(id, &parent) == 0 && parent == target->stx.stx_mnt_id &&
+            facts_mount_point(id, point) < 0)
+            return true;
     return false;
 }
 

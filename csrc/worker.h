@@ -103,8 +103,9 @@ struct worker {
      * From looking up to performing, one call at a time: what was decided about a name must
      * still be what the name means when the kernel looks it up again.  Calls that the kernel
      * carries out itself (call_passes_unread) take no turn: they take no mount away, and what
-     * they add may be there at any time.  Unmounts that are not trapped (runtime/spare.py) take
-     * none either: then nothing is decided that goes by a name.
+     * they add may be there at any time.  Unmounts and binds that are not trapped
+     * (runtime/spare.py) take none either: then nothing is decided that goes by a name, or by what
+     * a tree consists of.
      */
     pthread_mutex_t turn;
     uint64_t marked[MARKED]; /* unique ids of mounts that MNT_EXPIRE has marked; likewise */
@@ -236,6 +237,13 @@ int stat_object(int fd, const char *name, struct statx *stx);
 void target_close(struct target *target);
 
 /* facts.c: what an fd stands for. */
+struct beneath {
+    uint64_t mnt_id; /* unique; beneath which mount */
+    uint64_t ids[256];
+    unsigned int n;
+    unsigned int at;
+};
+int facts_next(struct beneath *beneath, uint64_t *mnt_id);
 int facts_place(const struct worker *worker, const struct target *target, struct eci_place *place);
 int facts_storage(struct eci_place *place);
 void facts_covered(const struct worker *worker, const struct target *target,
@@ -245,6 +253,7 @@ int facts_mount_point(uint64_t mnt_id, char out[PATH_MAX]);
 int facts_on_top(const struct worker *worker, const struct target *target, struct eci_place *place);
 int facts_magic(uint64_t mnt_id, uint64_t *magic);
 int facts_attributes(uint64_t mnt_id, uint64_t *attributes);
+int facts_held_by(const struct worker *worker, uint64_t mnt_id, uint32_t *held);
 int facts_held(struct session *session, const struct target *target, uint64_t cleared,
                bool recursive, uint32_t *held);
 int facts_prepare(struct worker *worker);
@@ -276,6 +285,10 @@ bool perform_translates(const struct eci_policy *policy, const char *key, const 
 int perform_find_name(uint64_t mnt_id, struct target *target);
 int perform_move(int source, int target, uint64_t flags);
 int perform_setattr(int target, unsigned int flags, const void *attr, size_t size);
+
+/* tree.c: mount_setattr(2) of a tree, mount by mount. */
+int tree_setattr(struct session *session, const struct target *target, const void *attr,
+                 size_t size, uint64_t cleared);
 
 /* calls.c: what the calls are, and how each is settled. */
 enum family call_family(const struct seccomp_data *data);

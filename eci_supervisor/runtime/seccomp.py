@@ -25,9 +25,9 @@ TRAPPED = ("fsmount", "mount", "mount_setattr", "move_mount", "umount", "umount2
 WITHHELD = ("open_tree_attr",)
 JUDGED_BY_FLAGS = ("mount_setattr", "move_mount")
 """Of TRAPPED, what is trapped in any case; and of mount(2) the calls with one of these flags."""
-FLAGS = (32, 4096, 8192)
-"""MS_REMOUNT, MS_BIND, MS_MOVE: <linux/mount.h>.  With none of them mount(2) makes a new file
-system or changes propagation; the kernel looks at no other flag before these."""
+FLAGS = (32, 8192)
+"""MS_REMOUNT, MS_MOVE: <linux/mount.h>.  With none of them mount(2) binds, makes a new file system
+or changes propagation, whatever its other flags are."""
 DETACH = 2
 """MNT_DETACH, without which umount2(2) takes nothing away that is busy, as /proc and /sys are."""
 STRING_OPTION = "fsconfig"

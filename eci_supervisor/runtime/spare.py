@@ -2,12 +2,12 @@
 
 A call that is trapped costs a switch to the worker and back, whatever it is.  Where nothing that
 the container was given hides anything, where /proc and /sys have no masks and no host-protected
-path can be seen, the rules ask about nothing but the flags of what was given: about remounts,
-mount_setattr(2), and what could bring a mount to a place whose flags are just being judged.  There
-unmounts and new file systems are not trapped: the kernel makes them, as it does for every user
-namespace.  (Unmounts with MNT_DETACH are, for the sake of /proc and /sys, which the worker keeps
-busy for the others.  A host-protected path that the host mounts into a volume later on is no reason
-to trap them: a new file system on it is the container's own, and so is what it takes off.)
+path can be seen, the rules ask about nothing but the flags of what was given, and about /proc and
+/sys: about remounts, mount_setattr(2) and moves.  There unmounts, binds and new file systems are
+not trapped: the kernel makes them, as it does for every user namespace.  (Unmounts with MNT_DETACH
+are, for the sake of /proc and /sys, which the worker keeps busy for the others.  A host-protected
+path that the host mounts into a volume later on is no reason to trap them: it is to be seen there
+in any case.)
 
 This is a forecast from config.json and from the stage, made before the runtime mounts anything, and
 careful: when in doubt a container is not spared.  The worker sees whether it came true

@@ -21,6 +21,8 @@
  *     struct     for setattr: FOREIGN's attributes, between taking off RDONLY and NODIRATIME
  *     swap       OWN and FOREIGN themselves, siblings and mount points, exchanged from a mount
  *                namespace in which neither is a mount point
+ *     grow       for setattr, of the whole tree and to take off MOUNT_ATTR_NOSUID: FOREIGN, a
+ * nosuid mount, is bound to OWN/l, looked at and taken off; it leaks if it lacks nosuid then
  *
  * ROUNDS is the least number of calls: on one busy processor all the changes can fall between two
  * rounds, so it goes on until both variants have had their share.  Output: one line "NAME=COUNT
@@ -41,6 +43,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -51,6 +54,7 @@
 #define DETACH       2
 #define NODIRATIME   0x80
 #define RDONLY       1
+#define NOSUID       2
 #define TO           "/tmp/to"
 #define LINK         "/tmp/race"
 #define OTHER_LINK   "/tmp/race2"
@@ -60,12 +64,12 @@
 #define OF_DIRECTORY 22
 
 static volatile char path[4096];
-static char own[4096], foreign[4096];
+static char own[4096], foreign[4096], spot[4096];
 static const char *call, *what;
 static volatile uint64_t attributes[4];
 static atomic_bool stop, ready;
 static atomic_int variant; /* 1: FOREIGN */
-static atomic_ulong flips;
+static atomic_ulong flips, leaks;
 
 static bool is(const char *word, const char *other)
 {
@@ -75,6 +79,25 @@ static bool is(const char *word, const char *other)
 static const char *name_in_directory(const char *whole)
 {
     return strrchr(whole, '/') + 1;
+}
+
+static void grow(int to)
+{
+    struct statvfs seen;
+
+    if (to) {
+        if (syscall(SYS_mount, foreign, spot, NULL, BIND_MOUNT, NULL) < 0)
+            _exit(3);
+        return;
+    }
+    if (statvfs(spot, &seen) < 0)
+        _exit(3);
+    if (!(seen.f_flag & ST_NOSUID))
+        atomic_fetch_add(&leaks, 1);
+    /* Whoever holds it open for a moment lets it go. */
+    while (syscall(SYS_umount2, spot, 0) < 0)
+        if (errno != EBUSY)
+            _exit(3);
 }
 
 static void change(int to)
@@ -91,6 +114,8 @@ static void change(int to)
         syscall(SYS_renameat2, AT_FDCWD, LINK, AT_FDCWD, OTHER_LINK, RENAME_EXCHANGE);
     if (is(what, "struct"))
         attributes[1] = to ? RDONLY : NODIRATIME;
+    if (is(what, "grow") && to != atomic_load(&variant))
+        grow(to);
     if (is(what, "swap"))
         syscall(SYS_renameat2, OF_DIRECTORY, name_in_directory(own), OF_DIRECTORY,
                 name_in_directory(foreign), RENAME_EXCHANGE);
@@ -123,7 +148,7 @@ static void *keep_changing(void *unused)
         for (volatile unsigned long spin = 0; spin < (now * 7919) % 20000; spin++)
             ;
     }
-    if (atomic_load(&variant) && is(what, "swap"))
+    if (atomic_load(&variant) && (is(what, "swap") || is(what, "grow")))
         change(0);
     return NULL;
 }
@@ -179,8 +204,9 @@ static long make_call(const char *name)
     if (is(call, "move") || is(call, "attach"))
         return move(dfd, at, TO);
     if (is(call, "setattr"))
-        return syscall(SYS_mount_setattr, dfd, at, by_fd ? AT_EMPTY_PATH : 0, attributes,
-                       sizeof(attributes));
+        return syscall(SYS_mount_setattr, dfd, at,
+                       (by_fd ? AT_EMPTY_PATH : 0) | (is(what, "grow") ? AT_RECURSIVE : 0),
+                       attributes, sizeof(attributes));
     if (is(call, "bind"))
         return syscall(SYS_mount, name, TO, NULL, BIND_MOUNT, NULL);
     exit(2);
@@ -212,12 +238,12 @@ static int set_up(void)
 
 int main(int argc, char **argv)
 {
-    static unsigned long counts[4096], begun[2], leaks;
+    static unsigned long counts[4096], begun[2];
     const char *name = (const char *)path;
     pthread_t thread;
     bool swaps;
 
-    if (argc != 6 || strlen(argv[4]) >= sizeof own || strlen(argv[5]) >= sizeof foreign)
+    if (argc != 6 || strlen(argv[4]) + 2 >= sizeof own || strlen(argv[5]) >= sizeof foreign)
         return 2;
     call = argv[1];
     what = argv[2];
@@ -233,7 +259,8 @@ int main(int argc, char **argv)
         name = LINK;
     if (is(what, "struct"))
         name = foreign;
-    attributes[1] = is(what, "struct") ? NODIRATIME : RDONLY;
+    attributes[1] = is(what, "struct") ? NODIRATIME : is(what, "grow") ? NOSUID : RDONLY;
+    strcat(strcpy(spot, own), "/l");
     if (set_up() < 0)
         return 3;
     dup2(OF_OWN, RACED);
@@ -253,7 +280,7 @@ int main(int argc, char **argv)
         error = result < 0 ? errno : 0;
         counts[error]++;
         if (!error && access(TO "/mark", F_OK) == 0)
-            leaks++;
+            atomic_fetch_add(&leaks, 1);
         if (undo(!error) < 0 && !swaps)
             return 3;
     }
@@ -262,6 +289,6 @@ int main(int argc, char **argv)
     for (int i = 0; i < 4096; i++)
         if (counts[i])
             printf("%s=%lu ", strerrorname_np(i), counts[i]);
-    printf("flips=%lu leaks=%lu\n", atomic_load(&flips), leaks);
+    printf("flips=%lu leaks=%lu\n", atomic_load(&flips), atomic_load(&leaks));
     return 0;
 }
