@@ -297,6 +297,14 @@ static int attach_anywhere(int mount, mode_t mode)
     return 0;
 }
 
+static int copy_tree(int fd)
+{
+    int copy = (int)syscall(SYS_open_tree, fd, "",
+                            AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+    return copy < 0 ? -errno : copy;
+}
+
 /*
  * The same of a detached tree, about which the kernel tells nothing: a copy of it is attached where
  * nobody else is.  What cannot be copied counts as holding everything.
@@ -307,24 +315,24 @@ static int held_on_detached(struct session *session, const struct target *target
     const struct worker *worker = session->worker;
     struct caller *caller = &session->caller;
     cleanup_fd int ns = caller_open_own(caller, "ns/mnt", O_RDONLY);
-    cleanup_fd int copy =
-        (int)syscall(SYS_open_tree, target->fd, "",
-                     AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    cleanup_fd int copy = copy_tree(target->fd);
     struct statx stx = {0};
     int r;
 
     if (ns < 0)
         return ns;
-    if (copy < 0) {
-        *held = UINT32_MAX;
-        return 0;
-    }
     caller_resume(session, caller);
     session_strays(session);
-    if (setns(worker->build >= 0 ? worker->build : worker->mntns, CLONE_NEWNS) < 0 ||
-        unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+    /* Detached in another mount namespace: by the worker for fsmount(2), else by somebody. */
+    if (copy < 0 && worker->locked >= 0 && setns(worker->locked, CLONE_NEWNS) == 0)
+        copy = copy_tree(target->fd);
+    if (setns(worker->build >= 0 ? worker->build : worker->mntns, CLONE_NEWNS) < 0)
         return -errno;
-    r = stat_at(copy, "", &stx);
+    if (copy < 0)
+        copy = copy_tree(target->fd);
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        return -errno;
+    r = copy < 0 ? copy : stat_at(copy, "", &stx);
     if (r == 0)
         r = attach_anywhere(copy, stx.stx_mode);
     if (r == 0)

@@ -354,3 +354,13 @@ def test_umount_without_a_name_of_what_is_covered_or_out_of_reach(
         same(sides, *first, ". chdir =/mnt/a", tmpfs.format("/mnt"), umount, umount, kind=kind)
         same(sides, ". chdir =/mnt/a", ". chroot =/mnt/a", tmpfs.format("/"), umount, umount,
              kind=kind)  # fmt: skip
+
+
+@pytest.mark.parametrize("fs", ["mqueue", "cgroup2", "tmpfs", "proc"])
+@pytest.mark.parametrize("cleared", ["1", "8"])
+def test_flags_of_a_file_system_that_fsmount_made(sides: Sides, fs: str, cleared: str) -> None:
+    """The worker made it in a mount namespace of its own, and found no way to look at it."""
+    make = [f". fsopen 1 ={fs} 1", ". fsconfig 1 6 - - 0", ". fsmount 0 1 0 0"]
+    for kind in KINDS:
+        same(sides, *make, f". mount_setattr 0 = 1000 =0,{cleared},0 20", kind=kind)
+        same(sides, *make, f". mount_setattr 0 = 9000 =0,{cleared},0 20", kind=kind)

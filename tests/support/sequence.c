@@ -549,10 +549,16 @@ static long call(int n, char **w, unsigned int index, bool other)
 
         if (!ask_umount(to, flags, other))
             return SKIPPED;
-        if (syscall(SYS_umount2, to, flags) == 0)
-            return 0;
-        say("R %u -%d\n", index, errno);
-        return syscall(SYS_umount2, to, flags);
+        /*
+         * Any mount that comes or goes anywhere at this moment can make the kernel forget the mark
+         * (legitimize_mnt() in fs/namei.c lets go of the mount, and that counts as use).
+         */
+        for (int tries = 1; syscall(SYS_umount2, to, flags) < 0; tries++) {
+            if (tries > 1 && (errno != EAGAIN || tries == 100))
+                return -1;
+            say("R %u -%d\n", index, errno);
+        }
+        return 0;
     }
     if (IS("umount", 1)) {
 #ifdef SYS_umount
