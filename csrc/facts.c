@@ -323,12 +323,12 @@ static int held_on_detached(struct session *session, const struct target *target
         return ns;
     caller_resume(session, caller);
     session_strays(session);
-    /* Detached in another mount namespace: by the worker for fsmount(2), else by somebody. */
+    /* Made in another mount namespace: one of ours, for fsmount(2), or somebody's. */
     if (copy < 0 && worker->locked >= 0 && setns(worker->locked, CLONE_NEWNS) == 0)
         copy = copy_tree(target->fd);
     if (setns(worker->build >= 0 ? worker->build : worker->mntns, CLONE_NEWNS) < 0)
         return -errno;
-    if (copy < 0)
+    if (copy < 0 && worker->build >= 0)
         copy = copy_tree(target->fd);
     if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return -errno;
