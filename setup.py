@@ -41,7 +41,7 @@ LINK = ["-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack"]
 # Program name -> its sources and the extra words for the linker.
 PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
     # Called several times per container: without a dynamic linker they start in half the time.
-    "eci-runtime": (["launcher.c"], ["-static-pie"]),
+    "eci-runtime": (["launcher.c", "fork_client.c"], ["-static-pie"]),
     "eci-hook": (["hook.c"], ["-static-pie"]),
     "eci-cleanup": (["cleanup.c"], ["-static-pie"]),
     # One per container waits, and a dynamic linker's pages would be most of it.

@@ -34,7 +34,7 @@ BASE, SIZE = 1_000_000_000, 65_536
 """The ids of the containers of bare runc."""
 PROGRAM = ("/calls", "/eci")
 CALLS = ("create", "start", "exec", "state", "kill", "delete")
-OURS = ("eci-worker", "eci-keeper", "eci-view", "eci-runtime")
+OURS = {"eci-worker", "eci-keeper", "eci-view", "eci-runtime", "eci-fork-server"}
 REST = 4.0
 """Seconds until the keepers are at rest."""
 
@@ -147,8 +147,8 @@ def ours() -> set[int]:
     """Return the processes of this project that there are, of all containers."""
     found = set()
     for process in psutil.process_iter(["pid", "name", "cmdline"]):
-        words = process.info["cmdline"] or [process.info["name"] or ""]
-        if os.path.basename(words[0]) in OURS:
+        words = process.info["cmdline"] or [""]
+        if OURS & {os.path.basename(words[0]), process.info["name"]}:
             found.add(int(process.info["pid"]))
     return found
 

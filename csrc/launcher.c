@@ -3,14 +3,16 @@
  * eci-runtime: the OCI runtime that engines call.
  *
  * An engine calls its runtime about four times per container, and only create, run and
- * restore need the bundle rewritten.  Those go to the Python half; every other sub-command is
- * handed to runc or crun with the words that the engine gave, in this same process, so that
- * stdio, signals, and the exit code are the runtime's own.
+ * restore need the bundle rewritten.  That the Python half does: a child of the fork server, or
+ * where there is none an interpreter that this process becomes.  In the end this process is runc or
+ * crun, so that stdio, signals, and the exit code are the runtime's own; every other sub-command
+ * goes there with the words that the engine gave.
  *
  * Called as eci-runtime-crun (a link whose name contains "crun"), or with ECI_RUNTIME=crun in
  * the environment, it stands before crun, else before runc.
  */
 #include "compat.h"
+#include "fork_client.h"
 #include "guard.h"
 
 #include <errno.h>
@@ -288,6 +290,56 @@ static bool creates(const struct call *call)
     return false;
 }
 
+/* Becomes the runtime where the fork server has prepared it.  Returns only an exit code. */
+static int become(const struct call *call, const char *runtime, const struct prepared *prepared,
+                  const char *cwd)
+{
+    int rc;
+
+    if (setns(prepared->mntns, CLONE_NEWNS) < 0 || chdir(cwd) < 0)
+        return fail(call, "cannot go to the mounts of the container", "", errno);
+    if (prepared->netns >= 0 && setns(prepared->netns, CLONE_NEWNET) < 0)
+        return fail(call, "cannot go to the network namespace of the container", "", errno);
+    rc = guard_install();
+    if (rc < 0)
+        return fail(call, "cannot install the seccomp guard", "", -rc);
+    execv(runtime, prepared->words);
+    return fail(call, "cannot execute ", runtime, errno);
+}
+
+/*
+ * Becomes the interpreter, and that the runtime.  Nothing is hidden here: the keeper, which the
+ * Python half forks, has to live in the engine's mount namespace.  Returns only an exit code.
+ */
+static int start_python(const struct call *call, const char *name, const char *runtime, int argc,
+                        char **argv)
+{
+    char **words = calloc((size_t)argc + 7, sizeof(*words));
+    char start[PATH_MAX];
+    int at = 0;
+    int rc;
+
+    if (words == NULL)
+        return fail(call, "cannot start ", name, ENOMEM);
+    rc = find_start(start, sizeof(start));
+    if (rc < 0) {
+        free(words);
+        return fail(call, "cannot find start.py above the directory of this program", "", -rc);
+    }
+    words[at++] = (char *)ECI_PYTHON;
+    words[at++] = (char *)"-I";
+    words[at++] = (char *)"-S";
+    words[at++] = start;
+    words[at++] = (char *)"runtime";
+    words[at++] = (char *)name;
+    words[at++] = (char *)runtime;
+    memcpy(words + at, argv + 1, (size_t)(argc - 1) * sizeof(*words));
+    execv(ECI_PYTHON, words);
+    rc = errno;
+    free(words);
+    return fail(call, "cannot execute ", ECI_PYTHON, rc);
+}
+
 int main(int argc, char **argv)
 {
     struct call call = {0};
@@ -307,30 +359,19 @@ int main(int argc, char **argv)
     if (find_runtime(name, runtime, sizeof(runtime)) < 0)
         return fail(&call, "no such program on PATH or in /usr/sbin, /usr/bin: install ", name, 0);
     if (creates(&call)) {
-        /* Nothing is hidden here: the keeper, which the Python half forks, has to live in the
-         * engine's mount namespace.  The Python half hides it later. */
-        char **words = calloc((size_t)argc + 7, sizeof(*words));
-        char start[PATH_MAX];
-        if (words == NULL)
-            return fail(&call, "cannot start ", name, ENOMEM);
-        rc = find_start(start, sizeof(start));
-        if (rc < 0) {
-            free(words);
-            return fail(&call, "cannot find start.py above the directory of this program", "", -rc);
-        }
-        int at = 0;
-        words[at++] = (char *)ECI_PYTHON;
-        words[at++] = (char *)"-I";
-        words[at++] = (char *)"-S";
-        words[at++] = start;
-        words[at++] = (char *)"runtime";
-        words[at++] = (char *)name;
-        words[at++] = runtime;
-        memcpy(words + at, argv + 1, (size_t)(argc - 1) * sizeof(*words));
-        execv(ECI_PYTHON, words);
-        rc = errno;
-        free(words);
-        return fail(&call, "cannot execute ", ECI_PYTHON, rc);
+        struct prepared prepared;
+        char cwd[PATH_MAX];
+
+        rc = call.crun ? replace_null() : 0;
+        if (rc < 0)
+            return fail(&call, "cannot replace /dev/null for ", name, -rc);
+        /* It has to be found again by its name. */
+        rc = getcwd(cwd, sizeof(cwd)) != NULL && *cwd == '/'
+                 ? fork_client_ask(name, runtime, &prepared)
+                 : FORK_CLIENT_DECLINED;
+        if (rc == FORK_CLIENT_PREPARED)
+            return become(&call, runtime, &prepared, cwd);
+        return rc == FORK_CLIENT_FAILED ? 1 : start_python(&call, name, runtime, argc, argv);
     }
 
     if (call.crun) {

@@ -11,7 +11,7 @@ import sys
 
 from eci_supervisor.kernel.features import MissingFeatureError
 from eci_supervisor.policy.settings import SettingsError
-from eci_supervisor.runtime import args, log
+from eci_supervisor.runtime import args, log, successor
 from eci_supervisor.runtime.errors import EciError
 
 
@@ -29,6 +29,14 @@ def _step(error: BaseException) -> str:
 def main(argv: list[str]) -> int:
     """Become the runtime, or report why not and return 1."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from eci_supervisor.runtime import fork_server, state  # noqa: PLC0415 - others need none of it
+
+    fork_server.offer(state.root(), prepare)
+    return prepare(argv, successor.Self())
+
+
+def prepare(argv: list[str], process: successor.Successor) -> int:
+    """Make the container and `process` the runtime, or report why not and return 1."""
     runtime, binary, *words = argv
     log_file, log_format = args.log_flags(words)
     try:
@@ -37,8 +45,8 @@ def main(argv: list[str]) -> int:
         from eci_supervisor.runtime import lifecycle  # noqa: PLC0415 - help needs none of it
 
         if call.help is not None:
-            lifecycle.become(binary, [runtime, *call.help])
-        lifecycle.create(call, binary)
+            process.become(binary, [runtime, *call.help])
+        lifecycle.create(call, binary, process)
     except EciError as error:
         message = str(error)
     except (SettingsError, MissingFeatureError) as error:

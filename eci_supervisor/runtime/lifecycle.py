@@ -1,10 +1,10 @@
-"""create, run and restore: from the engine's bundle to the runtime's, in one process.
+"""create, run and restore: from the engine's bundle to the runtime's.
 
 The order is that of what can fail.  First everything is read, and refused that must be; then
 the state directory and the ID range are taken, under the lock; then the keeper is forked,
 which from there on clears up whatever happens to us; then the stage is built in a mount
-namespace of its own; and at last this process becomes the runtime, so that its pid, stdio,
-signals and exit code are the runtime's.
+namespace of its own; and at last the process that the engine called becomes the runtime: this one,
+or the launcher for which it was forked (successor.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import functools
 import os
 import re
 import resource
-import signal
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from eci_supervisor.runtime.ranges import RangeStore
     from eci_supervisor.runtime.rewrite import Staged
     from eci_supervisor.runtime.spec import Mapping, Spec
+    from eci_supervisor.runtime.successor import Successor
 
 TRACE_DIRECTORY = "/var/log/eci/trace"
 _INFINITY = 2**64 - 1
@@ -84,7 +84,7 @@ class Taken(msgspec.Struct, frozen=True):
     shift: bool
     """Whether files are to be ID-mapped."""
     busy: int
-    """The held BUSY lock; closes when this process becomes the runtime."""
+    """The held BUSY lock; closes when the runtime has begun."""
 
 
 # -- reading ----------------------------------------------------------------------------------
@@ -327,11 +327,11 @@ def mount_points(spec: Spec, bundle: str) -> list[Point]:
     return found
 
 
-def _hard_limits(spec: Spec) -> dict[str, int]:
+def _hard_limits(spec: Spec, pid: int) -> dict[str, int]:
     """Return, for each limit that cannot be raised so far, how far it can.
 
-    One that can is raised for this process, and so inherited: within its user namespace the
-    container has no right to do it.
+    One that can is raised for process `pid`, which becomes the runtime, and so inherited: within
+    its user namespace the container has no right to do it.
     """
     found: dict[str, int] = {}
     for entry in oci.items(spec, "process.rlimits", dict):
@@ -339,25 +339,24 @@ def _hard_limits(spec: Spec) -> dict[str, int]:
         number = getattr(resource, name, None) if name.startswith("RLIMIT_") else None
         if number is None or not isinstance(wanted, int):
             continue
-        soft, hard = resource.getrlimit(number)
+        soft, hard = resource.prlimit(pid, number)
         if hard == resource.RLIM_INFINITY or wanted <= hard:
             continue
+        limit = resource.RLIM_INFINITY if wanted == _INFINITY else wanted
         try:
-            resource.setrlimit(
-                number, (soft, resource.RLIM_INFINITY if wanted == _INFINITY else wanted)
-            )
+            resource.prlimit(pid, number, (soft, limit))
         except (OSError, ValueError, OverflowError):
             found[name] = hard
     return found
 
 
-def _oom_floor(spec: Spec) -> int | None:
-    """Return our own oom_score_adj if a lower one is wanted that we cannot set; else None.
+def _oom_floor(spec: Spec, pid: int) -> int | None:
+    """Return the oom_score_adj of `pid` if a lower one is wanted that we cannot set; else None.
 
-    One that can be set is set for this process, and so inherited.
+    One that can be set is set for that process, which becomes the runtime, and so inherited.
     """
     wanted = oci.part(spec, "process", dict).get("oomScoreAdj")
-    path = "/proc/self/oom_score_adj"
+    path = f"/proc/{pid}/oom_score_adj"
     with closing(os.open(path, os.O_RDWR | os.O_CLOEXEC)) as fd:
         own = int(os.read(fd, 32))
         if not isinstance(wanted, int) or wanted >= own:
@@ -386,32 +385,31 @@ def _cover(request: Request, taken: Taken, staged: dict[int, Staged]) -> cover.C
     return found
 
 
-def _network(request: Request) -> tuple[frozenset[str], bool]:
+def _network(request: Request) -> tuple[frozenset[str], int | None]:
     """Set what the container cannot set in a network namespace of the host's.
 
-    Returns the sysctls that were set, and whether this process stays in that namespace:
-    runc 1.1 enters the user namespace first and then may not enter this one.
+    Returns the sysctls that were set, and a descriptor, the caller's, of that namespace if the
+    runtime has to be in it from the beginning: runc 1.1 enters the user namespace first and then
+    may not enter this one.
     """
     if not request.joins.network_of_host:
-        return frozenset(), False
-    stay = request.call.runtime == "runc" and request.joins.user is not None
+        return frozenset(), None
+    joined = request.call.runtime == "runc" and request.joins.user is not None
     path = oci.namespaces(request.spec)["network"]
     sysctl = oci.part(request.spec, "linux.sysctl", dict)
     names = frozenset(name for name in sysctl if name.startswith("net."))
-    if not names and not stay:
-        return names, False
-    with (
-        closing(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as home,
-        closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as away,
-    ):
-        syscalls.setns(away, lib.CLONE_NEWNET)
-        try:
-            for name in names:
-                _set_sysctl(name, str(sysctl[name]))
-        finally:
-            if not stay:
-                syscalls.setns(home, lib.CLONE_NEWNET)
-    return names, stay
+    if not names and not joined:
+        return names, None
+    with closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as away:
+        if names:
+            with closing(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as home:
+                syscalls.setns(away, lib.CLONE_NEWNET)
+                try:
+                    for name in names:
+                        _set_sysctl(name, str(sysctl[name]))
+                finally:
+                    syscalls.setns(home, lib.CLONE_NEWNET)
+        return names, os.dup(away) if joined else None
 
 
 def _set_sysctl(name: str, value: str) -> None:
@@ -441,8 +439,14 @@ def _root(stage: Stage, request: Request) -> None:
         stage.lock_root(wanted)
 
 
-def prepare(request: Request, taken: Taken, profile: dict[str, object] | None) -> None:
-    """Build the stage and write the new bundle.  Changes this process's mount namespace."""
+def prepare(
+    request: Request, taken: Taken, profile: dict[str, object] | None, pid: int
+) -> int | None:
+    """Build the stage and write the new bundle.  Changes this process's mount namespace.
+
+    `pid`: of the process that becomes the runtime.  Returns a descriptor, the caller's, of the
+    network namespace that it goes to before, if any.
+    """
     spec, call = request.spec, request.call
     if request.engine_rootfs is not None and taken.shift:
         # Two overlays over one upper layer: what the engine wrote through its own would not be
@@ -464,10 +468,9 @@ def prepare(request: Request, taken: Taken, profile: dict[str, object] | None) -
         for number, device in enumerate(named)
     )
     user = request.joins.user
-    sysctls, network_joined = _network(request)
+    sysctls, network = _network(request)
     if call.runtime == "crun":
         stage.hide_unified()
-        stage.replace_null()
     covered = _cover(request, taken, mounted.staged)
     records = covered.records(f"{taken.state_dir}/rootfs")
     if profile is not None and not records and _is_spared(request, taken, bare=mounted.bare):
@@ -493,16 +496,17 @@ def prepare(request: Request, taken: Taken, profile: dict[str, object] | None) -
         nested=mounted.nested,
         devices=devices,
         seccomp=profile,
-        hard_limits=_hard_limits(spec),
-        oom_floor=_oom_floor(spec),
+        hard_limits=_hard_limits(spec, pid),
+        oom_floor=_oom_floor(spec, pid),
         sysctl_dropped=sysctls | covered.sysctl.keys(),
         paths_dropped=frozenset(covered.masked + covered.readonly),
-        network_joined=network_joined,
+        network_joined=network is not None,
     )
     os.mkdir(f"{taken.state_dir}/bundle", 0o700)
     state.write_file(
         f"{taken.state_dir}/bundle/config.json", oci.dumps(rewrite.rewrite(spec, plan))
     )
+    return network
 
 
 def _is_spared(request: Request, taken: Taken, *, bare: bool) -> bool:
@@ -565,16 +569,11 @@ def _cgroups_path(spec: oci.Spec) -> str | None:
     return path if isinstance(path, str) and path.startswith("/") else None
 
 
-def become(binary: str, argv: list[str]) -> NoReturn:
-    """Become the runtime, as if the engine had called it."""
-    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
-        # Python ignores these, and an ignored signal would reach the container.
-        signal.signal(ignored, signal.SIG_DFL)
-    os.execv(binary, argv)  # noqa: S606 - there is no shell, and the words are the engine's
+def create(call: Invocation, binary: str, successor: Successor) -> NoReturn:
+    """Make a protected container of `call`; `successor` becomes the runtime.
 
-
-def create(call: Invocation, binary: str) -> NoReturn:
-    """Make a protected container of `call` and become the runtime; raises what goes wrong."""
+    Raises what goes wrong.
+    """
     if _ID.fullmatch(call.container_id) is None or call.container_id in (".", ".."):
         raise UsageError(f"invalid container ID format: {call.container_id!r}")
     features.require()
@@ -593,11 +592,11 @@ def create(call: Invocation, binary: str) -> NoReturn:
         # The keeper is heavy to import, and not wanted before all has been found in order.
         from eci_supervisor.supervisor.keeper import fork_keeper  # noqa: PLC0415
 
-        fork_keeper(_charge(request, taken, profile), clean)
+        fork_keeper(_charge(request, taken, profile), clean, successor.pid)
         relieve()
-        prepare(request, taken, profile)
-        syscalls.install_guard()
-        become(binary, call.with_bundle(f"{taken.state_dir}/bundle"))
+        network = prepare(request, taken, profile, successor.pid)
+        argv = call.with_bundle(f"{taken.state_dir}/bundle")
+        successor.become(binary, argv, held=taken.busy, network=network)
     except BaseException:
         # The keeper does the same when we are gone; but the caller shall find nothing when we
         # return.  Back home first: the stage's mounts are gone then, and the engine's reachable.

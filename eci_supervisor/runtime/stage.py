@@ -313,24 +313,6 @@ class Stage:
         syscalls.fchmodat(self.tmpfs, name, device.mode)
         return self.path(name)
 
-    def replace_null(self) -> None:
-        """Replace stdio that is the host's /dev/null by a node of our own.
-
-        crun gives its stdio to the container's root with fchown, the host's node included.
-        """
-        for stdio in (0, 1, 2):
-            try:
-                info = os.fstat(stdio)
-            except OSError:
-                continue  # closed
-            if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(1, 3):
-                continue
-            name = f"null-{stdio}"
-            syscalls.mknodat(self.tmpfs, name, stat.S_IFCHR | 0o600, os.makedev(1, 3))
-            syscalls.fchmodat(self.tmpfs, name, 0o666)
-            with closing(os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=self.tmpfs)) as fd:
-                os.dup2(fd, stdio, inheritable=True)
-
     def hide_unified(self) -> None:
         """Detach the v2 hierarchy of a hybrid layout, where crun 1.8 refuses to work."""
         try:

@@ -488,6 +488,8 @@ class Keeper:
 def keep(keeper: Keeper) -> None:
     """Run it to its end; what stops it before that stands in its log."""
     gc.enable()  # start.py turned it off
+    with open("/proc/self/comm", "w", encoding="ascii") as file:
+        file.write("eci-keeper")
     try:
         keeper.run()
     except BaseException as error:
@@ -495,8 +497,10 @@ def keep(keeper: Keeper) -> None:
         raise
 
 
-def fork_keeper(charge: Charge, clean: Callable[[str], None]) -> None:
+def fork_keeper(charge: Charge, clean: Callable[[str], None], pid: int) -> None:
     """Start the keeper of `charge`, nobody's child; returns in the wrapper when its sockets listen.
+
+    `pid`: of the process that becomes the runtime.
 
     Must run in the host's mount namespace, before the wrapper makes one of its own.  The keeper
     holds the lock of the state directory for as long as it lives.  `clean` removes what the
@@ -509,7 +513,7 @@ def fork_keeper(charge: Charge, clean: Callable[[str], None]) -> None:
     held = Held(
         hook=_listen(f"{path}/{HOOK_SOCKET}"),
         notify=_listen(f"{path}/{NOTIFY_SOCKET}") if charge.supervised else None,
-        runtime_pidfd=os.pidfd_open(os.getpid()),
+        runtime_pidfd=os.pidfd_open(pid),
         lock=lock,
         trace=_open_trace(charge),
     )
