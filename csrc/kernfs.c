@@ -230,8 +230,45 @@ int clone_mount(int dir, const char *path, unsigned int flags)
     return fd < 0 ? -errno : fd;
 }
 
-/* 0 as well where the kernel has no such file: the runtimes do the same. */
-static int cover(int fs, const char *path, bool mask)
+/* Does this procfs show processes only ("subset=pid")? */
+static bool is_subset(int fs)
+{
+    cleanup_fd int place = kernfs_place(fs, "filesystems");
+
+    return place == -ENOENT;
+}
+
+/*
+ * Changes the subset of a procfs.  A list without an entry takes back "pid", which root in the
+ * container can do as well; so what has to be covered is covered there, too.  -EINVAL from a kernel
+ * that lets nobody take it back.
+ */
+static int set_subset(int fs, const char *subset)
+{
+    cleanup_fd int context = (int)syscall(SYS_fspick, fs, "", FSPICK_EMPTY_PATH | FSPICK_CLOEXEC);
+
+    if (context < 0 ||
+        syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "subset", subset, 0) < 0 ||
+        syscall(SYS_fsconfig, context, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) < 0)
+        return -errno;
+    return 0;
+}
+
+/* Has the kernel such a file?  In `build`, whose own procfs and sysfs are whole. */
+static bool is_in_kernel(enum kernfs kind, const char *path)
+{
+    cleanup_fd int whole =
+        open(kind == KERNFS_PROC ? "/proc" : "/sys", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    cleanup_fd int place = whole < 0 ? whole : kernfs_place(whole, path);
+
+    return place != -ENOENT;
+}
+
+/*
+ * 0 as well where the kernel has no such file: the runtimes do the same.  Where it has one, and the
+ * file system does not show it, somebody is changing that in this moment.
+ */
+static int cover(int fs, enum kernfs kind, const char *path, bool mask)
 {
     cleanup_fd int place = kernfs_place(fs, path);
     cleanup_fd int tree = -1;
@@ -239,7 +276,7 @@ static int cover(int fs, const char *path, bool mask)
     int r;
 
     if (place == -ENOENT)
-        return 0;
+        return is_in_kernel(kind, path) ? -EBUSY : 0;
     if (place < 0)
         return place;
     if (fstat(place, &st) < 0)
@@ -254,23 +291,32 @@ static int cover(int fs, const char *path, bool mask)
     return r < 0 ? r : attach_mount(tree, place, 0);
 }
 
-/* In `build`, where the file system is on /build: masks and read-only paths, in runc's order. */
+/*
+ * In `build`, where the file system is on /build: masks and read-only paths, in runc's order.  What
+ * a subset does not show is masked altogether.
+ */
 int kernfs_cover(const struct worker *worker, enum kernfs kind)
 {
     cleanup_fd int fs = open(BUILD, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    bool subset;
+    int r = 0;
 
     if (fs < 0)
         return -errno;
-    for (const char *letter = "rm"; *letter; letter++) {
-        for (const char *path = NULL; (path = next_record(worker, path, *letter));) {
+    subset = kind == KERNFS_PROC && is_subset(fs);
+    if (subset) {
+        r = set_subset(fs, ",");
+        if (r < 0)
+            return r == -EINVAL ? 0 : r;
+    }
+    for (const char *letter = "rm"; r == 0 && *letter; letter++) {
+        for (const char *path = NULL; r == 0 && (path = next_record(worker, path, *letter));) {
             const char *name = inside(path, kind);
-            int r = name ? cover(fs, name, *letter == 'm') : 0;
 
-            if (r < 0)
-                return r;
+            r = name ? cover(fs, kind, name, subset || *letter == 'm') : 0;
         }
     }
-    return 0;
+    return r == 0 && subset ? set_subset(fs, "pid") : r;
 }
 
 /*

@@ -38,7 +38,22 @@ SPACES = {"pid": "CLONE_NEWPID", "net": "CLONE_NEWNET", "cgroup": "CLONE_NEWCGRO
           "all": "CLONE_NEWPID|CLONE_NEWNET|CLONE_NEWCGROUP|CLONE_NEWIPC|CLONE_NEWNS"}  # fmt: skip
 DIRECTORY = ("count firmware", r"[1-9]\d*", "0")
 
+# "subset=pid" shows none of the paths that are to be covered, and can be taken back.
+WHOLE = (
+    ("fsconfig 1 FSCONFIG_SET_STRING subset ,,", *SAME),
+    ("fsconfig 1 FSCONFIG_CMD_RECONFIGURE - -", *SAME),
+    SHOWN,
+)
+
 SECOND = masked([
+    attack("proc_with_a_subset_taken_back", ("mount proc /mnt proc - subset=pid", *SAME),
+           ("chdir /mnt", *SAME), ("kind timer_list", "ENOENT", "ENOENT|chr 1:3"),
+           ("fspick 1 /mnt", *SAME), *WHOLE),
+    attack("proc_by_fsmount_with_a_subset_taken_back", ("fsopen 15 proc", *SAME),
+           ("fsconfig 15 FSCONFIG_SET_STRING subset pid", *SAME),
+           ("fsconfig 15 FSCONFIG_CMD_CREATE - -", *SAME), (f"fsmount_at 3 15 {SAFE}", *SAME),
+           ("move_mount 3 '' cwd /mnt MOVE_MOUNT_F_EMPTY_PATH", *SAME), ("chdir /mnt", *SAME),
+           ("fspick 1 /mnt", *SAME), *WHOLE),
     attack("proc_by_mount", ("mount proc /mnt proc - -", *SAME), ("chdir /mnt", *SAME), SHOWN),
     attack("proc_by_mount_with_options", ("mount proc /mnt proc MS_RDONLY|MS_NOEXEC hidepid=0",
            *SAME), ("chdir /mnt", *SAME), SHOWN),
