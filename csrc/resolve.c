@@ -163,6 +163,44 @@ static int number_in(struct caller *caller, int procfs, const char *key, int *nu
     return -ENOENT;
 }
 
+static bool is_proc(int fd)
+{
+    struct statfs fs;
+
+    return fstatfs(fd, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC;
+}
+
+/* Is `dir` of a procfs the directory of this process, or one in that, as "task/7" or "fd"? */
+static bool is_ours(const struct worker *worker, int dir)
+{
+    static const char *const above[] = {"", "../"};
+    struct eci_place place = {0};
+    struct statx stx;
+    char text[8192];
+    char theirs[64];
+    char ours[64];
+    ssize_t n = readlinkat(worker->proc, "self/ns/pid", ours, sizeof(ours));
+
+    if (n <= 0 || stat_at(dir, "", &stx) < 0)
+        return true;
+    /* Of a mount that begins in such a directory, the way up leads elsewhere. */
+    place.mnt_id = stx.stx_mnt_id;
+    if (facts_storage(&place) == 0 && strcmp(place.root, "/") != 0)
+        return atoi(place.root + 1) == getpid();
+    for (unsigned int i = 0; i < sizeof(above) / sizeof(above[0]); i++) {
+        char path[16];
+        const char *tgid = status_line(dir, i ? ".." : "", "\nTgid:", text, sizeof(text));
+
+        if (!tgid)
+            continue;
+        snprintf(path, sizeof(path), "%sns/pid", above[i]);
+        return atoi(tgid) == getpid() && readlinkat(dir, path, theirs, sizeof(theirs)) == n &&
+               memcmp(ours, theirs, (size_t)n) == 0;
+    }
+    /* "/proc/self" and what else is above all processes. */
+    return !!(stx.stx_attributes & STATX_ATTR_MOUNT_ROOT) && place.root[0] != '/';
+}
+
 /* What "self" or "thread-self" stands for; `text` gets a relative path. */
 static int read_self(struct caller *caller, int procfs, const char *name, char *text, size_t size)
 {
@@ -308,8 +346,8 @@ static int jump_to(int *at, int jump, struct target *target, bool may_be_file)
 }
 
 /* Step by step.  Leaves the directory and the name of the last step where there is one. */
-static int walk(struct caller *caller, int base, const char *path, bool follow,
-                struct target *target)
+static int walk(const struct worker *worker, struct caller *caller, int base, const char *path,
+                bool follow, struct target *target)
 {
     char rest[2 * PATH_MAX];
     char link_text[PATH_MAX];
@@ -371,7 +409,8 @@ static int walk(struct caller *caller, int base, const char *path, bool follow,
                 return (int)got;
             if (got == 0) {
                 /* A magic link: it leads to an object, not to a name. */
-                int jump = open_path(at, name, 0, 0);
+                /* Ours we may follow, and the caller may not. */
+                int jump = is_proc(at) && is_ours(worker, at) ? -EACCES : open_path(at, name, 0, 0);
 
                 if (jump == -EACCES)
                     jump = follow_own(caller, at, target->parent, name);
@@ -510,8 +549,11 @@ int resolve(struct session *session, struct caller *caller, int base, const char
         if (r < 0)
             return r;
         r = resolve_fast(base, path, follow, want, RESOLVE_NO_MAGICLINKS, target);
-        /* What a link leads to may be there for the caller, behind a /proc/self. */
-        if (r == -ENOENT)
+        /*
+         * What a link leads to may be there for the caller, behind a /proc/self; and that of a
+         * procfs that shows us as well is our own.
+         */
+        if (r == -ENOENT || (r == 0 && is_proc(target->parent >= 0 ? target->parent : target->fd)))
             r = -ELOOP;
     }
     /* -EACCES: it may be the caller's own in a procfs. */
@@ -521,7 +563,7 @@ int resolve(struct session *session, struct caller *caller, int base, const char
     r = caller_take_root(session, caller);
     if (r < 0)
         return r;
-    return walk(caller, base, path, follow, target);
+    return walk(session->worker, caller, base, path, follow, target);
 }
 
 /*

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.attacks import KINDS, PRIVILEGED, PROGRAMS, SYS_ADMIN
+from tests.support.bundle import bind
+from tests.support.worker import worker_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.support.containers import Containers
     from tests.support.place import Place
     from tests.support.sides import Protected
 
@@ -115,3 +118,21 @@ def test_every_number_is_one_of_the_container(protected: Protected, kind: str) -
         true
     """
     assert protected.run(kind, ["sh", "-c", script]).split() == []
+
+
+def test_the_hosts_procfs_in_a_volume_leads_to_no_namespace_of_ours(containers: Containers) -> None:
+    """The worker looks up a path there, "self" among them, and may follow its own links."""
+    box = containers.start(bind(Path("/proc"), "/hp", "ro"), privileged=False)
+    pid = worker_of(box.pid)
+    entries = [f"/hp/{name}" for name in ("self", "thread-self", f"{pid}", f"{pid}/task/{pid}")]
+    assert box.run("sh", "-c", "mkdir -p /m; touch /f") == []
+    for entry in entries:
+        links = [f"{directory}/{n}" for directory in ("fd", ".") for n in range(20)] + ["ns/mnt"]
+        calls = [f"mount {entry}/{link} /f - MS_BIND -" for link in links]
+        for part in ("fd", "ns"):
+            calls += [f"mount {entry}/{part} /m - MS_BIND -"]
+            calls += [f"mount /m/{link} /f - MS_BIND -" for link in (*range(20), "mnt")]
+        box.run("mnt", *" , ".join(calls).split())
+    shown = box.run("cat", "/proc/self/mountinfo")
+    assert [line for line in shown if " /m " in line or " /f " in line] != []
+    assert [line for line in shown if " - nsfs " in line] == []
