@@ -223,22 +223,34 @@ def test_flags_are_held_while_mounts_come_and_go(boxes: Boxes, what: str) -> Non
     assert set(seen) <= {"0", "EPERM", "EINVAL", "ENOENT", "flips", "leaks"}
 
 
-def test_flags_are_held_while_a_tree_grows(boxes: Boxes) -> None:
-    """A bind of /dev comes into a tree that loses nosuid, which it must not lose itself.
+@pytest.mark.parametrize("how", ["grow", "pivot"])
+@pytest.mark.parametrize("spared", [True, False])
+def test_flags_are_held_while_a_tree_grows(boxes: Boxes, how: str, *, spared: bool) -> None:
+    """/dev comes into a tree that loses nosuid, which it must not lose itself.
 
-    The other mounts of the tree make it longer from the look at what there is to the change.
+    By a bind, or with pivot_root(2), which is trapped nowhere.  The other mounts of the tree make
+    it longer from the look at what there is to the change.
     """
-    script = """
+    script = f"""
         mnt mount none /mnt tmpfs - - >&2; mkdir /mnt/l
         for n in $(seq 40); do mkdir /mnt/$n; mnt mount none /mnt/$n tmpfs - - >&2; done
-        race setattr grow 3000 /mnt /dev; echo "$?"
+        race setattr {how} 3000 /mnt /dev; echo "$?"
     """
-    box = boxes.start()
+    box = boxes.start(*([] if spared else [bind(boxes.volume(), "/w", "ro")]))
     lines = box.runtime.call("exec", box.name, "sh", "-c", script, timeout=60).stdout.splitlines()
     seen = dict(word.split("=") for word in lines[0].split())
     assert lines[1:] == ["0"]
     assert seen.pop("leaks") == "0"
     assert {"0", "EPERM", "flips"} == set(seen)
+
+
+def test_detached_trees_change_as_under_the_kernel(boxes: Boxes) -> None:
+    calls = (
+        "mount none /mnt tmpfs - -",
+        "open_tree 1 cwd /mnt OPEN_TREE_CLONE|AT_RECURSIVE",
+        "setattr 1 '' AT_EMPTY_PATH|AT_RECURSIVE - MOUNT_ATTR_RDONLY -",
+    )
+    assert boxes.start().run(*calls) == ["0", "0", "0"]
 
 
 TREES = (

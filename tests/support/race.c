@@ -22,7 +22,9 @@
  *     swap       OWN and FOREIGN themselves, siblings and mount points, exchanged from a mount
  *                namespace in which neither is a mount point
  *     grow       for setattr, of the whole tree and to take off MOUNT_ATTR_NOSUID: FOREIGN, a
- * nosuid mount, is bound to OWN/l, looked at and taken off; it leaks if it lacks nosuid then
+ *                nosuid mount, is bound to OWN/l, looked at and taken off; it leaks if it lacks
+ *                nosuid then
+ *     pivot      the same, but what comes to OWN/l is the old root, FOREIGN in it: pivot_root(2)
  *
  * ROUNDS is the least number of calls: on one busy processor all the changes can fall between two
  * rounds, so it goes on until both variants have had their share.  Output: one line "NAME=COUNT
@@ -52,6 +54,8 @@
 #define BIND_MOUNT   4096
 #define REMOUNT      32
 #define DETACH       2
+#define REC          16384
+#define PRIVATE      (1 << 18)
 #define NODIRATIME   0x80
 #define RDONLY       1
 #define NOSUID       2
@@ -100,6 +104,24 @@ static void grow(int to)
             _exit(3);
 }
 
+static void pivot(int to)
+{
+    char back[4096 + 2];
+    struct statvfs seen;
+
+    strcat(strcpy(back, "/l"), own);
+    if (syscall(SYS_pivot_root, to ? own : "/l", to ? spot : back) < 0)
+        _exit(3);
+    if (!to && (statvfs(foreign, &seen) < 0 || !(seen.f_flag & ST_NOSUID)))
+        atomic_fetch_add(&leaks, 1);
+}
+
+/* Does the tree change of which the attributes are set? */
+static bool is_tree(void)
+{
+    return is(what, "grow") || is(what, "pivot");
+}
+
 static void change(int to)
 {
     const char *from = to ? foreign : own;
@@ -114,8 +136,8 @@ static void change(int to)
         syscall(SYS_renameat2, AT_FDCWD, LINK, AT_FDCWD, OTHER_LINK, RENAME_EXCHANGE);
     if (is(what, "struct"))
         attributes[1] = to ? RDONLY : NODIRATIME;
-    if (is(what, "grow") && to != atomic_load(&variant))
-        grow(to);
+    if (is_tree() && to != atomic_load(&variant))
+        (is(what, "grow") ? grow : pivot)(to);
     if (is(what, "swap"))
         syscall(SYS_renameat2, OF_DIRECTORY, name_in_directory(own), OF_DIRECTORY,
                 name_in_directory(foreign), RENAME_EXCHANGE);
@@ -148,7 +170,7 @@ static void *keep_changing(void *unused)
         for (volatile unsigned long spin = 0; spin < (now * 7919) % 20000; spin++)
             ;
     }
-    if (atomic_load(&variant) && (is(what, "swap") || is(what, "grow")))
+    if (atomic_load(&variant) && (is(what, "swap") || is_tree()))
         change(0);
     return NULL;
 }
@@ -194,8 +216,8 @@ static long prepare(void)
 static long make_call(const char *name)
 {
     bool by_fd = is(what, "fd");
-    int dfd = by_fd ? RACED : AT_FDCWD;
-    const char *at = by_fd ? "" : name;
+    int dfd = by_fd ? RACED : is_tree() ? OF_OWN : AT_FDCWD;
+    const char *at = by_fd || is_tree() ? "" : name;
 
     if (is(call, "remount"))
         return syscall(SYS_mount, NULL, name, NULL, REMOUNT | BIND_MOUNT, NULL);
@@ -205,8 +227,8 @@ static long make_call(const char *name)
         return move(dfd, at, TO);
     if (is(call, "setattr"))
         return syscall(SYS_mount_setattr, dfd, at,
-                       (by_fd ? AT_EMPTY_PATH : 0) | (is(what, "grow") ? AT_RECURSIVE : 0),
-                       attributes, sizeof(attributes));
+                       (*at ? 0 : AT_EMPTY_PATH) | (is_tree() ? AT_RECURSIVE : 0), attributes,
+                       sizeof(attributes));
     if (is(call, "bind"))
         return syscall(SYS_mount, name, TO, NULL, BIND_MOUNT, NULL);
     exit(2);
@@ -226,6 +248,9 @@ static long undo(bool done)
 
 static int set_up(void)
 {
+    if (is(what, "pivot") &&
+        (unshare(CLONE_NEWNS) < 0 || syscall(SYS_mount, NULL, "/", NULL, REC | PRIVATE, NULL) < 0))
+        return -1;
     unlink(LINK);
     unlink(OTHER_LINK);
     if ((mkdir(TO, 0755) < 0 && errno != EEXIST) || symlink(own, LINK) < 0 ||
@@ -259,7 +284,7 @@ int main(int argc, char **argv)
         name = LINK;
     if (is(what, "struct"))
         name = foreign;
-    attributes[1] = is(what, "struct") ? NODIRATIME : is(what, "grow") ? NOSUID : RDONLY;
+    attributes[1] = is(what, "struct") ? NODIRATIME : is_tree() ? NOSUID : RDONLY;
     strcat(strcpy(spot, own), "/l");
     if (set_up() < 0)
         return 3;
