@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -443,20 +444,80 @@ int facts_attributes(uint64_t mnt_id, uint64_t *attributes)
     return r;
 }
 
-/* The mount that lies on `under` at that very path, 0 if none does; or -errno. */
-static int mount_at(uint64_t under, const char *point, uint64_t *found)
-{
-    struct beneath beneath = {.mnt_id = under};
-    char seen[PATH_MAX];
+/* One mount that lies on another. */
+struct on {
     uint64_t parent;
     uint64_t id;
+};
+
+static int by_parent(const void *a, const void *b)
+{
+    const struct on *one = a;
+    const struct on *other = b;
+
+    return (one->parent > other->parent) - (one->parent < other->parent);
+}
+
+/* All that lies beneath `mnt_id`, by what each lies on.  Allocated, even where it fails. */
+static int take_beneath(uint64_t mnt_id, struct on **found, size_t *n)
+{
+    struct beneath beneath = {.mnt_id = mnt_id};
+    struct on on;
+    size_t room = 0;
     int r;
 
-    *found = 0;
-    while ((r = facts_next(&beneath, &id)) > 0)
-        if (id != under && facts_parent(id, &parent) == 0 && parent == under &&
-            facts_mount_point(id, seen) == 0 && strcmp(seen, point) == 0)
-            *found = id;
+    *found = NULL;
+    *n = 0;
+    while ((r = facts_next(&beneath, &on.id)) > 0) {
+        if (facts_parent(on.id, &on.parent) < 0)
+            continue;
+        if (*n == room) {
+            struct on *more = realloc(*found, (room = 2 * room + 64) * sizeof(on));
+
+            if (!more)
+                return -ENOMEM;
+            *found = more;
+        }
+        (*found)[(*n)++] = on;
+    }
+    if (*n)
+        qsort(*found, *n, sizeof(on), by_parent);
+    return r;
+}
+
+/*
+ * The last of the mounts that lie on `mnt_id`, or on one that does, all at that very path; it
+ * itself where none does.  As many can be stacked as the container likes: what each lies on is
+ * asked once.
+ */
+static int top_at(uint64_t mnt_id, const char *point, uint64_t *top)
+{
+    char seen[PATH_MAX];
+    struct on *all;
+    size_t n;
+    int r = take_beneath(mnt_id, &all, &n);
+
+    *top = mnt_id;
+    for (bool higher = r == 0; higher;) {
+        size_t low = 0;
+
+        for (size_t high = n; low < high;) {
+            size_t middle = low + (high - low) / 2;
+
+            if (all[middle].parent < *top)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        higher = false;
+        for (uint64_t parent = *top; !higher && low < n && all[low].parent == parent; low++) {
+            higher = all[low].id != parent && facts_mount_point(all[low].id, seen) == 0 &&
+                     strcmp(seen, point) == 0;
+            if (higher)
+                *top = all[low].id;
+        }
+    }
+    free(all);
     return r;
 }
 
@@ -468,9 +529,9 @@ static int mount_at(uint64_t under, const char *point, uint64_t *found)
 int facts_on_top(const struct worker *worker, const struct target *target, struct eci_place *place)
 {
     const struct eci_grant *grants = eci_policy_grants(worker->policy);
-    uint64_t top = target->stx.stx_mnt_id;
     char point[PATH_MAX];
     char number[16];
+    uint64_t top;
     ssize_t n;
     int r;
 
@@ -479,12 +540,9 @@ int facts_on_top(const struct worker *worker, const struct target *target, struc
     if (n <= 0 || (size_t)n >= sizeof(point))
         return 0;
     point[n] = 0;
-    for (uint64_t next = top; next;) {
-        top = next;
-        r = mount_at(top, point, &next);
-        if (r < 0)
-            return r == -ENOENT ? 0 : r; /* detached, or in another namespace */
-    }
+    r = top_at(target->stx.stx_mnt_id, point, &top);
+    if (r < 0)
+        return r == -ENOENT ? 0 : r; /* detached, or in another namespace */
     if (top == target->stx.stx_mnt_id)
         return 0;
     memset(place, 0, offsetof(struct eci_place, name));
