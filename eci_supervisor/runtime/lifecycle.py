@@ -516,6 +516,7 @@ def _is_spared(request: Request, taken: Taken, *, bare: bool) -> bool:
         and request.call.subcommand != "restore"
         and spare.asks_little(request.spec)
         and _trace(taken.record.key) is None
+        and not spare.has_more(taken.state_dir)
         and not spare.shows_protected(taken.state_dir, request.protected_paths)
     )
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from eci_supervisor.kernel import mountinfo
 from eci_supervisor.kernel.protected import protected_rules
+from eci_supervisor.policy.grants import Kind, compile_grants
 from eci_supervisor.runtime import nesting
 from eci_supervisor.runtime import spec as oci
 
@@ -67,6 +68,16 @@ def hides_nothing(entries: Sequence[Entry], link: Callable[[str], str | None]) -
             return False
         places.append(place)
     return True
+
+
+def has_more(directory: str) -> bool:
+    """Say whether a mount beneath `directory` hides something, or is one more procfs or sysfs.
+
+    So it is with what comes along with a volume.  In this process's mount namespace, which is the
+    stage's.
+    """
+    grants = compile_grants(mountinfo.beneath(os.fsencode(directory)), (), ())
+    return any(grant.hides or grant.kind in {Kind.PROC, Kind.SYSFS} for grant in grants)
 
 
 def shows_protected(directory: str, paths: Sequence[str]) -> bool:
