@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.place import Place
+    from common.place import Place
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 

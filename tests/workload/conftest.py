@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from common.debian import debian
-from tests.support.docker import Dockerd
+from common.docker import Dockerd
 from tests.support.engines import programs, runtime, runtimes
 from tests.support.workload import Workloads
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from common.debian import Debian
-    from tests.support.place import Place
+    from common.place import Place
 
 __all__ = ["programs", "runtime", "runtimes"]
 
