@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from common.result import require_success
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from common.place import Place
@@ -41,15 +41,23 @@ class Dockerd:
     iptables rules neither touch the machine's nor survive.  Both die with this process.
     """
 
-    def __init__(self, place: Place, runtimes: dict[str, Path], default: str) -> None:
+    def __init__(
+        self,
+        place: Place,
+        runtimes: dict[str, Path],
+        default: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Prepare below `place`; nothing runs yet.
 
-        `runtimes` maps names to programs.  `default` is one of them, or `runc`.
+        `runtimes` maps names to programs.  `default` is one of them, or `runc`.  `environment`:
+        what the daemons, and so the runtimes, have more in theirs than this process.
         """
         self.place = place
         self.top = place.directory("d")
         self.runtimes = runtimes
         self.default = default
+        self.environment = environment or {}
         self.socket = self.top / "d.sock"
         self._processes: list[subprocess.Popen[bytes]] = []
 
@@ -217,6 +225,7 @@ class Dockerd:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
+                env={**os.environ, **self.environment},
                 # A Ctrl-C at the terminal is for us, who then end the daemons in order.
                 start_new_session=True,
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from benchmarks import bare, expect, frame, ground, plot, store, untouched
+from benchmarks import bare, expect, frame, ground, plot, real, store, untouched
 from benchmarks.__main__ import spread
 from benchmarks.show import number
 from benchmarks.storm import Turns
@@ -121,7 +121,7 @@ def test_untouched_is_told_in_times_of_the_slower_of_two_equal_containers() -> N
     assert found.verdict is expect.Verdict.OK
 
 
-@pytest.mark.parametrize("question", ["untouched"])
+@pytest.mark.parametrize("question", ["untouched", "real"])
 def test_what_is_bounded_there_is_measured_there(question: str) -> None:
     """By name: a bound of a case that nobody measures would never fail."""
     asked: set[tuple[str, str]] = set()
@@ -136,6 +136,7 @@ def test_what_is_bounded_there_is_measured_there(question: str) -> None:
             bound.figure(Asked([]))
     measured = {
         "untouched": {*untouched.CALLS, *untouched.PROGRAMS.values()},
+        "real": {*real.CASES.values(), real.DOCKER},
     }
     assert {case for name, case in asked if name == question} <= measured[question]
 
@@ -222,6 +223,11 @@ def test_a_bare_container_is_the_same_but_for_the_user_namespace() -> None:
     assert changed["linux"]["namespaces"].pop() == {"type": "user"}
     assert changed == config
     assert bare.sources(config) == ["/root", "/here"]
+
+
+def test_a_build_has_as_many_steps_as_it_says() -> None:
+    assert real.SCRIPTS["build"].count("RUN") == real.STEPS == 30
+    assert real.CASES["build"] == "docker build, 30 steps"
 
 
 def test_charts_are_drawn_as_svg_and_png(tmp_path: Path) -> None:
