@@ -135,9 +135,9 @@ def run_script(program: Program, name: str) -> float:
 def in_turns(
     rungs: Mapping[str, Program], case: str, rounds: int, batch: float
 ) -> dict[str, list[float]]:
-    """Have each rung do a batch of a case of work.c in each round; return microseconds of one.
+    """Have each rung do batches of a case of work.c in each round; return microseconds of one.
 
-    `batch`: how many nanoseconds a batch takes at least; its count is the same for all.
+    `batch`: how many nanoseconds one takes at least; its count is the same for all.
     """
 
     def timed(count: int) -> float:
