@@ -30,7 +30,7 @@ from eci_supervisor.kernel.syscalls import lib
 from eci_supervisor.supervisor.cgroups import delegate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from benchmarks.containers import Container, Program, Workshop
     from common.debian import Debian
@@ -42,9 +42,10 @@ WORK = ("/work",)
 class Ground:
     """The unpacked Debian, and what makes containers of it."""
 
-    def __init__(self, shop: Workshop, directory: str) -> None:
+    def __init__(self, shop: Workshop, directory: str, scripts: Collection[str]) -> None:
         self._shop = shop
         self._directory = directory
+        self._scripts = scripts
         self.root = os.path.join(directory, "root")
 
     def runtime(self, rung: str) -> list[str]:
@@ -96,6 +97,16 @@ class Ground:
                 delegate(container.pid, BASE, BASE)
             yield container
 
+    def time(self, program: Program, script: str) -> float:
+        """Have `work` run a script; return how many milliseconds it took.
+
+        Afterwards SCRIPT-end, if there is one, undoes what the script has done.
+        """
+        took = program.ask("sh", f"/srv/{script}")[0] / 1e6
+        if f"{script}-end" in self._scripts:
+            program.ask("sh", f"/srv/{script}-end")
+        return took
+
     def within(self, rung: str, container: Container, script: str) -> str:
         """Run a shell script in a container, as its engine would; return what it printed."""
         words = [*self.runtime(rung), "exec", container.identity, "sh", "-ec", script]
@@ -113,7 +124,7 @@ def ground(shop: Workshop, made: Debian, scripts: Mapping[str, str]) -> Iterator
     os.mkdir(directory)
     syscalls.mount("tmpfs", directory, "tmpfs", 0, "mode=711")
     try:
-        place = Ground(shop, directory)
+        place = Ground(shop, directory, scripts)
         os.mkdir(place.root)
         unpack = ["tar", "-C", place.root, "-xp", "--numeric-owner", "-f", str(made.archive)]
         subprocess.run(unpack, check=True)
@@ -125,11 +136,6 @@ def ground(shop: Workshop, made: Debian, scripts: Mapping[str, str]) -> Iterator
     finally:
         # Where a container is still on its way out, it holds on to what it needs.
         syscalls.umount2(directory, lib.MNT_DETACH)
-
-
-def run_script(program: Program, name: str) -> float:
-    """Have a script run; return how many milliseconds it took."""
-    return program.ask("sh", f"/srv/{name}")[0] / 1e6
 
 
 def in_turns(

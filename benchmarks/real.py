@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.containers import workshop
 from benchmarks.frame import summary
-from benchmarks.ground import ground, run_script, turn
+from benchmarks.ground import ground, turn
 from common.debian import USER, debian
 from common.docker import IMAGE, Dockerd
 from common.inside import AWAIT_BOOT, DEBOOTSTRAP, MAKE_BOX
@@ -35,9 +35,8 @@ from eci_supervisor.cli.rootfs import make_busybox_root
 from eci_supervisor.cli.run import runtime_program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from benchmarks.containers import Program
     from benchmarks.frame import Result, Run
     from benchmarks.ground import Ground
 
@@ -50,7 +49,7 @@ SANDBOX = "bwrap --ro-bind / / --proc /proc --dev /dev --tmpfs /tmp true"
 MANY = f"for i in $(seq {SANDBOXES}); do {SANDBOX}; done"
 ENGINE = """\
 dockerd &
-until docker version; do sleep 0.1; done
+for i in $(seq 300); do ! docker version || break; sleep 0.1; done
 """
 DOCKERFILE = "FROM box\n" + "RUN true\n" * STEPS
 SCRIPTS = {
@@ -69,8 +68,8 @@ CASES = {
     "build": f"docker build, {STEPS} steps",
     "debootstrap": "debootstrap",
 }
-ROUNDS = {"bubblewrap": (3, 15), "bubblewrap-user": (3, 15), "run": (5, 20), "build": (1, 5),
-          "debootstrap": (1, 3), "boot": (2, 10), "docker": (5, 40)}  # fmt: skip
+ROUNDS = {"bubblewrap": (3, 10), "bubblewrap-user": (3, 10), "run": (5, 20), "build": (1, 3),
+          "debootstrap": (1, 3), "boot": (2, 8), "docker": (5, 20)}  # fmt: skip
 """How often each is done: in a quick run, and in a thorough one."""
 
 DOCKER = "docker run --rm true"
@@ -97,23 +96,21 @@ def measure(run: Run) -> Iterator[Result]:
                 for name in RUNGS
             }
             for program in rungs.values():
-                run_script(program, "engine")
-            for script, name in CASES.items():
-                yield from case(run, rungs, script, name)
+                place.time(program, "engine")
+            for script in run.steps(list(CASES), NAME):
+                samples: dict[str, list[float]] = {rung: [] for rung in rungs}
+                for number in range(run.pick(*ROUNDS[script])):
+                    for rung in turn(number, RUNGS):
+                        samples[rung].append(place.time(rungs[rung], script))
+                yield from results(CASES[script], samples)
         yield from boots(run, place)
     yield from docker_runs(run)
 
 
-def case(run: Run, rungs: Mapping[str, Program], script: str, name: str) -> Iterator[Result]:
-    """Yield the milliseconds of a script, which is made undone by SCRIPT-end if there is one."""
-    samples: dict[str, list[float]] = {rung: [] for rung in rungs}
-    for number in run.steps(range(run.pick(*ROUNDS[script])), f"real: {name}"):
-        for rung in turn(number, list(rungs)):
-            samples[rung].append(run_script(rungs[rung], script))
-            if f"{script}-end" in SCRIPTS:
-                run_script(rungs[rung], f"{script}-end")
+def results(case: str, samples: Mapping[str, Sequence[float]]) -> Iterator[Result]:
+    """Yield the statistics of a case, from milliseconds."""
     for rung, times in samples.items():
-        yield summary(NAME, name, rung, "ms", times)
+        yield summary(NAME, case, rung, "ms", times)
 
 
 def boots(run: Run, place: Ground) -> Iterator[Result]:
@@ -122,8 +119,7 @@ def boots(run: Run, place: Ground) -> Iterator[Result]:
     for number in run.steps(range(run.pick(*ROUNDS["boot"])), "real: systemd boot"):
         for rung in turn(number, RUNGS):
             samples[rung].append(boot(place, rung))
-    for rung, times in samples.items():
-        yield summary(NAME, "systemd boot", rung, "ms", times)
+    yield from results("systemd boot", samples)
 
 
 def boot(place: Ground, rung: str) -> float:
@@ -144,8 +140,7 @@ def docker_runs(run: Run) -> Iterator[Result]:
                 began = time.monotonic()
                 daemon.docker("run", "--rm", f"--runtime={RUNTIMES[rung]}", IMAGE, "true")
                 samples[rung].append((time.monotonic() - began) * 1000)
-    for rung, times in samples.items():
-        yield summary(NAME, DOCKER, rung, "ms", times)
+    yield from results(DOCKER, samples)
 
 
 @contextmanager

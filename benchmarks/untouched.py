@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.containers import workshop
 from benchmarks.frame import summary
-from benchmarks.ground import ground, in_turns, run_script, turn
+from benchmarks.ground import ground, in_turns, turn
 from common.debian import compiler
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from benchmarks.containers import Program
     from benchmarks.frame import Result, Run
+    from benchmarks.ground import Ground
 
 NAME = "untouched"
 RUNGS = ("native", "again", "eci")
@@ -82,9 +83,9 @@ def measure(run: Run) -> Iterator[Result]:
                     name: stack.enter_context(place.container(name, privileged=privileged)).program
                     for name in RUNGS
                 }
-                run_script(rungs["native"], "prepare")
+                place.time(rungs["native"], "prepare")
                 yield from calls(run, rungs, suffix)
-                yield from programs(run, rungs, suffix)
+                yield from programs(run, place, rungs, suffix)
 
 
 def calls(run: Run, rungs: Mapping[str, Program], suffix: str) -> Iterator[Result]:
@@ -95,7 +96,9 @@ def calls(run: Run, rungs: Mapping[str, Program], suffix: str) -> Iterator[Resul
             yield summary(NAME, case + suffix, rung, "µs", times)
 
 
-def programs(run: Run, rungs: Mapping[str, Program], suffix: str) -> Iterator[Result]:
+def programs(
+    run: Run, place: Ground, rungs: Mapping[str, Program], suffix: str
+) -> Iterator[Result]:
     """Yield the time of a compilation and of an installation."""
     samples: dict[str, dict[str, list[float]]] = {
         script: {rung: [] for rung in rungs} for script in PROGRAMS
@@ -103,17 +106,7 @@ def programs(run: Run, rungs: Mapping[str, Program], suffix: str) -> Iterator[Re
     for number in run.steps(range(run.pick(6, 30)), f"untouched: programs{suffix}"):
         for script, of_script in samples.items():
             for rung in turn(number, list(rungs)):
-                of_script[rung].append(fastest(rungs[rung], script))
+                of_script[rung].append(min(place.time(rungs[rung], script) for _ in range(RUNS)))
     for script, of_script in samples.items():
         for rung, times in of_script.items():
             yield summary(NAME, PROGRAMS[script] + suffix, rung, "ms", times)
-
-
-def fastest(program: Program, script: str) -> float:
-    """Return the milliseconds of the fastest of a few runs, as work.c does with calls."""
-    times = []
-    for _ in range(RUNS):
-        times.append(run_script(program, script))
-        if f"{script}-end" in SCRIPTS:
-            run_script(program, f"{script}-end")
-    return min(times)
