@@ -113,7 +113,9 @@ def _untouched(case: str) -> Callable[[Figures], float]:
     return figure
 
 
-UNTOUCHED = ("getppid", "open", "stat", "fork+exec", "compile", "apt-get install")
+UNTOUCHED = ("getppid", "open", "stat", "fork+exec", "compile", "apt-get install",
+             "compile, privileged", "apt-get install, privileged")  # fmt: skip
+"""Not the bare calls of a privileged container: there a filter is new, and has its price."""
 OTHER_CALLS = ("start", "state", "kill", "delete")
 
 BOUNDS: tuple[Bound, ...] = (
