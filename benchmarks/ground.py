@@ -122,8 +122,7 @@ def ground(shop: Workshop, made: Debian, scripts: Mapping[str, str]) -> Iterator
     """Give what containers stand on, with `work` in it and each script as /srv/NAME."""
     directory = os.path.join(shop.directory, "memory")
     os.mkdir(directory)
-    # A set-user-ID program that a container has made is none for the host.
-    syscalls.mount("tmpfs", directory, "tmpfs", lib.MS_NOSUID, "mode=711")
+    syscalls.mount("tmpfs", directory, "tmpfs", 0, "mode=711")
     try:
         place = Ground(shop, directory, scripts)
         os.mkdir(place.root)

@@ -6,7 +6,7 @@ The same in privileged containers on the same files (ground.py), in turns: `nati
 - `bubblewrap, 200 times`: sandboxes with a read-only root, /proc, /dev and /tmp of their own, made
   by root; `bubblewrap of a user, 200 times`: by somebody who needs a user namespace for that.
 - `inner docker run`: `docker run --rm box true` of a Docker engine that runs in the container.
-- `docker build, 30 steps`: with that engine's own builder, each step a container.
+- `docker build, 30 steps`: with BuildKit, each step a container.
 - `debootstrap`: a small Debian, from packages that are there.
 - `systemd boot`: from systemd's beginning until all is up, as systemd says.
 
@@ -57,7 +57,7 @@ SCRIPTS = {
     "bubblewrap-user": f"setpriv --reuid={USER} --regid={USER} --clear-groups sh -ec '{MANY}'",
     "engine": ENGINE + MAKE_BOX,
     "run": "docker run --rm box true",
-    "build": f"DOCKER_BUILDKIT=0 docker build --no-cache --rm - <<'END'\n{DOCKERFILE}END\n",
+    "build": f"DOCKER_BUILDKIT=1 docker build --no-cache - <<'END'\n{DOCKERFILE}END\n",
     "debootstrap": DEBOOTSTRAP,
     "debootstrap-end": "rm -rf /target/root",
 }
@@ -68,7 +68,7 @@ CASES = {
     "build": f"docker build, {STEPS} steps",
     "debootstrap": "debootstrap",
 }
-ROUNDS = {"bubblewrap": (3, 10), "bubblewrap-user": (3, 10), "run": (5, 20), "build": (1, 3),
+ROUNDS = {"bubblewrap": (3, 10), "bubblewrap-user": (3, 10), "run": (5, 20), "build": (1, 5),
           "debootstrap": (1, 3), "boot": (2, 8), "docker": (5, 20)}  # fmt: skip
 """How often each is done: in a quick run, and in a thorough one."""
 
