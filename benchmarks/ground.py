@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from benchmarks.containers import Container, Program, Workshop
-    from common.debian import Debian
+    from tests.support.debian import Debian
 
 BARE = ("native", "again")
 WORK = ("/work",)

@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING
 from benchmarks.containers import workshop
 from benchmarks.frame import summary
 from benchmarks.ground import ground, turn
-from common.debian import USER, debian
-from common.docker import IMAGE, Dockerd
-from common.inside import AWAIT_BOOT, DEBOOTSTRAP, MAKE_BOX
-from common.place import Place
 from eci_supervisor.cli.rootfs import make_busybox_root
 from eci_supervisor.cli.run import runtime_program
+from tests.support.debian import USER, debian
+from tests.support.docker import IMAGE, Dockerd
+from tests.support.inside import AWAIT_BOOT, DEBOOTSTRAP, MAKE_BOX
+from tests.support.place import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from benchmarks.containers import workshop
 from benchmarks.frame import summary
 from benchmarks.ground import ground, in_turns, turn
-from common.debian import compiler
+from tests.support.debian import compiler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -1,6 +1,6 @@
 """What holds for every test.
 
-- A session has a place of its own (`common.place`); ``ECI_STATE_DIR`` names the state
+- A session has a place of its own (`tests.support.place`); ``ECI_STATE_DIR`` names the state
   directory in it from the first import on, so that no test can touch the machine's /run/eci.
 - After each module and at the end nothing may be left: no mount, cgroup, process, namespace
   (each is held by one of these) or state.  What is left is an error of that module.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from common.place import Place
+from tests.support.place import Place
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

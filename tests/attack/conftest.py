@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from common.place import Place
     from tests.support.attacks import Attack
     from tests.support.bundle import Runtime
+    from tests.support.place import Place
 
 
 class Guarded:

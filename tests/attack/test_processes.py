@@ -18,7 +18,7 @@ from tests.support.attacks import KINDS, PRIVILEGED, PROGRAMS, SYS_ADMIN
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from common.place import Place
+    from tests.support.place import Place
     from tests.support.sides import Protected
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]

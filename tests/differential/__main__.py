@@ -9,9 +9,9 @@ import time
 
 import click
 
-from common.place import Place
 from tests.differential.search import search
 from tests.differential.sides import sides_in
+from tests.support.place import Place
 
 CHUNK = 25_000
 """Calls of a seed; `make test` compares as many."""

@@ -11,7 +11,7 @@ from tests.differential.sides import Sides, sides_in
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from common.place import Place
+    from tests.support.place import Place
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ from tests.support.rootfs import build_root
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from common.place import Place
+    from tests.support.place import Place
 
 ECI_RUNTIME = Path(__file__).parents[2] / "eci_supervisor/bin/eci-runtime"
 PRIVILEGED = "privileged"

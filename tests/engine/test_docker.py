@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from common.docker import DOCKER, IMAGE
+from tests.support.docker import DOCKER, IMAGE
 from tests.support.rootfs import USER
 from tests.support.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from common.docker import Dockerd
-    from common.place import Place
+    from tests.support.docker import Dockerd
+    from tests.support.place import Place
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 

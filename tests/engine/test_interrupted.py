@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import IO
 
-    from common.place import Place
     from tests.support.bundle import Runtime
+    from tests.support.place import Place
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from common.docker import IMAGE
 from tests.support.attacks import KINDS, PRIVILEGED, PROGRAMS, SYS_ADMIN, rebind
 from tests.support.bundle import make_spec
+from tests.support.docker import IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from common.docker import Dockerd
-    from common.place import Place
+    from tests.support.docker import Dockerd
     from tests.support.engines import Bundles
+    from tests.support.place import Place
     from tests.support.sides import Protected
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]

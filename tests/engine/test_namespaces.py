@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from common.place import Place
+    from tests.support.place import Place
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from common.result import require_success
 from tests.support.bundle import bind, make_spec
+from tests.support.result import require_success
 from tests.support.rootfs import build_root
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from common.place import Place
     from tests.support.bundle import Runtime
     from tests.support.engines import Bundles
+    from tests.support.place import Place
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 

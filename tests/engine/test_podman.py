@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from common.place import Place
+    from tests.support.place import Place
     from tests.support.podman import Podman
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from common.place import Place
     from tests.support.engines import Bundles
+    from tests.support.place import Place
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 

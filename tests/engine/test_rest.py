@@ -17,9 +17,9 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from typing import Any
 
-    from common.place import Place
     from tests.support.bundle import Runtime
     from tests.support.engines import Bundles
+    from tests.support.place import Place
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from common.docker import Dockerd
-    from common.place import Place
     from tests.support.bundle import Runtime, Spec
+    from tests.support.docker import Dockerd
     from tests.support.engines import Bundles
+    from tests.support.place import Place
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 

@@ -30,7 +30,7 @@ import eci_supervisor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from common.place import Place
+    from tests.support.place import Place
 
 pytestmark = pytest.mark.root
 

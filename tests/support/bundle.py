@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from common.result import require_success
+from tests.support.result import require_success
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

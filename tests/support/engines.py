@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from common.docker import Dockerd
 from tests.support.bundle import Runtime, Spec, make_spec, write_bundle
+from tests.support.docker import Dockerd
 from tests.support.podman import Podman
 from tests.support.programs import compile_programs
 from tests.support.rootfs import build_root
@@ -18,7 +18,7 @@ from tests.support.rootfs import build_root
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from common.place import Place
+    from tests.support.place import Place
 
 ECI_RUNTIME = Path(__file__).parents[2] / "eci_supervisor/bin/eci-runtime"
 

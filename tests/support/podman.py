@@ -6,12 +6,12 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from common.result import require_success
+from tests.support.result import require_success
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from common.place import Place
+    from tests.support.place import Place
 
 PODMAN = "/usr/bin/podman"
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from common.docker import IMAGE, SLEEP
 from tests.support.attacks import KINDS, PRIVILEGED
 from tests.support.bundle import DEFAULT_CAPS, bind, make_spec
+from tests.support.docker import IMAGE, SLEEP
 from tests.support.rootfs import build_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from common.docker import Dockerd
-    from common.place import Place
     from tests.support.attacks import Attack
+    from tests.support.docker import Dockerd
     from tests.support.engines import Bundles
+    from tests.support.place import Place
 
 
 # What the attacks need; a machine may have no more to give.

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from common.result import require_success
+from tests.support.result import require_success
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
-    from common.docker import Dockerd
+    from tests.support.docker import Dockerd
 
 IMAGE = "debian"
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from common.debian import debian
-from common.docker import Dockerd
+from tests.support.debian import debian
+from tests.support.docker import Dockerd
 from tests.support.engines import programs, runtime, runtimes
 from tests.support.workload import Workloads
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from common.debian import Debian
-    from common.place import Place
+    from tests.support.debian import Debian
+    from tests.support.place import Place
 
 __all__ = ["programs", "runtime", "runtimes"]
 

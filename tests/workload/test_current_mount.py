@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from common.debian import current
 from tests.support.bundle import Runtime, bind, make_spec, write_bundle
+from tests.support.debian import current
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from common.place import Place
+    from tests.support.place import Place
 
 pytestmark = [
     pytest.mark.root,

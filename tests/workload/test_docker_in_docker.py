@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from common.docker import SLEEP
-from common.inside import MAKE_BOX
+from tests.support.docker import SLEEP
+from tests.support.inside import MAKE_BOX
 from tests.support.waiting import wait_until
 from tests.support.workload import PRIVILEGED, Workload
 

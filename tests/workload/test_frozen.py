@@ -13,7 +13,7 @@ from tests.support.workload import PRIVILEGED, Workload
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from common.place import Place
+    from tests.support.place import Place
     from tests.support.workload import Workloads
 
 pytestmark = [

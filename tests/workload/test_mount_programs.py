@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from common.debian import USER
+from tests.support.debian import USER
 from tests.support.workload import PRIVILEGED, SYS_ADMIN
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from common.inside import DEBOOTSTRAP
+from tests.support.inside import DEBOOTSTRAP
 from tests.support.workload import PRIVILEGED, SYS_ADMIN
 
 if TYPE_CHECKING:
-    from common.debian import Debian
+    from tests.support.debian import Debian
     from tests.support.workload import Workloads
 
 pytestmark = [

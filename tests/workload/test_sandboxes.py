@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from common.debian import USER
+from tests.support.debian import USER
 from tests.support.workload import PRIVILEGED, UNFILTERED
 
 if TYPE_CHECKING:

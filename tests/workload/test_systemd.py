@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from common.inside import AWAIT_BOOT
+from tests.support.inside import AWAIT_BOOT
 from tests.support.workload import PRIVILEGED, SYS_ADMIN, Workload
 
 if TYPE_CHECKING:

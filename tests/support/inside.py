@@ -1,6 +1,6 @@
 """Shell scripts for the inside of a container with the Debian of debian.py."""
 
-from common.debian import TINY_SCRIPT, TINY_SUITE
+from tests.support.debian import TINY_SCRIPT, TINY_SUITE
 
 MAKE_BOX = """\
 mkdir -p /srv/box/bin /srv/box/tmp

@@ -63,7 +63,7 @@ class Place:
     @classmethod
     def create(cls) -> Place:
         """Make the place of this process; nothing of that name may exist."""
-        root = Path(f"/var/tmp/eci-t{os.getpid()}")  # noqa: S108 - short, and ours alone
+        root = Path(f"/var/tmp/eci-t{os.getpid()}")
         root.mkdir(mode=0o755)
         root.chmod(0o755)
         place = cls(root=root, cgroup=root.name)
