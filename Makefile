@@ -80,7 +80,7 @@ test: packages-test build
 	@$(BIN)/pytest $(ARGS)
 
 .PHONY: bench
-bench: packages-run build
+bench: packages-test build
 	@echo "==> measuring"
 	@$(BIN)/python -m benchmarks --quick
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import click
@@ -65,6 +66,8 @@ def main(context: click.Context, *, quick: bool, only: tuple[str, ...], path: st
         return
     if os.geteuid() != 0:
         raise click.ClickException("making containers needs root")
+    # What was made is taken away as after a Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = _console()
     results: list[frame.Result] = []
     for name in [name for name in frame.QUESTIONS if not only or name in only]:

@@ -166,20 +166,30 @@ class Workshop:
         `settings`: the administrator's settings that hold for it, where it is not the machine's.
         """
         environment = self.environment | ({"ECI_SETTINGS": settings} if settings else {})
+        bundle = self.bundle(f"bundle-{secrets.token_hex(6)}", cgroups=cgroups,
+                             privileged=privileged, locked=locked)  # fmt: skip
+        with self.alive(self.runtime(), bundle, environment) as container:
+            yield container
+
+    @contextmanager
+    def alive(
+        self, runtime: Sequence[str], bundle: str, environment: Mapping[str, str] | None = None
+    ) -> Iterator[Container]:
+        """Give the running container of a bundle, by that runtime; both are gone afterwards."""
         identity = f"eci-bench-{secrets.token_hex(6)}"
-        bundle = self.bundle(identity, cgroups=cgroups, privileged=privileged, locked=locked)
-        command = self.runtime("run", "--bundle", bundle, identity)
+        environment = environment or self.environment
         try:
+            command = [*runtime, "run", "--bundle", bundle, identity]
             with running(command, environment) as program:
-                yield Container(identity, self._pid(identity), program)
+                yield Container(identity, self._pid(runtime, identity), program)
         finally:
             # Where `run` was killed, it could not clear up; else there is nothing to delete.
-            subprocess.run(self.runtime("delete", "--force", identity), env=self.environment,
+            subprocess.run([*runtime, "delete", "--force", identity], env=self.environment,
                            check=False, capture_output=True)  # fmt: skip
             shutil.rmtree(bundle)
 
-    def _pid(self, identity: str) -> int:
-        done = subprocess.run(self.runtime("state", identity), env=self.environment, check=True,
+    def _pid(self, runtime: Sequence[str], identity: str) -> int:
+        done = subprocess.run([*runtime, "state", identity], env=self.environment, check=True,
                               capture_output=True)  # fmt: skip
         return int(json.loads(done.stdout)["pid"])
 

@@ -103,7 +103,19 @@ def _growth(case: str, few: int, many: int) -> Callable[[Figures], float]:
     return figure
 
 
-UNTOUCHED = ("getppid", "open", "stat", "fork+exec", "compile", "apt-get install")
+def _untouched(case: str) -> Callable[[Figures], float]:
+    """Return eci in times of the slower of two equal containers: they differ by noise alone."""
+
+    def figure(figures: Figures) -> float:
+        equal = (figures.get("untouched", case, rung) for rung in ("native", "again"))
+        return figures.get("untouched", case, "eci") / max(equal)
+
+    return figure
+
+
+UNTOUCHED = ("getppid", "open", "stat", "fork+exec", "compile", "apt-get install",
+             "compile, privileged", "apt-get install, privileged")  # fmt: skip
+"""Not the bare calls of a privileged container: there a filter is new, and has its price."""
 OTHER_CALLS = ("start", "state", "kill", "delete")
 
 BOUNDS: tuple[Bound, ...] = (
@@ -172,7 +184,7 @@ BOUNDS: tuple[Bound, ...] = (
         at_least=True,
     ),
     *(
-        Bound(f"untouched: {case}, eci / native", 1.01, _ratio("untouched", case, "eci", "native"))
+        Bound(f"untouched: {case}, eci / native or again", 1.01, _untouched(case))
         for case in UNTOUCHED
     ),
     Bound(

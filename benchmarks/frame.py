@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-QUESTIONS = ("ladder", "growth", "storm", "start")
+QUESTIONS = ("ladder", "growth", "storm", "untouched", "real", "start")
 """Modules of this package, in the order in which they are asked; see `Question`."""
 
 T = TypeVar("T")

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 _SERIES = re.compile(r"(.*) (\d+)")
 COLOURS = {
     "native": "#7f8c8d",
+    "again": "#95a5a6",
     "filtered": "#b2bec3",
     "verdict": "#0984e3",
     "eci": "#d35400",
+    "spared": "#f39c12",
     "fork": "#8e44ad",
     "python": "#27ae60",
     "ptrace": "#c0392b",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from benchmarks.bare import BASE, unprotected
 from benchmarks.containers import NoAnswerError, workshop
 from benchmarks.frame import summary
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from benchmarks.frame import Result, Run
 
 NAME = "start"
-BASE, SIZE = 1_000_000_000, 65_536
-"""The ids of the containers of bare runc."""
 PROGRAM = ("/calls", "/eci")
 CALLS = ("create", "start", "exec", "state", "kill", "delete")
 OURS = {"eci-worker", "eci-keeper", "eci-view", "eci-runtime", "eci-fork-server"}
@@ -130,12 +129,8 @@ def bare(shop: Workshop) -> str:
     file = os.path.join(bundle, "config.json")
     with open(file, encoding="utf-8") as stream:
         config: dict[str, Any] = json.load(stream)
-    mapping = [{"containerID": 0, "hostID": BASE, "size": SIZE}]
-    linux = config["linux"]
-    linux["namespaces"].append({"type": "user"})
-    linux |= {"uidMappings": mapping, "gidMappings": mapping}
     with open(file, "w", encoding="utf-8") as stream:
-        json.dump(config, stream)
+        json.dump(unprotected(config), stream)
     os.chmod(bundle, 0o711)
     for directory, _, names in os.walk(os.path.join(bundle, "rootfs")):
         for path in (directory, *(os.path.join(directory, name) for name in names)):

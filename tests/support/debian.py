@@ -1,7 +1,7 @@
 """Root file systems of Debian with real programs, made once per machine by mmdebstrap and kept.
 
-One of the machine's own release, and a small one of a later release, whose mount(8) makes the new
-mount calls.
+One of the machine's own release, one with its C compiler, and a small one of a later release,
+whose mount(8) makes the new mount calls.
 
 What is made depends on the recipe here and on the machine's apt sources, and both are in the name
 of the directory below `CACHE`; so a changed recipe is made anew, and nothing is ever changed in
@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
-
-from tests.support.result import require_success
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,9 +63,15 @@ TINY = (
 TINY_SUITE = "tiny"
 TINY_SCRIPT = "/usr/share/debootstrap/scripts/sid"
 
+COMPILER_PACKAGES = ["gcc", "libc6-dev"]
+
 # util-linux 2.39 and later prefer fsopen(2) and its like to mount(2).
 CURRENT_SUITE = "trixie"
 CURRENT_PACKAGES = ["mount", "util-linux"]
+
+
+class NotMadeError(RuntimeError):
+    """The machine cannot make a root file system; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +106,33 @@ def debian() -> Debian:
     return _kept("debian", recipe, lambda directory: _make(directory, sources))
 
 
+def compiler() -> Debian:
+    """Return a small root file system with apt and `COMPILER_PACKAGES`, as `debian` does.
+
+    It has no repository.
+    """
+    variant = ["--variant=apt", f"--include={','.join(COMPILER_PACKAGES)}"]
+    return _small("debian-compiler", "-", _sources(), variant)
+
+
 def current() -> Debian:
     """Return a small root file system of `CURRENT_SUITE`, as `debian` does (about 20 seconds).
 
     It has no repository.
     """
     sources = [f"deb {_own_mirror()} {CURRENT_SUITE} main"]
-    recipe = [*sources, *_current_words(CACHE)]
-    return _kept(
-        f"debian-{CURRENT_SUITE}",
-        recipe,
-        lambda directory: _bootstrap(directory, sources, _current_words(directory)),
-    )
+    variant = ["--variant=essential", f"--include={','.join(CURRENT_PACKAGES)}"]
+    return _small(f"debian-{CURRENT_SUITE}", CURRENT_SUITE, sources, variant)
+
+
+def _small(name: str, suite: str, sources: list[str], variant: list[str]) -> Debian:
+    """Return what is kept of a recipe without steps of its own."""
+
+    def words(directory: Path) -> list[str]:
+        return _small_words(directory, suite, variant)
+
+    recipe = [*sources, *words(CACHE)]
+    return _kept(name, recipe, lambda directory: _bootstrap(directory, sources, words(directory)))
 
 
 def _kept(name: str, recipe: list[str], make: Callable[[Path], None]) -> Debian:
@@ -144,7 +163,8 @@ def _targets() -> tuple[str, list[list[str]]]:
     """Return the machine's release, and where its apt gets packages: address, suite, component."""
     os_release = Path("/etc/os-release").read_text()
     found = re.search(r'^VERSION_CODENAME="?([^"\n]+)', os_release, re.MULTILINE)
-    assert found, "the machine does not say which release it is"
+    if not found:
+        raise NotMadeError("the machine does not say which release it is")
     form = "$(REPO_URI) $(RELEASE) $(COMPONENT)"
     words = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]
     lines = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
@@ -156,7 +176,8 @@ def _sources() -> list[str]:
     release, targets = _targets()
     suites = {release, f"{release}-updates", f"{release}-security"}
     wanted = {" ".join(words) for words in targets if words[1] in suites}
-    assert wanted, f"apt has no sources for {sorted(suites)}: {targets}"
+    if not wanted:
+        raise NotMadeError(f"apt has no sources for {sorted(suites)}: {targets}")
     return [f"deb {line}" for line in sorted(wanted)]
 
 
@@ -164,7 +185,8 @@ def _own_mirror() -> str:
     """Return the address of the archive that the machine's own release comes from."""
     release, targets = _targets()
     found = [words[0] for words in targets if words[1] == release]
-    assert found, f"apt has no source for {release}: {targets}"
+    if not found:
+        raise NotMadeError(f"apt has no source for {release}: {targets}")
     return found[0]
 
 
@@ -208,18 +230,19 @@ def _words(directory: Path) -> list[str]:
     ]
 
 
-def _current_words(directory: Path) -> list[str]:
-    """Return the command line that makes the one of `CURRENT_SUITE` in `directory`."""
+def _small_words(directory: Path, suite: str, variant: list[str]) -> list[str]:
+    """Return the command line that makes a small one in `directory`; suite "-": its sources'."""
     return [
         "mmdebstrap",
         "--quiet",
         "--mode=root",
-        "--variant=essential",
-        f"--include={','.join(CURRENT_PACKAGES)}",
+        *variant,
         *(f"--aptopt={option}" for option in _network_options()),
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
         f'--customize-hook=chroot "$1" dpkg-query --show > {directory}/packages',
-        CURRENT_SUITE,
+        # Nothing of this machine's apt configuration is left in it.
+        '--customize-hook=rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap',
+        suite,
         str(Debian(directory).archive),
         str(directory / "sources.list"),
     ]
@@ -242,7 +265,8 @@ def _bootstrap(
     started = time.monotonic()
     (directory / "sources.list").write_text("\n".join(sources) + "\n")
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=MAKE_SECONDS)
-    require_success(done, "mmdebstrap")
+    if done.returncode:
+        raise NotMadeError(f"mmdebstrap: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
     finish()
     packages = (directory / "packages").read_text().split("\n")
     (directory / "packages").unlink()
@@ -262,7 +286,8 @@ def _write_index(repository: Path) -> None:
         words = ["dpkg-deb", "--field", str(archive)]
         control = subprocess.run(words, check=True, capture_output=True, text=True).stdout
         found = re.search(r"^Package: (\S+)$", control, re.MULTILINE)
-        assert found, f"{archive} has no name"
+        if not found:
+            raise NotMadeError(f"{archive} has no name")
         content = archive.read_bytes()
         paragraphs.append(
             re.sub(r"^Priority: .*\n", "", control, flags=re.MULTILINE)

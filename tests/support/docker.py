@@ -1,4 +1,4 @@
-"""A real dockerd of the tests' own: own data, sockets, containerd and network namespace."""
+"""A real dockerd of our own: own data, sockets, containerd and network namespace."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from tests.support.result import require_success
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from tests.support.place import Place
@@ -38,18 +38,26 @@ class Dockerd:
     """dockerd and its containerd, from start to removal of all they kept.
 
     Both run in one network namespace of their own, made when they start, so that bridges and
-    iptables rules neither touch the machine's nor survive.  Both die with the test process.
+    iptables rules neither touch the machine's nor survive.  Both die with this process.
     """
 
-    def __init__(self, place: Place, runtimes: dict[str, Path], default: str) -> None:
+    def __init__(
+        self,
+        place: Place,
+        runtimes: dict[str, Path],
+        default: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Prepare below `place`; nothing runs yet.
 
-        `runtimes` maps names to programs.  `default` is one of them, or `runc`.
+        `runtimes` maps names to programs.  `default` is one of them, or `runc`.  `environment`:
+        what the daemons, and so the runtimes, have more in theirs than this process.
         """
         self.place = place
         self.top = place.directory("d")
         self.runtimes = runtimes
         self.default = default
+        self.environment = environment or {}
         self.socket = self.top / "d.sock"
         self._processes: list[subprocess.Popen[bytes]] = []
 
@@ -167,7 +175,8 @@ class Dockerd:
                 check=True,
                 timeout=60,
             )
-        assert tar.returncode == 0
+        if tar.returncode:
+            raise RuntimeError(f"{tree} cannot be packed: tar exits with {tar.returncode}")
         return name
 
     def import_archive(self, archive: Path, name: str) -> None:
@@ -182,7 +191,8 @@ class Dockerd:
         self._processes[1].send_signal(signal.SIGHUP)
         deadline = time.monotonic() + START_SECONDS
         while self.out("info", "--format", "{{.DefaultRuntime}}") != name:
-            assert time.monotonic() < deadline, "dockerd did not take the new default runtime"
+            if time.monotonic() > deadline:
+                raise TimeoutError("dockerd did not take the new default runtime")
             time.sleep(0.05)
 
     # -- starting -------------------------------------------------------------------------
@@ -215,7 +225,8 @@ class Dockerd:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                # A Ctrl-C at the terminal is for pytest, which then ends the daemons in order.
+                env={**os.environ, **self.environment},
+                # A Ctrl-C at the terminal is for us, who then end the daemons in order.
                 start_new_session=True,
             )
         self._processes.append(process)
@@ -227,8 +238,7 @@ class Dockerd:
             process = self._processes[-1]
             if process.poll() is not None or time.monotonic() > deadline:
                 logs = "\n".join(log.read_text()[-2000:] for log in self.top.glob("*.log"))
-                message = f"{process.args!r} did not come up\n{logs}"
-                raise AssertionError(message)
+                raise RuntimeError(f"{process.args!r} did not come up\n{logs}")
             time.sleep(0.02)
 
 

@@ -1,6 +1,8 @@
-"""The directory, cgroup and environment that one test session owns, and what it left behind.
+"""The directory, cgroup and environment that a session owns, and what it left behind.
 
-Everything that a test starts is recognisable as the session's: its processes carry
+A session is a run of the tests, or of a measurement.
+
+Everything that it starts is recognisable as the session's: its processes carry
 ``ECI_STATE_DIR`` in their environment or live in a cgroup below ``Place.cgroup``, and its mounts
 and files lie below ``Place.root``.  So the search for leftovers needs no snapshot of the machine
 and is not disturbed by what else runs on it.

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
-from benchmarks import expect, frame, plot, store
+from benchmarks import bare, expect, frame, ground, plot, real, store, untouched
 from benchmarks.__main__ import spread
 from benchmarks.show import number
 from benchmarks.storm import Turns
+from eci_supervisor.cli.bundle import Request, Volume, configuration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,6 +112,36 @@ def test_growth_is_what_becomes_of_the_ratio() -> None:
     assert found.verdict is expect.Verdict.FAILED
 
 
+def test_untouched_is_told_in_times_of_the_slower_of_two_equal_containers() -> None:
+    times = {"native": 100.0, "again": 102.0, "eci": 103.0}
+    results = [result("compile", rung, time, question="untouched") for rung, time in times.items()]
+    findings = {one.bound.text: one for one in expect.check(results)}
+    found = findings["untouched: compile, eci / native or again"]
+    assert found.figure == pytest.approx(103 / 102)
+    assert found.verdict is expect.Verdict.OK
+
+
+@pytest.mark.parametrize("question", ["untouched", "real"])
+def test_what_is_bounded_there_is_measured_there(question: str) -> None:
+    """By name: a bound of a case that nobody measures would never fail."""
+    asked: set[tuple[str, str]] = set()
+
+    class Asked(expect.Figures):
+        def get(self, question: str, case: str, rung: str, stat: str = "p50") -> float:
+            asked.add((question, case))
+            return super().get(question, case, rung, stat)
+
+    for bound in expect.BOUNDS:
+        with contextlib.suppress(KeyError):
+            bound.figure(Asked([]))
+    work = (*untouched.CALLS, *untouched.PROGRAMS.values())
+    measured = {
+        "untouched": {case + suffix for case in work for suffix in untouched.KINDS},
+        "real": {*real.CASES.values(), real.DOCKER},
+    }
+    assert {case for name, case in asked if name == question} <= measured[question]
+
+
 def test_no_two_bounds_are_alike() -> None:
     texts = [bound.text for bound in expect.BOUNDS]
     assert len(set(texts)) == len(texts)
@@ -171,6 +203,32 @@ def test_a_number_at_the_end_makes_a_series(case: str, expected: tuple[str, int]
 )
 def test_figures_have_three_digits(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_each_rung_has_each_place_in_turn_equally_often() -> None:
+    names = ["native", "again", "eci"]
+    rounds = [ground.turn(number, names) for number in range(6)]
+    assert rounds[0] == names
+    for place in range(3):
+        assert sorted(order[place] for order in rounds) == sorted(names * 2)
+    assert len({tuple(order) for order in rounds}) == 6
+
+
+def test_a_bare_container_is_the_same_but_for_the_user_namespace() -> None:
+    request = Request(command=("/work",), rootfs="/root", hostname="bench", privileged=True,
+                      volumes=(Volume("/here", "/there", readonly=True),))  # fmt: skip
+    config: dict[str, Any] = configuration(request, 40)
+    changed = bare.unprotected(config)
+    mapping = [{"containerID": 0, "hostID": bare.BASE, "size": bare.SIZE}]
+    assert changed["linux"].pop("uidMappings") == changed["linux"].pop("gidMappings") == mapping
+    assert changed["linux"]["namespaces"].pop() == {"type": "user"}
+    assert changed == config
+    assert bare.sources(config) == ["/root", "/here"]
+
+
+def test_a_build_has_as_many_steps_as_it_says() -> None:
+    assert real.SCRIPTS["build"].count("RUN") == real.STEPS == 30
+    assert real.CASES["build"] == "docker build, 30 steps"
 
 
 def test_charts_are_drawn_as_svg_and_png(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.docker import SLEEP
+from tests.support.inside import MAKE_BOX
 from tests.support.waiting import wait_until
 from tests.support.workload import PRIVILEGED, Workload
 
@@ -23,14 +24,6 @@ pytestmark = [
     # Not what comes before: the first session on a machine makes the image.
     pytest.mark.timeout(120, func_only=True),
 ]
-
-# An image of busybox alone, made inside.
-MAKE_IMAGE = """\
-mkdir -p /srv/box/bin /srv/box/tmp
-cp /bin/busybox /srv/box/bin
-chroot /srv/box /bin/busybox --install -s /bin
-tar -C /srv/box -c . | docker import -c 'ENV PATH=/bin' -c 'CMD ["sh"]' - box
-"""
 
 
 class Inner:
@@ -77,7 +70,7 @@ def inner(request: pytest.FixtureRequest, workloads: Workloads) -> Iterator[Inne
     with workloads.start(request.param, *PRIVILEGED, *volume) as outer:
         engine = Inner(outer)
         engine.start()
-        outer.out(MAKE_IMAGE)
+        outer.out(MAKE_BOX)
         yield engine
         outer.out("docker ps -aq | xargs -r docker rm -fv > /dev/null")
         engine.stop()

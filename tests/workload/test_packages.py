@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.debian import TINY_SCRIPT, TINY_SUITE
+from tests.support.inside import DEBOOTSTRAP
 from tests.support.workload import PRIVILEGED, SYS_ADMIN
 
 if TYPE_CHECKING:
@@ -34,12 +34,10 @@ pytestmark = [
 def test_debootstrap(
     workloads: Workloads, kept_debian: Debian, runtime: str, flags: list[str]
 ) -> None:
-    """With `container=lxc` it makes do without device nodes, which no user namespace can make."""
     repository = f"--volume={kept_debian.repository}:/srv/repository:ro"
-    with workloads.start(runtime, *flags, repository, "--env=container=lxc") as box:
+    with workloads.start(runtime, *flags, repository) as box:
         box.out(
-            "debootstrap --no-check-gpg --variant=minbase --exclude=apt "
-            f"{TINY_SUITE} /target/root file:///srv/repository {TINY_SCRIPT} > /log 2>&1 || "
+            f"{DEBOOTSTRAP} > /log 2>&1 || "
             "{ tail -n 20 /log /target/root/debootstrap/debootstrap.log >&2; exit 1; }",
             timeout=110,
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.inside import AWAIT_BOOT
 from tests.support.workload import PRIVILEGED, SYS_ADMIN, Workload
 
 if TYPE_CHECKING:
@@ -58,8 +59,7 @@ def booted(request: pytest.FixtureRequest, workloads: Workloads) -> Iterator[Wor
     runtime, kind = request.param
     flags, before, expected = KINDS[kind]
     with workloads.start(runtime, *BOOT, *flags, command=f"{before}exec /sbin/init") as machine:
-        machine.run("until [ -S /run/systemd/private ]; do sleep 0.05; done")
-        state = machine.run("systemctl is-system-running --wait", check=False).stdout.strip()
+        state = machine.run(AWAIT_BOOT, check=False).stdout.strip()
         failed = machine.out("systemctl --failed --plain --no-legend | cut -d' ' -f1").split()
         assert set(failed) == expected, machine.out("journalctl -b --no-pager | tail -50")
         assert state == ("degraded" if expected else "running")
