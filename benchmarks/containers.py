@@ -21,6 +21,7 @@ import psutil
 
 from eci_supervisor.cli.bundle import Request, Volume, configuration
 from eci_supervisor.cli.run import last_capability, runtime_program
+from tests.support.fork_servers import end_fork_servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -239,4 +240,6 @@ def workshop(programs: Sequence[str] = PROGRAMS) -> Iterator[Workshop]:
         stack.callback(shutil.rmtree, directory)
         # A container's root goes through it to its state; the bundles in it are closed.
         os.chmod(directory, 0o711)
-        yield Workshop(directory, programs)
+        shop = Workshop(directory, programs)
+        stack.callback(end_fork_servers, shop.environment["ECI_STATE_DIR"])
+        yield shop

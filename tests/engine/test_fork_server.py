@@ -23,6 +23,7 @@ import pytest
 
 import eci_supervisor.runtime.spare
 from tests.support.bundle import make_spec
+from tests.support.fork_servers import end_fork_servers, fork_servers
 from tests.support.waiting import call_of, wait_until
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Bench:
         shutil.copy(program, alone)
         self.alone = bundles.runtime(alone)
         self.alone.root = self.runtime.root
-        place.end_fork_servers()
+        end_fork_servers(place.state_dir)
         if serve:
             self.life(self.runtime)
 
@@ -75,7 +76,7 @@ class Bench:
     def held_up(self) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
         """A create that does not get on, because the lock of the state is held; and who does it."""
         name, bundle = self.bundle()
-        (server,) = self.place.fork_servers()
+        (server,) = fork_servers(self.place.state_dir)
         argv = self.alone.argv("create", "--bundle", str(bundle), name)
         with TemporaryFile() as empty, (self.place.state_dir / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -95,11 +96,11 @@ def bench(bundles: Bundles, place: Place, runtimes: dict[str, Path], runtime: st
 
 
 def test_who_comes_next_is_served(bench: Bench) -> None:
-    first = bench.place.fork_servers()
+    first = fork_servers(bench.place.state_dir)
     assert len(first) == 1
     for _ in range(3):
         bench.life(bench.alone)
-    assert bench.place.fork_servers() == first
+    assert fork_servers(bench.place.state_dir) == first
 
 
 def test_nobody_is_served_without_a_server(
@@ -111,7 +112,7 @@ def test_nobody_is_served_without_a_server(
     assert (done.returncode, done.stderr.strip()) == (1, f"{NOT_SERVED}: No such file or directory")
     bench.runtime.env["ECI_FORK_SERVER"] = "0"
     bench.life(bench.runtime)
-    assert place.fork_servers() == set()
+    assert fork_servers(place.state_dir) == set()
 
 
 def _limit() -> None:
@@ -171,16 +172,16 @@ def test_words_directory_environment_and_stderr_are_the_callers(bench: Bench, pl
 
 
 def test_a_server_that_is_killed_is_not_missed(bench: Bench) -> None:
-    (before,) = bench.place.fork_servers()
+    (before,) = fork_servers(bench.place.state_dir)
     os.kill(before, signal.SIGKILL)
-    wait_until(lambda: not bench.place.fork_servers(), "it lives")
+    wait_until(lambda: not fork_servers(bench.place.state_dir), "it lives")
     bench.life(bench.runtime)
-    (after,) = bench.place.fork_servers()
+    (after,) = fork_servers(bench.place.state_dir)
     assert after != before
 
 
 def test_a_server_that_is_stopped_does_nothing_later(bench: Bench) -> None:
-    (server,) = bench.place.fork_servers()
+    (server,) = fork_servers(bench.place.state_dir)
     before = bench.place.leftovers(patience=0)
     os.kill(server, signal.SIGSTOP)
     try:
@@ -201,7 +202,7 @@ def test_a_server_with_old_code_ends(bench: Bench) -> None:
     finally:
         os.utime(module, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert NOT_SERVED in done.stderr
-    wait_until(lambda: not bench.place.fork_servers(), "it goes on")
+    wait_until(lambda: not fork_servers(bench.place.state_dir), "it goes on")
 
 
 def test_whoever_prepares_is_killed(bench: Bench) -> None:

@@ -10,7 +10,6 @@ and is not disturbed by what else runs on it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
+from tests.support.fork_servers import end_fork_servers, fork_servers
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -97,7 +96,7 @@ class Place:
 
         Empty cgroups that were left behind have been reported before.  Nothing may be mounted.
         """
-        self.end_fork_servers()
+        end_fork_servers(self.state_dir)
         for parent in _cgroups(self.cgroup):
             _remove_cgroup(parent)
         shutil.rmtree(self.root)
@@ -152,7 +151,7 @@ class Place:
         """Processes that the session started, by environment, by cgroup or by what they run."""
         mark = f"ECI_STATE_DIR={self.state_dir}".encode()
         place = os.fsencode(self.root) + b"/"
-        ours = {os.getpid(), *self.daemons, *self.fork_servers()}
+        ours = {os.getpid(), *self.daemons, *fork_servers(self.state_dir)}
         found = []
         for proc in Path("/proc").iterdir():
             if not proc.name.isdigit() or int(proc.name) in ours:
@@ -173,24 +172,6 @@ class Place:
                 words = cmdline.replace(b"\0", b" ").decode(errors="replace")
                 found.append(f"process: {proc.name} (parent {parent}): {words}")
         return found
-
-    def fork_servers(self) -> set[int]:
-        """Return the fork servers of the session's state directory: they wait for more to do."""
-        found = set()
-        for lock in self.state_dir.glob("fork/*.lock"):
-            text = lock.read_text()
-            with contextlib.suppress(ValueError, psutil.NoSuchProcess):
-                if psutil.Process(int(text)).name() == "eci-fork-server":
-                    found.add(int(text))
-        return found
-
-    def end_fork_servers(self) -> None:
-        """End them, and wait for it."""
-        for pid in self.fork_servers():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process = psutil.Process(pid)
-                process.terminate()
-                process.wait(5)
 
     def left_state(self) -> list[str]:
         """Containers and taken ranges in the state directory."""
