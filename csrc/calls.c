@@ -637,7 +637,8 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
         eci_decide(session->worker->policy, &call, NULL, &session->target, verdict);
         if (verdict->error)
             r = -verdict->error;
-        else if (call.recursive && call.flags && facts_parent(session->target.mnt_id, &parent) == 0)
+        else if (session->worker->policy->spared && call.recursive && call.flags &&
+                 facts_parent(session->target.mnt_id, &parent) == 0)
             r = tree_setattr(session, &target, ours, out->data_size, call.flags);
         else
             r = perform_setattr(target.fd, AT_EMPTY_PATH | (flags & AT_RECURSIVE), ours,

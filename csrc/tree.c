@@ -2,10 +2,9 @@
 /*
  * mount_setattr(2) of a tree that grows meanwhile.
  *
- * pivot_root(2), which is not trapped, can bring mounts with flags to hold into a tree between the
- * look at it and the change, and so can a bind where those are not trapped (runtime/spare.py).  So
- * each mount is changed by itself, on the very descriptor that it was judged by: what a mount shows
- * never changes.
+ * Where binds are not trapped (runtime/spare.py) one can bring a mount with flags to hold into a
+ * tree between the look at it and the change, as pivot_root(2) can.  So each mount is changed by
+ * itself, on the very descriptor that it was judged by: what a mount shows never changes.
  */
 #include <errno.h>
 #include <fcntl.h>
