@@ -310,6 +310,18 @@ def test_a_link_that_leads_onto_another_mount_is_trapped(boxes: Boxes) -> None:
     assert box.waits("umount2 /mnt -")
 
 
+@pytest.mark.parametrize("what", ["tmpfs", "proc"])
+def test_what_a_volume_brings_along_is_trapped(boxes: Boxes, what: str) -> None:
+    """Something read-only over what can be written, or a procfs of the host's."""
+    volume = boxes.volume()
+    (volume / "in").mkdir()
+    subprocess.run(["mount", "-t", what, "-o", "ro", "none", volume / "in"], check=True)
+    try:
+        assert boxes.start(bind(volume, "/w")).waits("umount2 /mnt -")
+    finally:
+        subprocess.run(["umount", volume / "in"], check=True)
+
+
 @pytest.mark.parametrize("beneath", [False, True])
 def test_who_sees_a_host_protected_path_is_trapped(boxes: Boxes, *, beneath: bool) -> None:
     volume = boxes.volume()
