@@ -254,11 +254,10 @@ static int set_subset(int fs, const char *subset)
     return 0;
 }
 
-/* Has the kernel such a file?  In `build`, whose own procfs and sysfs are whole. */
-static bool is_in_kernel(enum kernfs kind, const char *path)
+/* Does a procfs show that where it is whole, as `build` has it?  That one is the host's. */
+static bool is_in_kernel(const char *path)
 {
-    cleanup_fd int whole =
-        open(kind == KERNFS_PROC ? "/proc" : "/sys", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    cleanup_fd int whole = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
     cleanup_fd int place = whole < 0 ? whole : kernfs_place(whole, path);
 
     return place != -ENOENT;
@@ -266,7 +265,8 @@ static bool is_in_kernel(enum kernfs kind, const char *path)
 
 /*
  * 0 as well where the kernel has no such file: the runtimes do the same.  Where it has one, and the
- * file system does not show it, somebody is changing that in this moment.
+ * procfs does not show it, somebody is changing the subset in this moment.  A sysfs has none, and
+ * what it shows is its network namespace's.
  */
 static int cover(int fs, enum kernfs kind, const char *path, bool mask)
 {
@@ -276,7 +276,7 @@ static int cover(int fs, enum kernfs kind, const char *path, bool mask)
     int r;
 
     if (place == -ENOENT)
-        return is_in_kernel(kind, path) ? -EBUSY : 0;
+        return kind == KERNFS_PROC && is_in_kernel(path) ? -EBUSY : 0;
     if (place < 0)
         return place;
     if (fstat(place, &st) < 0)

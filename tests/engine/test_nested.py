@@ -6,6 +6,8 @@ container's namespaces past the supervisor.
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -224,3 +226,17 @@ def test_sysctls_are_set_before_they_become_read_only(containers: Containers) ->
     for name, word in (("net.ipv4.not_there", "No such file"), ("kernel.panic", "kernel.panic")):
         with pytest.raises(AssertionError, match=word):
             containers.start(privileged=False, sysctl={name: "1"})
+
+
+def test_a_mask_on_what_only_the_hosts_network_namespace_has(containers: Containers) -> None:
+    """What a sysfs does not show of it needs no mask."""
+    name = f"eci{os.getpid()}"
+    path = f"/sys/devices/virtual/net/{name}"
+    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
+    try:
+        box = containers.start(
+            privileged=False, change=lambda spec: spec["linux"]["maskedPaths"].append(path)
+        )
+        assert box.run("mnt", "kind", path) == ["ENOENT"]
+    finally:
+        subprocess.run(["ip", "link", "del", name], check=True)
