@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 
 #include "compat.h"
+#include "kernfs.h"
 #include "worker.h"
 
 #define MAX_DEPTH 4096 /* of a directory; deeper counts as protected */
@@ -298,14 +299,6 @@ static int attach_anywhere(int mount, mode_t mode)
     return 0;
 }
 
-static int copy_tree(int fd)
-{
-    int copy = (int)syscall(SYS_open_tree, fd, "",
-                            AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-
-    return copy < 0 ? -errno : copy;
-}
-
 /*
  * The same of a detached tree, about which the kernel tells nothing: a copy of it is attached where
  * nobody else is.  What cannot be copied counts as holding everything.
@@ -316,7 +309,8 @@ static int held_on_detached(struct session *session, const struct target *target
     const struct worker *worker = session->worker;
     struct caller *caller = &session->caller;
     cleanup_fd int ns = caller_open_own(caller, "ns/mnt", O_RDONLY);
-    cleanup_fd int copy = copy_tree(target->fd);
+    const unsigned int whole = AT_EMPTY_PATH | AT_RECURSIVE;
+    cleanup_fd int copy = clone_mount(target->fd, "", whole);
     struct statx stx = {0};
     int r;
 
@@ -326,11 +320,11 @@ static int held_on_detached(struct session *session, const struct target *target
     session_strays(session);
     /* Made in another mount namespace: one of ours, for fsmount(2), or somebody's. */
     if (copy < 0 && worker->locked >= 0 && setns(worker->locked, CLONE_NEWNS) == 0)
-        copy = copy_tree(target->fd);
+        copy = clone_mount(target->fd, "", whole);
     if (setns(worker->build >= 0 ? worker->build : worker->mntns, CLONE_NEWNS) < 0)
         return -errno;
     if (copy < 0 && worker->build >= 0)
-        copy = copy_tree(target->fd);
+        copy = clone_mount(target->fd, "", whole);
     if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return -errno;
     r = copy < 0 ? copy : stat_at(copy, "", &stx);
@@ -661,7 +655,7 @@ static int keep_busy(struct worker *worker, const char *point)
 }
 
 /*
- * Does no rule ask about unmounts and new file systems, as was expected of a container whose
+ * Does no rule ask about unmounts, binds and new file systems, as was expected of a container whose
  * filters do not trap these (runtime/spare.py)?
  */
 static bool asks_little(const struct worker *worker)

@@ -287,12 +287,11 @@ static int own_directory(const struct caller *caller, int dir, int above, char *
 {
     static const char *const inner[] = {"fd", "ns"};
     cleanup_fd int entry = -1;
-    struct statfs fs;
     struct statx here;
     struct statx there;
     int r;
 
-    if (fstatfs(dir, &fs) < 0 || fs.f_type != PROC_SUPER_MAGIC || stat_at(dir, "", &here) < 0)
+    if (!is_proc(dir) || stat_at(dir, "", &here) < 0)
         return -EACCES;
     r = own_thread(caller, dir, path, size);
     if (r >= 0)
@@ -408,8 +407,10 @@ static int walk(const struct worker *worker, struct caller *caller, int base, co
             if (got < 0)
                 return (int)got;
             if (got == 0) {
-                /* A magic link: it leads to an object, not to a name. */
-                /* Ours we may follow, and the caller may not. */
+                /*
+                 * A magic link: it leads to an object, not to a name.  Ours we may follow, and the
+                 * caller may not.
+                 */
                 int jump = is_proc(at) && is_ours(worker, at) ? -EACCES : open_path(at, name, 0, 0);
 
                 if (jump == -EACCES)

@@ -8,11 +8,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/mount.h>
-#include <sys/syscall.h>
 
-#include "compat.h"
-#include "worker.h"
+#include "kernfs.h"
 
 /* Changes a mount of this mount namespace, unless that clears a flag that it has to keep. */
 static int change(const struct worker *worker, int fd, uint64_t mnt_id, const void *attr,
@@ -56,9 +53,7 @@ int tree_setattr(struct session *session, const struct target *target, const voi
     const struct worker *worker = session->worker;
     struct beneath beneath = {.mnt_id = target->stx.stx_mnt_id};
     /* All or nothing: what the kernel would say of the whole tree, it says of a copy. */
-    cleanup_fd int copy =
-        (int)syscall(SYS_open_tree, target->fd, "",
-                     AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    cleanup_fd int copy = clone_mount(target->fd, "", AT_EMPTY_PATH | AT_RECURSIVE);
     uint64_t id;
     int r = 0;
 

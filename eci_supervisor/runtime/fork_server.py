@@ -22,12 +22,13 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from eci_supervisor.kernel import syscalls
 from eci_supervisor.kernel.syscalls import lib
+from eci_supervisor.runtime.successor import Launcher
+from eci_supervisor.supervisor.intake import check_peer
 from eci_supervisor.supervisor.orphan import fork_orphan
 
 if TYPE_CHECKING:
@@ -186,37 +187,22 @@ class _Server:
             self.listener.close()
             os.close(self.lock)
             connection.settimeout(PATIENCE)
-            words = _take_request(connection, mine)
+            pid = check_peer(connection)
+            words = _take_request(connection, pid, mine)
             if words is not None:
-                status = self._prepare(connection, words)
+                connection.sendall(b"A")
+                status = self.serve_one(words, Launcher(pid, connection))
+                connection.sendall(b"E")
         finally:
             os._exit(status)
 
-    def _prepare(self, connection: socket.socket, words: list[str]) -> int:
-        from eci_supervisor.runtime.successor import Launcher  # noqa: PLC0415 - a cycle
 
-        connection.sendall(b"A")
-        status = self.serve_one(words, Launcher(_peer(connection)[0], connection))
-        connection.sendall(b"E")
-        return status
-
-
-def _peer(connection: socket.socket) -> tuple[int, int]:
-    """Return pid and uid of who connected."""
-    size = struct.calcsize("3i")
-    pid, uid, _ = struct.unpack(
-        "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    )
-    return pid, uid
-
-
-def _take_request(connection: socket.socket, mine: Likeness) -> list[str] | None:
-    """Put this process in the place of who asks; return its words, or None if that cannot be."""
-    pid, uid = _peer(connection)
+def _take_request(connection: socket.socket, pid: int, mine: Likeness) -> list[str] | None:
+    """Put this process in the place of `pid`, who asks; return its words, or None if it cannot."""
     pidfd = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
     data, fds, _, _ = socket.recv_fds(connection, 65536, 1)
     # A stream: the two words may come in parts, though they never do.
-    if uid != 0 or data.count(b"\0") != 2:  # noqa: PLR2004 - two words
+    if data.count(b"\0") != 2:  # noqa: PLR2004 - two words
         return None
     try:
         if likeness(pid) != mine:

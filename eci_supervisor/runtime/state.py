@@ -2,6 +2,7 @@
 
     /run/eci/lock                 flock: ranges and directories are made and removed under it
     /run/eci/ranges/SLOT/KEY      who uses which ID range (ranges.py)
+    /run/eci/fork/                socket and lock of each fork server (fork_server.py), root's alone
     /run/eci/containers/KEY/      container.json, bundle/, lock, sockets, mount points
 
 The directories are 0711: root of a container's user namespace must be able to pass through
@@ -23,7 +24,7 @@ from eci_supervisor.runtime.ranges import RangeStore, limits
 DEFAULT_ROOT = "/run/eci"
 RECORD = "container.json"
 BUSY = "create.lock"
-"""Held (flock) by the wrapper until it becomes the runtime."""
+"""Held (flock) until the runtime has taken over."""
 MOUNT_POINTS = ("rootfs", "m")
 """Directories that the stage mounts on.  They are removed with rmdir(2) and nothing else."""
 KEPT = "lock"
@@ -98,7 +99,7 @@ def read_record(state_dir: str) -> Record | None:
 COVER = "cover"
 """What the worker has to cover, NUL-terminated records: csrc/kernfs.c."""
 SPARED = b"u"
-"""The record, for the keeper, that unmounts and new file systems are not trapped: spare.py."""
+"""The record, for the keeper, of a container that is spared what no rule asks about: spare.py."""
 
 
 def write_file(path: str, data: bytes) -> None:

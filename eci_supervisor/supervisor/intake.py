@@ -40,13 +40,14 @@ class IntakeError(Exception):
     """A connection that is not what it must be; the text says why."""
 
 
-def check_peer(connection: socket.socket) -> None:
-    """Accept root of the host only: SO_PEERCRED, ids as the host sees them (unix(7))."""
+def check_peer(connection: socket.socket) -> int:
+    """Accept root of the host only; returns its pid.  SO_PEERCRED, ids as the host sees them."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, _ = struct.unpack("3i", raw)
     if uid != 0:
         msg = f"peer {pid} is uid {uid}, not root"
         raise IntakeError(msg)
+    return int(pid)
 
 
 class Connection(msgspec.Struct):
