@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from eci_supervisor.cli.engines import disable, enable
 from eci_supervisor.cli.run import run
 
 
@@ -14,6 +15,8 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(enable)
+main.add_command(disable)
 
 if __name__ == "__main__":
     main()
