@@ -6,6 +6,7 @@ import click
 
 from eci_supervisor.cli.engines import disable, enable
 from eci_supervisor.cli.run import run
+from eci_supervisor.cli.status import status
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,6 +18,7 @@ def main() -> None:
 main.add_command(run)
 main.add_command(enable)
 main.add_command(disable)
+main.add_command(status)
 
 if __name__ == "__main__":
     main()
