@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from eci_supervisor.cli.doctor import doctor
 from eci_supervisor.cli.engines import disable, enable
 from eci_supervisor.cli.run import run
 from eci_supervisor.cli.status import status
@@ -19,6 +20,7 @@ main.add_command(run)
 main.add_command(enable)
 main.add_command(disable)
 main.add_command(status)
+main.add_command(doctor)
 
 if __name__ == "__main__":
     main()

@@ -41,7 +41,7 @@ def status(*, as_json: bool, **paths: Any) -> None:
 
 
 def console() -> Console:
-    """Return where tables go: as wide as the terminal, or as wide as they are where there is none."""
+    """Return where tables go: as wide as the terminal; without one, as they are."""
     from rich.console import Console  # noqa: PLC0415
 
     wide = None if sys.stdout.isatty() else 240

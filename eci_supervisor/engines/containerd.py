@@ -113,24 +113,11 @@ def version_of(where: Where) -> int:
 
 def _handlers(edit: TomlEdit, where: Where, options: Options, pods: str, found: Plan) -> None:
     """Add our handlers and put the others into order."""
-    version = edit.value.get("version")
-    if version is None and not edit.value:
-        version = version_of(where)
-        edit.set(("version",), version)
-    section = SECTIONS.get(version) if isinstance(version, int) else None
-    if section is None:
-        raise EngineError(
-            f"{edit.path}: is of version {version or 1}, eci knows {', '.join(map(str, SECTIONS))}:"
-            " convert it with `containerd config migrate`"
-        )
+    section = _section(edit, where)
     _refuse_imports(edit, section, where)
     handlers = toml_text.find(edit.value, (*section, "runtimes")) or {}
     if not isinstance(handlers, dict):
         raise EngineError(edit.where((*section, "runtimes"), "is no table"))
-    for old in ("default_runtime", "untrusted_workload_runtime"):
-        table = toml_text.find(edit.value, (*section, old))
-        if isinstance(table, dict) and table.get("runtime_type"):
-            raise EngineError(edit.where((*section, old), "is deprecated: make it a handler"))
     safe = set(NAMES)
     for name, handler in handlers.items():
         if pods != "all" or name in NAMES:
@@ -151,6 +138,25 @@ def _handlers(edit: TomlEdit, where: Where, options: Options, pods: str, found: 
     default = toml_text.find(edit.value, (*section, "default_runtime_name"))
     if pods == "all" and (default not in safe or default == "runc"):
         edit.set((*section, "default_runtime_name"), "eci")
+
+
+def _section(edit: TomlEdit, where: Where) -> tuple[str, ...]:
+    """Return where the handlers stand in this file; EngineError where that is beyond us."""
+    version = edit.value.get("version")
+    if version is None and not edit.value:
+        version = version_of(where)
+        edit.set(("version",), version)
+    section = SECTIONS.get(version) if isinstance(version, int) else None
+    if section is None:
+        raise EngineError(
+            f"{edit.path}: is of version {version or 1}, eci knows {', '.join(map(str, SECTIONS))}:"
+            " convert it with `containerd config migrate`"
+        )
+    for old in ("default_runtime", "untrusted_workload_runtime"):
+        table = toml_text.find(edit.value, (*section, old))
+        if isinstance(table, dict) and table.get("runtime_type"):
+            raise EngineError(edit.where((*section, old), "is deprecated: make it a handler"))
+    return section
 
 
 def _like_runc(runc: Any) -> dict[str, Any]:

@@ -63,17 +63,10 @@ def _field(entry: dict[str, Any], name: str, edit: JsonEdit, steps: tuple[str, .
 
 def _runtimes(edit: JsonEdit, launcher: Launcher, options: Options, found: Plan) -> None:
     """Put `runtimes` and `default-runtime` into order."""
-    entries = edit.value.get("runtimes", {})
-    if not isinstance(entries, dict):
-        raise EngineError(edit.where(("runtimes",), "is no object"))
-    default = edit.value.get("default-runtime")
-    if default is not None and not isinstance(default, str):
-        raise EngineError(edit.where(("default-runtime",), "is no string"))
+    entries = _entries(edit)
     safe = set(NAMES)
     for name, entry in entries.items():
         steps = ("runtimes", name)
-        if not isinstance(entry, dict):
-            raise EngineError(edit.where(steps, "is no object"))
         problem = _wrap(edit, steps, entry, launcher, found)
         if not problem:
             safe.add(name)
@@ -89,8 +82,43 @@ def _runtimes(edit: JsonEdit, launcher: Launcher, options: Options, found: Plan)
     for name, program in NAMES.items():
         if name not in entries:
             edit.set(("runtimes", name), {"path": launcher.path(program)})
-    if default not in safe:
+    if edit.value.get("default-runtime") not in safe:
         edit.set(("default-runtime",), "eci")
+
+
+def _entries(edit: JsonEdit) -> dict[str, dict[str, Any]]:
+    """Return the registered runtimes; EngineError where something is not what it should be."""
+    entries = edit.value.get("runtimes", {})
+    if not isinstance(entries, dict):
+        raise EngineError(edit.where(("runtimes",), "is no object"))
+    for name, entry in entries.items():
+        if not isinstance(entry, dict):
+            raise EngineError(edit.where(("runtimes", name), "is no object"))
+    if not isinstance(edit.value.get("default-runtime", ""), str):
+        raise EngineError(edit.where(("default-runtime",), "is no string"))
+    return entries
+
+
+def _program(
+    edit: JsonEdit, steps: tuple[str, ...], entry: dict[str, Any]
+) -> tuple[tuple[str, ...], str]:
+    """Return the keys, within a registered runtime, of its program, and its type.
+
+    Without keys: it is `runc` on PATH if the type is one of SHIMS.
+    """
+    path_key = _field(entry, "path", edit, steps)
+    type_key = _field(entry, "runtimeType", edit, steps)
+    options_key = _field(entry, "options", edit, steps)
+    if path_key is not None and entry[path_key]:
+        return (path_key,), ""
+    if type_key is None or not entry[type_key]:
+        raise EngineError(edit.where(steps, "names no program"))
+    given = entry[options_key] if options_key is not None else {}
+    name = None
+    if options_key is not None and isinstance(given, dict):
+        name = _field(given, "BinaryName", edit, (*steps, options_key))
+    keys = () if options_key is None or name is None else (options_key, name)
+    return keys, str(entry[type_key])
 
 
 def _wrap(
@@ -101,23 +129,11 @@ def _wrap(
     found: Plan,
 ) -> str | None:
     """Let one registered runtime lead to our launcher; returns what it is if that cannot be."""
-    path_key = _field(entry, "path", edit, steps)
-    type_key = _field(entry, "runtimeType", edit, steps)
-    options_key = _field(entry, "options", edit, steps)
-    keys: tuple[str, ...] = ()
-    if path_key is not None and entry[path_key]:
-        keys = (path_key,)
-    elif type_key is not None and entry[type_key]:
-        if entry[type_key] not in SHIMS:
-            return str(entry[type_key])
-        given = entry[options_key] if options_key is not None else {}
-        if options_key is not None and isinstance(given, dict):
-            name = _field(given, "BinaryName", edit, (*steps, options_key))
-            keys = () if name is None else (options_key, name)
-        if not keys:
-            return None
-    else:
-        raise EngineError(edit.where(steps, "names no program"))
+    keys, shim = _program(edit, steps, entry)
+    if shim and shim not in SHIMS:
+        return shim
+    if not keys:
+        return None
     value: Any = entry
     for key in keys:
         value = value[key]

@@ -40,6 +40,8 @@ class Change(msgspec.Struct, frozen=True):
     keys: tuple[Key, ...] = ()
     made: tuple[Steps, ...] = ()
     """Objects or tables that were made for the keys, the outer first."""
+    blocks: tuple[str, ...] = ()
+    """Text that was appended, as it stands in the file."""
 
 
 class Undone(msgspec.Struct, frozen=True):
@@ -92,14 +94,21 @@ def _undo_json(change: Change, current: bytes) -> tuple[bytes | None, list[Steps
 
 def _undo_toml(change: Change, current: bytes) -> tuple[bytes | None, list[Steps]]:
     text, tables = toml_text.load(current, change.path)
+    cut = toml_text.without_blocks(text, change.blocks)
+    try:
+        _, rest = toml_text.load(cut.encode(), change.path)
+        text = cut
+    except EngineError:
+        rest = tables
     left = []
     back: dict[Steps, Any] = {}
     for key in reversed(change.keys):
+        now = toml_text.find(rest, key.steps)
         if toml_text.find(tables, key.steps) != key.after:
             left.append(key.steps)
-        else:
+        elif now != key.before:
             back[key.steps] = key.before
-    text = toml_text.edit(text, back, change.path)
+    text, _ = toml_text.edit(text, back, change.path)
     text = toml_text.without_empty(text, list(change.made), change.path)
     if change.before is None and not text.strip():
         return None, left
@@ -196,7 +205,7 @@ class TomlEdit:
         """Return the change, or None if nothing was to be done; EngineError if it cannot be."""
         if not self._set:
             return None
-        text = toml_text.edit(self.text, self._set, self.path)
+        text, blocks = toml_text.edit(self.text, self._set, self.path)
         keys = tuple(
             Key(steps, toml_text.find(self.value, steps), value)
             for steps, value in self._set.items()
@@ -208,4 +217,4 @@ class TomlEdit:
             if toml_text.find(self.value, steps[:end]) is None
         )
         after = toml_text.dump(text, self._data)
-        return Change(self.path, "toml", self._data, after, keys, tuple(made))
+        return Change(self.path, "toml", self._data, after, keys, tuple(made), blocks)

@@ -52,7 +52,7 @@ class Record(msgspec.Struct):
     version: int = 1
     engines: dict[str, Switched] = {}
     directories: tuple[str, ...] = ()
-    """Those of ours that belong to no single engine, the upper first."""
+    """Those that are still to be removed, when they are empty."""
 
 
 class Journal:
@@ -90,18 +90,9 @@ class Journal:
 
         EngineError if another holds it.  What is empty at the end is removed again.
         """
-        missing = self.tree.missing(self.directory)
-        for directory in missing:
-            self.tree.make(directory, 0o700 if directory == self.directory else 0o755)
-        fd = os.open(self.tree.real(self.library), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = self._lock()
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise EngineError("another eci enable or disable is running: wait for it") from None
             record = self.load()
-            if missing and not record.directories:
-                record.directories = tuple(missing)
             try:
                 yield record
             finally:
@@ -110,10 +101,37 @@ class Journal:
         finally:
             os.close(fd)
 
+    def _lock(self) -> int:
+        """Return a descriptor, the caller's, of the library, with the lock held."""
+        while True:
+            for directory in self.tree.missing(self.library):
+                self.tree.make(directory)
+            real = self.tree.real(self.library)
+            try:
+                fd = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Whoever held it before may have removed the directory.
+                held = os.fstat(fd)
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(held, os.stat(real)):
+                        self.tree.make(self.directory, 0o700)
+                        return fd
+            except BlockingIOError:
+                os.close(fd)
+                raise EngineError("another eci enable or disable is running: wait for it") from None
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+
     def _remove(self, directories: tuple[str, ...]) -> None:
         self.tree.write(self.path, None)
         # The longest first: what lies in another goes before it.
-        for directory in sorted({*directories}, key=len, reverse=True):
+        ours = {*directories, self.directory, self.library}
+        for directory in sorted(ours, key=len, reverse=True):
             self.tree.unmake(directory)
 
     # -- doing ------------------------------------------------------------------------------
@@ -146,6 +164,7 @@ class Journal:
         `check` looks at the result, and raises EngineError: then, as with every other error, all
         is as it was before.
         """
+        known = engine in record.engines
         old = record.engines.get(engine, Switched())
         targets: dict[str, bytes | None] = {change.path: change.after for change in wanted.changes}
         shared = self._shared(record, engine)
@@ -160,29 +179,23 @@ class Journal:
         )
         made = tuple(dict.fromkeys((*old.directories, *sorted(missing, key=len))))
         begun = msgspec.structs.replace(wanted, directories=made)
+        changed = [path for path, data in targets.items() if before[path] != data]
         self._note(record, engine, begun)
         try:
-            for directory in made:
-                self.tree.make(directory)
-            for link in wanted.links:
-                self.tree.link(link.path, link.target)
-            changed = [path for path, data in targets.items() if before[path] != data]
+            self._make(begun)
             for path in changed:
                 self.tree.write(path, targets[path])
             check()
         except BaseException:
             for path, data in before.items():
                 self.tree.write(path, data)
-            if engine in record.engines:
-                self._note(record, engine, old)
-            else:
-                self._clear(record, engine)
-                self._note(record, engine, None)
+            self._clear(record, engine)
+            self._note(record, engine, old if known else None)
+            self._make(old)
             raise
         kept = {link.path for other in record.engines.values() for link in other.links}
-        for link in old.links:
-            if link.path not in kept:
-                self.tree.unlink(link.path)
+        for path in {link.path for link in old.links} - kept:
+            self.tree.unlink(path)
         for directory in reversed(made):
             self.tree.unmake(directory)
         self._note(record, engine, msgspec.structs.replace(begun, complete=True))
@@ -209,6 +222,12 @@ class Journal:
         self._clear(record, engine)
         self._note(record, engine, None)
         return changed, notes
+
+    def _make(self, switched: Switched) -> None:
+        for directory in switched.directories:
+            self.tree.make(directory)
+        for link in switched.links:
+            self.tree.link(link.path, link.target)
 
     def _shared(self, record: Record, engine: str) -> set[str]:
         """Return the files that another engine, too, needs as they are: a drop-in, say."""

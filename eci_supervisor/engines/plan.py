@@ -36,7 +36,8 @@ class Where(msgspec.Struct, frozen=True):
         """Say whether the engine is the machine's own and not one with files of its own."""
         defaults = Where()
         mine: str = getattr(self, engine)
-        return mine == getattr(defaults, engine)
+        usual: str = getattr(defaults, engine)
+        return mine == usual
 
 
 class Options(msgspec.Struct, frozen=True):

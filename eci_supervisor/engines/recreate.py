@@ -26,6 +26,7 @@ def docker(config: dict[str, Any], host: dict[str, Any], *, restart: bool) -> st
     if compose:
         return shlex.join(compose)
     words = ["docker", "run", "-d", "--name", name, *_flags(inner, host), str(inner.get("Image"))]
+    words += _entrypoint(inner)[2:]
     words += [str(word) for word in inner.get("Cmd") or ()]
     return f"{shlex.join(['docker', 'rm', '-f', name])} && {shlex.join(words)}"
 
@@ -63,9 +64,18 @@ def _compose(labels: dict[str, Any]) -> Words:
     return [*words, "up", "-d", "--force-recreate", str(service)]
 
 
-# HostConfig key -> flag, for those with one value and for those with a list.
+# Key of HostConfig or Config -> flag: those without a value, with one, with a list of them.
+_SWITCHES = {
+    "Init": "--init",
+    "OpenStdin": "--interactive",
+    "Privileged": "--privileged",
+    "ReadonlyRootfs": "--read-only",
+    "Tty": "--tty",
+}
 _ONE = {
     "CgroupParent": "--cgroup-parent",
+    "User": "--user",
+    "WorkingDir": "--workdir",
     "CpusetCpus": "--cpuset-cpus",
     "CpuShares": "--cpu-shares",
     "IpcMode": "--ipc",
@@ -79,6 +89,7 @@ _MANY = {
     "CapAdd": "--cap-add",
     "CapDrop": "--cap-drop",
     "Dns": "--dns",
+    "Env": "--env",
     "ExtraHosts": "--add-host",
     "GroupAdd": "--group-add",
     "SecurityOpt": "--security-opt",
@@ -90,42 +101,29 @@ _NANO = 1_000_000_000
 
 def _flags(inner: dict[str, Any], host: dict[str, Any]) -> Words:
     """Return the flags of `docker run` for these configurations."""
-    words: Words = []
-    for key, flag in (("Privileged", "--privileged"), ("ReadonlyRootfs", "--read-only")):
-        if host.get(key):
-            words.append(flag)
-    for key, flag in (("Tty", "--tty"), ("OpenStdin", "--interactive")):
-        if inner.get(key):
-            words.append(flag)
-    if host.get("Init"):
-        words.append("--init")
+    words = [flag for key, flag in _SWITCHES.items() if host.get(key) or inner.get(key)]
     for key, flag in _ONE.items():
-        if host.get(key) not in _USUAL:
-            words += [flag, str(host[key])]
+        value = host.get(key) or inner.get(key)
+        if value not in _USUAL:
+            words += [flag, str(value)]
     for key, flag in _MANY.items():
-        for value in host.get(key) or ():
+        for value in host.get(key) or inner.get(key) or ():
             words += [flag, str(value)]
     if host.get("NanoCpus"):
         words += ["--cpus", f"{host['NanoCpus'] / _NANO:g}"]
-    words += _network(host)
-    words += _mounts(host)
     policy = _dict(host.get("RestartPolicy"))
     if policy.get("Name") not in ("", "no", None):
         count = policy.get("MaximumRetryCount")
         words += ["--restart", f"{policy['Name']}:{count}" if count else str(policy["Name"])]
-    for key, flag in (("User", "--user"), ("WorkingDir", "--workdir")):
-        if inner.get(key):
-            words += [flag, str(inner[key])]
-    for value in inner.get("Env") or ():
-        words += ["--env", str(value)]
     for key, value in _dict(inner.get("Labels")).items():
         words += ["--label", f"{key}={value}"]
-    entrypoint = inner.get("Entrypoint")
-    if entrypoint:
-        # Its other words cannot be said with a flag; they are the first of the command.
-        words += ["--entrypoint", str(entrypoint[0])]
-        inner["Cmd"] = [*entrypoint[1:], *(inner.get("Cmd") or ())]
-    return words
+    return [*words, *_network(host), *_mounts(host), *_entrypoint(inner)[:2]]
+
+
+def _entrypoint(inner: dict[str, Any]) -> Words:
+    """Return the flag of an entrypoint, and its other words, which begin the command."""
+    entrypoint = inner.get("Entrypoint") or ()
+    return ["--entrypoint", *(str(word) for word in entrypoint)] if entrypoint else []
 
 
 def _network(host: dict[str, Any]) -> Words:
@@ -133,7 +131,7 @@ def _network(host: dict[str, Any]) -> Words:
     if host.get("NetworkMode") not in ("default", "bridge", "", None):
         words += ["--network", str(host["NetworkMode"])]
     for port, places in _dict(host.get("PortBindings")).items():
-        for place in places or ({},):
+        for place in places or [{}]:
             ip, number = place.get("HostIp", ""), place.get("HostPort", "")
             words += ["--publish", f"{ip + ':' if ip else ''}{number}:{port}".lstrip(":")]
     return words

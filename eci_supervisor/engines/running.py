@@ -38,7 +38,7 @@ class Container(msgspec.Struct, frozen=True):
     name: str
     """What the engine calls it; empty if nobody has a name for it."""
     engine: str
-    """`docker`, `containerd:NAMESPACE`, `podman`, `eci run`, or `-` for a runtime called by hand."""
+    """`docker`, `containerd:NAMESPACE`, `podman`, `eci run`; `-`: somebody called a runtime."""
     image: str
     """As the engine's record says; empty where it says nothing."""
     pid: int

@@ -77,8 +77,8 @@ def read_unit(tree: Tree, service: str, read: Callable[[str], bytes | None]) -> 
     """Return the unit `service`, or None if there is none.  EngineError where PATH is beyond us."""
     name = f"{service}.service"
     main = next((f"{place}/{name}" for place in UNITS if tree.exists(f"{place}/{name}")), None)
-    if main is None:
-        return None
+    if main is None or tree.real(main).endswith("/dev/null"):
+        return None  # or masked
     drop_ins: dict[str, str] = {}
     for place in reversed(UNITS):
         for entry in tree.listdir(f"{place}/{name}.d"):

@@ -12,6 +12,8 @@ import tomllib
 from collections import Counter
 from typing import Any
 
+import msgspec
+
 from eci_supervisor.engines.errors import EngineError
 
 BOM = "\ufeff"
@@ -51,40 +53,129 @@ def line_of(text: str, word: str) -> int:
     return 1
 
 
-def edit(text: str, changes: dict[tuple[str, ...], Any], source: str) -> str:
-    """Return `text` with each value at these steps set, or taken out (None).
+class Part(msgspec.Struct):
+    """One table as it stands in the file: its header line and what follows up to the next one."""
 
-    Tables on the way are made.  EngineError where the text cannot be kept.
+    steps: tuple[str, ...]
+    """Its name; empty for what stands before the first header."""
+    text: str
+
+
+def parts(text: str) -> list[Part]:
+    """Split a valid text at its headers; joined again they are the text.
+
+    A line that begins like a header is one if what is before it is complete: it could stand in an
+    array, or in a string of several lines.
     """
-    import tomlkit  # noqa: PLC0415 - slow to import, and only an edit needs it
-    from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415
+    starts = [0]
+    for match in re.finditer(r"(?m)^[ \t]*\[", text):
+        if match.start() and _is_complete(text[starts[-1] : match.start()]):
+            starts.append(match.start())
+    if re.match(r"[ \t]*\[", text):
+        starts.insert(0, 0)
+    pieces = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+    return [Part(_name(piece), piece) for piece in pieces]
 
+
+def _is_complete(text: str) -> bool:
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
+
+
+def _name(part: str) -> tuple[str, ...]:
+    """Return the name in the header that a part begins with; empty where there is none."""
+    if not re.match(r"[ \t]*\[", part):
+        return ()
+    tables: Any = tomllib.loads(part.splitlines()[0])
+    steps: list[str] = []
+    while tables:
+        if isinstance(tables, list):
+            return (*steps, "[]")  # one of an array of tables: nothing that we look for
+        ((step, tables),) = tables.items()
+        steps.append(step)
+    return tuple(steps)
+
+
+def edit(
+    text: str, changes: dict[tuple[str, ...], Any], source: str
+) -> tuple[str, tuple[str, ...]]:
+    """Return `text` with each value at these steps set, or taken out (None), and what was appended.
+
+    What is in a table that is there already is changed in its place; new tables are appended, as
+    they are found again, whole, in the second result.  EngineError where the text cannot be kept.
+    """
     expected = tomllib.loads(text)
     for steps, value in changes.items():
         put(expected, steps, value)
-    work = text if not text or text.endswith("\n") else text + "\n"
+    newline = "\r\n" if "\r\n" in text and not re.search(r"(?<!\r)\n", text) else "\n"
+    known = parts(text)
+    new = {
+        steps: value
+        for steps, value in changes.items()
+        if not _change_part(known, steps, value, newline, source)
+    }
+    out = "".join(part.text for part in known)
+    if out and new and not out.endswith("\n"):
+        out += newline
+    blocks = []
+    for lines in _blocks(new):
+        blocks.append((newline if out.strip() else "") + newline.join(lines) + newline)
+        out += blocks[-1]
+    _check(text, out, expected, source, taken_out=None in changes.values())
+    return out, tuple(blocks)
+
+
+def _change_part(
+    known: list[Part], steps: tuple[str, ...], value: Any, newline: str, source: str
+) -> bool:
+    """Set, or take out (None), a value in the part where it belongs; False where there is none."""
+    if value is None:
+        known[:] = [part for part in known if part.steps[: len(steps)] != steps]
+    # The part with the longest name that leads to the value.
+    owners = [part for part in known if part.steps == steps[: len(part.steps)] and part.text]
+    for part in sorted(owners, key=lambda part: len(part.steps), reverse=True):
+        own = find(tomllib.loads(part.text), steps[:-1])
+        fits = isinstance(own, dict) and (
+            steps[-1] in own
+            or (part.steps == steps[:-1] and not isinstance(value, dict))
+            or len(part.steps) < len(steps) - 1
+        )
+        if fits and (value is not None or steps[-1] in own):
+            part.text = _edit_part(part.text, steps, value, newline, source)
+            return True
+    return value is None
+
+
+def _edit_part(text: str, steps: tuple[str, ...], value: Any, newline: str, source: str) -> str:
+    """Change one value in one part."""
+    import tomlkit  # noqa: PLC0415 - slow to import, and only an edit needs it
+    from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415
+
+    work = text if text.endswith("\n") else text + newline
     try:
         document = tomlkit.parse(work)
         if document.as_string() != work:
             raise EngineError(f"{source}: is TOML that cannot be kept byte for byte")
-        for steps, value in changes.items():
-            above = find(document, steps[:-1])
-            if value is None:
-                if above is not None and steps[-1] in above:
-                    above.remove(steps[-1])
-            elif above is not None and (steps[-1] in above or not isinstance(value, dict)):
-                above[steps[-1]] = value
-            else:
-                # A table of its own at the end looks as a person would have put it there.
-                work = document.as_string()
-                document = tomlkit.parse(work + _block(steps, value, work))
-        out = document.as_string()
+        above = find(document, steps[:-1])
+        if value is None:
+            above.remove(steps[-1])
+        else:
+            above[steps[-1]] = value
+        out: str = document.as_string()
     except (TOMLKitError, KeyError, TypeError, ValueError) as error:
         raise EngineError(f"{source}: cannot be changed and kept as it is: {error}") from error
-    if "\r\n" in text and not re.search(r"(?<!\r)\n", text):
-        out = re.sub(r"(?<!\r)\n", "\r\n", out)
-    _check(text, out, expected, source, taken_out=None in changes.values())
-    return out
+    return re.sub(r"(?<!\r)\n", "\r\n", out) if newline == "\r\n" else out
+
+
+def without_blocks(text: str, blocks: tuple[str, ...]) -> str:
+    """Take out of `text` what was appended, where it still stands there as it was."""
+    for block in reversed(blocks):
+        if text.count(block) == 1:
+            text = text.replace(block, "")
+    return text
 
 
 def put(tables: dict[str, Any], steps: tuple[str, ...], value: Any) -> None:
@@ -106,18 +197,23 @@ def _key(step: str) -> str:
     return step if re.fullmatch(r"[A-Za-z0-9_-]+", step) else '"' + step.replace('"', '\\"') + '"'
 
 
-def _block(steps: tuple[str, ...], value: Any, text: str) -> str:
-    """Return the value at `steps` as tables of their own, for the end of `text`."""
+def _blocks(new: dict[tuple[str, ...], Any]) -> list[list[str]]:
+    """Return the lines of the tables that hold these values, each table once."""
     import tomlkit  # noqa: PLC0415
 
-    if isinstance(value, dict):
-        lines = _table(steps, value)
-    else:
-        header = ".".join(_key(step) for step in steps[:-1])
-        lines = [f"[{header}]"] if header else []
-        lines.append(f"{_key(steps[-1])} = {tomlkit.item(value).as_string()}")
-    gap = "\n" if text.strip() and not text.endswith("\n\n") else ""
-    return gap + "\n".join(lines) + "\n"
+    plain: dict[tuple[str, ...], list[str]] = {}
+    for steps, value in new.items():
+        if not isinstance(value, dict):
+            line = f"{_key(steps[-1])} = {tomlkit.item(value).as_string()}"
+            plain.setdefault(steps[:-1], []).append(line)
+    # A table's own values come before the tables in it: that is how it has to be read.
+    blocks = [
+        [*([f"[{'.'.join(_key(step) for step in steps)}]"] if steps else []), *lines]
+        for steps, lines in plain.items()
+    ]
+    return blocks + [
+        _table(steps, value) for steps, value in new.items() if isinstance(value, dict)
+    ]
 
 
 def _table(steps: tuple[str, ...], table: dict[str, Any]) -> list[str]:
@@ -135,9 +231,11 @@ def _table(steps: tuple[str, ...], table: dict[str, Any]) -> list[str]:
 def _check(text: str, out: str, expected: dict[str, Any], source: str, *, taken_out: bool) -> None:
     """EngineError unless `out` means `expected`, with every comment that `text` has."""
     try:
-        same = tomllib.loads(out) == expected
+        found = tomllib.loads(out)
     except tomllib.TOMLDecodeError:
-        same = False
+        found = {"no": "TOML"}
+    # With the last table in it goes a table that had no header of its own.
+    same = _full(found) == _full(expected) if taken_out else found == expected
     if not same:
         raise EngineError(
             f"{source}: is written in a way that cannot be changed and kept as it is: give the "
@@ -145,6 +243,14 @@ def _check(text: str, out: str, expected: dict[str, Any], source: str, *, taken_
         )
     if not taken_out and (Counter(_comments(text)) - Counter(_comments(out))):
         raise EngineError(f"{source}: a comment in it would be lost by a change")
+
+
+def _full(tables: dict[str, Any]) -> dict[str, Any]:
+    """Return the tables without those in which there is nothing."""
+    found = {
+        key: _full(value) if isinstance(value, dict) else value for key, value in tables.items()
+    }
+    return {key: value for key, value in found.items() if value != {}}
 
 
 def _comments(text: str) -> list[str]:
@@ -155,5 +261,5 @@ def without_empty(text: str, made: list[tuple[str, ...]], source: str) -> str:
     """Take out those of the tables `made` that are empty, the inner ones first."""
     for steps in sorted(made, key=len, reverse=True):
         if find(tomllib.loads(text), steps) == {}:
-            text = edit(text, {steps: None}, source)
+            text, _ = edit(text, {steps: None}, source)
     return text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -28,7 +29,11 @@ pytestmark = [pytest.mark.root, pytest.mark.engine]
 
 ECI = os.path.join(os.path.dirname(sys.executable), "eci")
 BARE = "0 0 4294967295"
-CONFIG = '{\n\t"live-restore": true,\n\t"runtimes": { "mine": {"path": "runc"}, "other": {"path": "crun"} }\n}'
+CONFIG = """\
+{
+\t"live-restore": true,
+\t"runtimes": { "mine": {"path": "runc"}, "other": {"path": "crun"} }
+}"""
 
 WAYS = {
     "default": (),
@@ -128,13 +133,9 @@ def story(place: Place, busybox_root: Path) -> Iterator[Story]:
             told.after = {name: uid_map(daemon, *flags) for name, flags in WAYS.items()}
             told.after["buildkit"] = built_map(daemon, place)
         (command,) = (one["recreate"] for one in told.status["containers"] if one["id"] == told.old)
-        subprocess.run(
-            command,
-            shell=True,
-            env=daemon.environ() | {"PATH": f"/usr/bin:{os.environ['PATH']}"},
-            check=True,
-            timeout=60,
-        )  # noqa: S602
+        program, *words = shlex.split(command)
+        assert program == "docker"
+        daemon.docker(*words)
         told.recreated = daemon.out("exec", "old", "cat", "/proc/self/uid_map")
         daemon.docker("rm", "-f", "old")
         told.eci("disable")
