@@ -14,6 +14,10 @@
  * The runtime is the first of that name on PATH that is not this program: a directory first in an
  * engine's PATH may hold the name linked to us.  Where a link `NAME.real` lies beside the path
  * that we were called by, it is what that names, and nothing else.
+ *
+ * Called as containerd-shim-ANYTHING it refuses: the name stands before a shim that starts
+ * containers without runc or crun.  An engine that an ordinary user runs in a user namespace of his
+ * own gets the bare runtime: there is nothing of the host's that root in it could do more than he.
  */
 #include "compat.h"
 #include "fork_client.h"
@@ -23,12 +27,14 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/magic.h>
+#include <linux/nsfs.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -42,6 +48,8 @@
 
 static const char FALLBACK_PATH[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 static const char UNIFIED[] = "/sys/fs/cgroup/unified";
+
+static const char SHIM[] = "containerd-shim";
 
 /* Set while this process becomes the runtime: its pid and start time. */
 static const char LAUNCHED[] = "ECI_LAUNCHED";
@@ -293,6 +301,29 @@ static int enter_once(void)
 }
 
 /*
+ * Whether root here is an ordinary user, in a user namespace that he made himself: id 0 is his, and
+ * not 0 outside.  Not so in a namespace that somebody else made for a whole system (LXC), where
+ * the engine's root is more than its user, nor in one that the host's root made for himself.
+ */
+static bool is_rootless(void)
+{
+    unsigned int inside = 1;
+    unsigned int outside = 0;
+    uid_t owner = (uid_t)-1;
+    int fd = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
+    FILE *map = fopen("/proc/self/uid_map", "re");
+    bool rootless = fd >= 0 && map != NULL && fscanf(map, "%u %u", &inside, &outside) == 2 &&
+                    inside == 0 && outside != 0 && ioctl(fd, NS_GET_OWNER_UID, &owner) == 0 &&
+                    owner == 0;
+
+    if (map != NULL)
+        fclose(map);
+    if (fd >= 0)
+        close(fd);
+    return rootless;
+}
+
+/*
  * crun 1.8 refuses to work on a hybrid hierarchy (v1 with the v2 one beside it): it goes by
  * what is mounted at UNIFIED.  In a mount namespace of our own that can be detached.  Returns
  * 0 or -errno; 0 without doing anything on every other layout.
@@ -449,6 +480,18 @@ static int start_python(const struct call *call, const char *name, const char *r
     return fail(call, "cannot execute ", ECI_PYTHON, rc);
 }
 
+/* Takes our own flag out of ARGV. */
+static void drop_settings(const struct call *call, int argc, char **argv)
+{
+    int next = call->settings + call->settings_words;
+
+    if (call->settings == 0)
+        return;
+    if (next > argc)
+        next = argc;
+    memmove(argv + call->settings, argv + next, (size_t)(argc - next + 1) * sizeof(*argv));
+}
+
 int main(int argc, char **argv)
 {
     struct call call = {0};
@@ -459,6 +502,9 @@ int main(int argc, char **argv)
         return 1;
     const char *base = strrchr(argv[0], '/');
     const char *chosen = getenv("ECI_RUNTIME");
+    if (strncmp(base != NULL ? base + 1 : argv[0], SHIM, sizeof(SHIM) - 1) == 0)
+        return fail(&call, "what this shim starts would not be protected; take runc or crun: ",
+                    base != NULL ? base + 1 : argv[0], 0);
     call.crun = strstr(base != NULL ? base + 1 : argv[0], "crun") != NULL ||
                 (chosen != NULL && strcmp(chosen, "crun") == 0);
     read_words(&call, argc, argv);
@@ -480,6 +526,12 @@ int main(int argc, char **argv)
         return fail(&call, "cannot be the runtime: ", runtime, -rc);
     if (rc == 0 && find_on_path(name, runtime, sizeof(runtime)) < 0)
         return fail(&call, "no such program on PATH or in /usr/sbin, /usr/bin: install ", name, 0);
+    if (is_rootless()) {
+        drop_settings(&call, argc, argv);
+        argv[0] = (char *)name;
+        execv(runtime, argv);
+        return fail(&call, "cannot execute ", runtime, errno);
+    }
     if (creates(&call)) {
         struct prepared prepared;
         char cwd[PATH_MAX];
@@ -510,12 +562,7 @@ int main(int argc, char **argv)
         if (rc < 0)
             return fail(&call, "cannot install the seccomp guard for exec", "", -rc);
     }
-    if (call.settings > 0) {
-        int next = call.settings + call.settings_words;
-        if (next > argc)
-            next = argc;
-        memmove(argv + call.settings, argv + next, (size_t)(argc - next + 1) * sizeof(*argv));
-    }
+    drop_settings(&call, argc, argv);
     argv[0] = (char *)name;
     execv(runtime, argv);
     return fail(&call, "cannot execute ", runtime, errno);

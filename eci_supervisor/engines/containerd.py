@@ -16,7 +16,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 from eci_supervisor.engines import toml_text
-from eci_supervisor.engines.docker import SHIMS, shadow
+from eci_supervisor.engines.docker import SHIMS, refuse_shims, shadow
 from eci_supervisor.engines.edits import Change, TomlEdit
 from eci_supervisor.engines.errors import EngineError
 from eci_supervisor.engines.launcher import NAMES, installed
@@ -68,6 +68,8 @@ def plan(where: Where, options: Options, read: Callable[[str], bytes | None]) ->
         found.notes.append(f"for Kubernetes: kubectl apply -f {path}")
     else:
         found.notes.append(f"{where.containerd}: the CRI plugin is disabled there, and stays so")
+    if pods != "by-class":
+        refuse_shims(found, where.launcher, options)
     if pods == "by-class":
         found.restart.append("containerd")
     elif where.is_service("containerd"):

@@ -36,6 +36,7 @@ def plan(where: Where, options: Options, read: Callable[[str], bytes | None]) ->
     edit = JsonEdit(where.docker, read(where.docker))
     _runtimes(edit, where.launcher, options, found)
     found.add(edit.change())
+    refuse_shims(found, where.launcher, options)
     if where.is_service("docker"):
         services: tuple[str, ...] = ("containerd", "docker")
         if is_node(where) and options.pods != "all":
@@ -154,6 +155,16 @@ def _wrap(
     found.link(links)
     edit.set((*steps, *keys), path)
     return None
+
+
+def refuse_shims(found: Plan, launcher: Launcher, options: Options) -> None:
+    """Stand before the shims that start something else than runc; EngineError if not asked to."""
+    for name, path in launcher.other_shims().items():
+        if not options.drop_runtimes:
+            runtime = name.replace("containerd-shim-", "io.containerd.").replace("-v", ".v")
+            raise not_protected(path, runtime, name)
+        found.notes.append(f"{path} is hidden from the engine")
+    found.link(launcher.shim_links())
 
 
 def shadow(

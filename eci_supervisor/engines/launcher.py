@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SHADOWED = ("runc", "crun", "docker-runc", "buildkit-runc")
 """What engines look up on PATH: the last two are tried first by some, and are runc."""
+RUNC_SHIMS = ("containerd-shim", "containerd-shim-runc-v1", "containerd-shim-runc-v2")
 NAMES = {"eci": "eci-runtime", "eci-crun": "eci-runtime-crun"}
 """Names in configuration files -> names of our links."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -58,6 +59,23 @@ class Launcher(msgspec.Struct, frozen=True):
             raise EngineError(f"{program} is missing: the C half is not built (make build)")
         names = (*SHADOWED, *NAMES.values())
         return tuple(Link(self.path(name), program) for name in names)
+
+    def other_shims(self) -> dict[str, str]:
+        """Return the shims of containerd, name -> path, that start something else than runc.
+
+        Docker takes `--runtime=io.containerd.kata.v2` for containerd-shim-kata-v2 on PATH.
+        """
+        found: dict[str, str] = {}
+        for directory in PATH.split(":"):
+            for name in self.tree.listdir(directory):
+                if name.startswith("containerd-shim") and name not in RUNC_SHIMS:
+                    found.setdefault(name, f"{directory}/{name}")
+        return found
+
+    def shim_links(self) -> tuple[Link, ...]:
+        """Return links, before those shims, to our launcher, which refuses to be one."""
+        program = state.bin_path("eci-runtime")
+        return tuple(Link(self.path(name), program) for name in self.other_shims())
 
     def wrapped(self, name: str, kind: str, real: str) -> tuple[str, tuple[Link, ...]]:
         """Return what to register in the place of `real`, a runtime of that kind, and its links."""

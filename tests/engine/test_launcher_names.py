@@ -90,6 +90,34 @@ def test_a_script_that_comes_back_ends_the_loop(first: Path, place: Place) -> No
     assert call(str(first / "runc"), first, second).stdout.startswith("runc version ")
 
 
+def test_it_refuses_to_be_a_shim(first: Path) -> None:
+    (first / "containerd-shim-kata-v2").symlink_to(ECI_RUNTIME)
+    done = call(str(first / "containerd-shim-kata-v2"), os.environ["PATH"])
+    assert done.returncode == 1
+    assert "would not be protected; take runc or crun: containerd-shim-kata-v2" in done.stderr
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("user", [0, 65534])
+def test_an_ordinary_users_own_engine_gets_the_bare_runtime(user: int) -> None:
+    words = ["create", "--bundle", "/", "x"]
+    done = subprocess.run(
+        [
+            *("setpriv", f"--reuid={user}", "--clear-groups", "--no-new-privs"),
+            *("unshare", "--user", "--map-root-user", str(ECI_RUNTIME), *words),
+        ],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 1
+    # The host's root stays himself in a namespace of his own: that is no other's engine.
+    assert ("is this an OCI bundle?" in done.stderr) == (user == 0)
+    assert "config.json" in done.stderr or "JSON specification file" in done.stderr
+
+
 def test_a_real_beside_it_is_taken_and_no_other(first: Path) -> None:
     (first / "runc").symlink_to(ECI_RUNTIME)
     assert CRUN is not None

@@ -467,6 +467,18 @@ def test_other_runtimes_are_taken_out_on_demand_and_come_back() -> None:
     assert b"kata" not in seen
 
 
+def test_a_shim_of_another_kind_is_refused_or_hidden() -> None:
+    shims = {f"usr/bin/containerd-shim-{kind}-v2": b"" for kind in ("kata", "runc")}
+    with made(shims) as where:
+        for engine in ("docker", "containerd"):
+            with pytest.raises(EngineError, match=r"io\.containerd\.kata\.v2 would not be"):
+                switch.enable(where, engine, Options())
+        switch.enable(where, "docker", Options(drop_runtimes=True))
+        links = [name for name in where.tree.listdir(f"{LIBRARY}/path") if "shim" in name]
+        assert links == ["containerd-shim-kata-v2"]
+        switch.disable(where, "docker")
+
+
 def test_a_node_of_a_cluster_is_asked_which_pods() -> None:
     with made({"var/lib/kubelet/config.yaml": b""}) as where:
         with pytest.raises(EngineError, match="pods=by-class"):
@@ -527,5 +539,5 @@ def test_a_damaged_record_is_named() -> None:
     with made({}) as where:
         switch.enable(where, "podman", Options())
         write(where, f"{LIBRARY}/engines/record.json", b"{")
-        with pytest.raises(EngineError, match="record.json: damaged"):
+        with pytest.raises(EngineError, match=r"record\.json: damaged"):
             switch.disable(where, "podman")
