@@ -152,7 +152,7 @@ def _report(where: Where, outcomes: list[Outcome], what: str, *, restart: bool) 
         for note in outcome.notes:
             click.echo(f"  {note}")
         services += [name for name in outcome.restart if name not in services]
-    if not services:
+    if not switch.commands(where, services):
         return
     if restart and where.tree.root == "/":
         _one(lambda: switch.restart(where, services))

@@ -71,7 +71,8 @@ def plan(where: Where, options: Options, read: Callable[[str], bytes | None]) ->
     if pods != "by-class":
         refuse_shims(found, where.launcher, options)
     if pods == "by-class":
-        found.restart.append("containerd")
+        if where.is_service("containerd"):
+            found.restart.append("containerd")
     elif where.is_service("containerd"):
         shadow(found, where, ("containerd",), read)
     else:

@@ -185,7 +185,8 @@ def shadow(
             change = service.drop_in(name, directory, unit.path)
             change = service.with_before(change, read(change.path))
             found.add(change)
-            found.restart.append(name)
+            if service.is_booted(tree):
+                found.restart.append(name)
         if script is not None and not service.is_booted(tree):
             text = (read(script) or b"").decode("utf-8", "replace")
             if name == "docker":
@@ -193,8 +194,11 @@ def shadow(
             found.add(service.line(script, read(script), directory))
             if name not in found.restart:
                 found.restart.append(name)
-        if unit is None and script is None and name == "docker":
+        started = script is not None or (
+            unit is not None and (service.is_booted(tree) or tree.root != "/")
+        )
+        if not started:
             found.notes.append(
-                "no service starts dockerd here: start it, and its containerd, with "
-                f"PATH={directory}:$PATH, or --runtime=runc and BuildKit are not protected"
+                f"nothing is found that starts {name} here: start it with "
+                f"PATH={directory}:$PATH, or what looks up runc there is not protected"
             )

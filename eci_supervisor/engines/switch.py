@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from eci_supervisor.engines import containerd, docker, podman
+from eci_supervisor.engines import containerd, docker, podman, processes
 from eci_supervisor.engines.errors import EngineError
 from eci_supervisor.engines.journal import Journal, Switched
 from eci_supervisor.engines.launcher import installed
@@ -59,7 +59,21 @@ def enable(where: Where, engine: str, options: Options) -> Outcome:
             options={"pods": options.pods} if options.pods else {},
         )
         changed = journal.apply(record, engine, wanted, _check_after(where, engine, plan))
-    return Outcome(engine, changed, notes + plan.notes, plan.restart if changed else [])
+    notes += plan.notes + _others(where, engine)
+    return Outcome(engine, changed, notes, plan.restart if changed else [])
+
+
+def _others(where: Where, engine: str) -> list[str]:
+    """Return a note for each daemon of this engine that runs with files of its own."""
+    if where.tree.root != "/" or not where.is_service(engine):
+        return []
+    flag = {"docker": "--docker-config", "containerd": "--containerd-config"}.get(engine, "")
+    return [
+        f"process {daemon.pid} is a {daemon.name} with another configuration, which this does not "
+        f"change: eci enable --engine {engine} {flag} {daemon.config}"
+        for daemon in processes.daemons()
+        if daemon.name == PROGRAMS[engine] and daemon.config != getattr(where, engine)
+    ]
 
 
 def disable(where: Where, engine: str) -> Outcome | None:
@@ -137,8 +151,8 @@ def _check_after(where: Where, engine: str, plan: Plan) -> Callable[[], None]:
 
 
 def commands(where: Where, services: list[str]) -> list[list[str]]:
-    """Return the commands that let services see what was changed."""
-    if not services:
+    """Return the commands that let services see what was changed; none in another tree."""
+    if not services or where.tree.root != "/":
         return []
     if is_booted(where.tree):
         return [["systemctl", "daemon-reload"], ["systemctl", "restart", *services]]
