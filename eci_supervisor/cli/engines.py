@@ -99,6 +99,9 @@ def enable(
     if not names:
         raise click.ClickException("no engine is installed: neither dockerd, containerd nor podman")
     options = Options(drop_runtimes=drop_runtimes, pods=pods or "")
+    # All or none: what one of them cannot be given is found before anything is changed.
+    for name in names:
+        _one(partial(switch.rehearse, where, name, options))
     outcomes = [_one(partial(switch.enable, where, name, options)) for name in names]
     _report(where, outcomes, "protected", restart=restart)
 

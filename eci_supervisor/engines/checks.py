@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -276,12 +277,31 @@ def programs() -> Check:
     """Check that the C half is built."""
     names = ("eci-runtime", "eci-hook", "eci-cleanup", "eci-keeper", "eci-worker", "eci-view")
     absent = [name for name in names if not os.access(state.bin_path(name), os.X_OK)]
+    place = os.path.dirname(os.path.realpath(state.bin_path("eci-runtime")))
+    if absent:
+        found = f"missing: {', '.join(absent)}"
+        return Check("our own programs", MISSING, found, "no container starts: make build")
+    loose = others_place(place)
     return Check(
         "our own programs",
-        MISSING if absent else OK,
-        f"missing: {', '.join(absent)}" if absent else os.path.dirname(state.bin_path("x")),
-        "no container starts: make build",
+        LESS if loose else OK,
+        f"{loose} is not root's alone" if loose else place,
+        "engines run these programs as root: who can change them is root; move them, or chown",
     )
+
+
+def others_place(path: str) -> str:
+    """Return the first directory above, or at, `path` that others than root can change, if any.
+
+    Of a sticky one (/tmp) they cannot take away what is root's.
+    """
+    while True:
+        status = os.stat(path)
+        if status.st_uid != 0 or (status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX):
+            return path
+        if path == "/":
+            return ""
+        path = os.path.dirname(path)
 
 
 def run(where: Where) -> list[Check]:

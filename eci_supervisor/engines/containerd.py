@@ -16,7 +16,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 from eci_supervisor.engines import toml_text
-from eci_supervisor.engines.docker import SHIMS, refuse_shims, shadow
+from eci_supervisor.engines.docker import SHIMS, is_service, refuse_shims, shadow
 from eci_supervisor.engines.edits import Change, TomlEdit
 from eci_supervisor.engines.errors import EngineError
 from eci_supervisor.engines.launcher import NAMES, installed
@@ -70,10 +70,10 @@ def plan(where: Where, options: Options, read: Callable[[str], bytes | None]) ->
         found.notes.append(f"{where.containerd}: the CRI plugin is disabled there, and stays so")
     if pods != "by-class":
         refuse_shims(found, where.launcher, options)
+    own = is_service(where, "containerd", read)
     if pods == "by-class":
-        if where.is_service("containerd"):
-            found.restart.append("containerd")
-    elif where.is_service("containerd"):
+        found.restart += ["containerd"] if own else []
+    elif own:
         shadow(found, where, ("containerd",), read)
     else:
         found.notes.append(

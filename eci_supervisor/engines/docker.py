@@ -17,13 +17,13 @@ from eci_supervisor.engines import service
 from eci_supervisor.engines.edits import JsonEdit
 from eci_supervisor.engines.errors import EngineError
 from eci_supervisor.engines.launcher import NAMES
-from eci_supervisor.engines.plan import Plan, is_node, not_protected
+from eci_supervisor.engines.plan import Plan, Where, is_node, not_protected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from eci_supervisor.engines.launcher import Launcher
-    from eci_supervisor.engines.plan import Options, Where
+    from eci_supervisor.engines.plan import Options
 
 SHIMS = ("io.containerd.runc.v1", "io.containerd.runc.v2", "io.containerd.runtime.v1.linux")
 """Types of runtimes that come to `runc` on PATH or to the BinaryName of their options."""
@@ -37,7 +37,7 @@ def plan(where: Where, options: Options, read: Callable[[str], bytes | None]) ->
     _runtimes(edit, where.launcher, options, found)
     found.add(edit.change())
     refuse_shims(found, where.launcher, options)
-    if where.is_service("docker"):
+    if is_service(where, "docker", read):
         services: tuple[str, ...] = ("containerd", "docker")
         if is_node(where) and options.pods != "all":
             services = ("docker",)
@@ -52,6 +52,25 @@ def plan(where: Where, options: Options, read: Callable[[str], bytes | None]) ->
             "without it --runtime=runc and BuildKit are not protected"
         )
     return found
+
+
+FLAGS = {"docker": ("--config-file",), "containerd": ("--config", "-c")}
+
+
+def is_service(where: Where, engine: str, read: Callable[[str], bytes | None]) -> bool:
+    """Say whether the file that is to be changed is that of the machine's own service.
+
+    EngineError if that reads another one, and no file was named.
+    """
+    usual: str = getattr(Where(), engine)
+    unit = service.read_unit(where.tree, engine, read)
+    named = service.config_of(unit, FLAGS[engine], usual)
+    if named != usual and where.is_usual(engine):
+        raise EngineError(
+            f"the service {engine} reads {named} and not {usual}: say --{engine}-config {named}"
+        )
+    mine: str = getattr(where, engine)
+    return mine == named
 
 
 def _field(entry: dict[str, Any], name: str, edit: JsonEdit, steps: tuple[str, ...]) -> str | None:

@@ -115,6 +115,7 @@ class Journal:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Whoever held it before may have removed the directory.
                 held = os.fstat(fd)
+                self._refuse_loose(held)
                 with contextlib.suppress(FileNotFoundError):
                     if os.path.samestat(held, os.stat(real)):
                         self.tree.make(self.directory, 0o700)
@@ -126,6 +127,13 @@ class Journal:
                 os.close(fd)
                 raise
             os.close(fd)
+
+    def _refuse_loose(self, status: os.stat_result) -> None:
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise EngineError(
+                f"{self.library}: others than root can write to it, and engines would run what "
+                "they put there: chown root, chmod go-w"
+            )
 
     def _remove(self, directories: tuple[str, ...]) -> None:
         self.tree.write(self.path, None)

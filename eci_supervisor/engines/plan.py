@@ -32,11 +32,10 @@ class Where(msgspec.Struct, frozen=True):
         """Our links in that tree."""
         return Launcher(self.tree, self.library)
 
-    def is_service(self, engine: str) -> bool:
-        """Say whether the engine is the machine's own and not one with files of its own."""
-        defaults = Where()
+    def is_usual(self, engine: str) -> bool:
+        """Say whether the file is the one that the engine reads unless told otherwise."""
         mine: str = getattr(self, engine)
-        usual: str = getattr(defaults, engine)
+        usual: str = getattr(Where(), engine)
         return mine == usual
 
 

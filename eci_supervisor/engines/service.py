@@ -138,6 +138,23 @@ def refuse_conflicts(files: tuple[tuple[str, str], ...]) -> None:
                     )
 
 
+def config_of(unit: Unit | None, flags: tuple[str, ...], usual: str) -> str:
+    """Return the configuration file that a unit gives its daemon with one of these flags."""
+    for path, text in unit.files if unit else ():
+        for number, line in enumerate(_logical(text), 1):
+            if not line.startswith(("ExecStart", "DOCKER_OPTS")):
+                continue
+            try:
+                words = shlex.split(line.partition("=")[2])
+            except ValueError as error:
+                raise EngineError(f"{path}: command {number}: {error}") from error
+            for index, word in enumerate(words):
+                name, equals, value = word.partition("=")
+                if name in flags:
+                    return value if equals else "".join(words[index + 1 : index + 2])
+    return usual
+
+
 def drop_in(service: str, directory: str, path: str) -> Change:
     """Return the drop-in that puts `directory` before `path`."""
     value = ":".join([directory, *(part for part in path.split(":") if part != directory)])

@@ -65,6 +65,8 @@ class SettingsState(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """All of it."""
 
+    format: int
+    """1; another number if ever a field has to change its meaning."""
     version: str
     kernel: str
     settings: SettingsState
@@ -160,6 +162,7 @@ def gather(where: Where) -> Status:
         return bool(shadowed) and all(shadowed)
 
     return Status(
+        format=1,
         version=version("eci-supervisor"),
         kernel=os.uname().release,
         settings=settings_state(),

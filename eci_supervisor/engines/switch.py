@@ -45,6 +45,13 @@ def present(where: Where) -> list[str]:
     return found
 
 
+def rehearse(where: Where, engine: str, options: Options) -> None:
+    """EngineError where `enable` would refuse; changes nothing."""
+    journal = Journal(where.tree, where.library)
+    plan = _PLANS[engine](where, options, journal.base(journal.load(), []))
+    _check_before(where, engine, plan)
+
+
 def enable(where: Where, engine: str, options: Options) -> Outcome:
     """Switch one engine over.  EngineError where it cannot be; then all is as it was."""
     journal = Journal(where.tree, where.library)
@@ -65,7 +72,7 @@ def enable(where: Where, engine: str, options: Options) -> Outcome:
 
 def _others(where: Where, engine: str) -> list[str]:
     """Return a note for each daemon of this engine that runs with files of its own."""
-    if where.tree.root != "/" or not where.is_service(engine):
+    if where.tree.root != "/" or not where.is_usual(engine):
         return []
     flag = {"docker": "--docker-config", "containerd": "--containerd-config"}.get(engine, "")
     return [

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 import tomllib
 from contextlib import contextmanager
@@ -419,6 +420,10 @@ REFUSED = {
         {"etc/docker/daemon.json": b'{"runtimes":{"eci":{"path":"/usr/bin/kata"}}}'},
         "the name is wanted",
     ),
+    "elsewhere": (
+        {UNIT_NAME: (UNIT.strip() + " --config-file /srv/d.json\n").encode()},
+        "reads /srv/d.json and not /etc/docker/daemon.json: say --docker-config /srv/d.json",
+    ),
     "path": (
         {UNIT_NAME: ENV.encode(), "etc/default/docker": b"# x\nPATH=/bin\n"},
         "/etc/default/docker: line 2: sets PATH",
@@ -519,10 +524,48 @@ def test_a_start_script_gets_the_path() -> None:
     with made(files) as where:
         switch.enable(where, "docker", Options())
         text = read(where, "/etc/default/docker").decode()
+        seen = subprocess.run(
+            ["sh", "-c", f". {where.tree.real('/etc/default/docker')}; env"],
+            env={"PATH": "/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert f"PATH={LIBRARY}/path:/bin\n" in seen.stdout
         switch.disable(where, "docker")
         assert read(where, "/etc/default/docker") == b"#DOCKER_OPTS=--x"
     assert text.startswith("#DOCKER_OPTS=--x\n#")
     assert text.endswith(f'\nexport PATH="{LIBRARY}/path:$PATH"\n')
+
+
+def test_the_services_own_file_is_the_services_wherever_it_is() -> None:
+    text = UNIT.strip() + " --config-file=/srv/d.json\n"
+    with made({UNIT_NAME: text.encode(), "srv/d.json": b"{}"}) as where:
+        own = Where(tree=where.tree, docker="/srv/d.json")
+        outcome = switch.enable(own, "docker", Options())
+        assert outcome.changed == [
+            "/srv/d.json",
+            "/etc/systemd/system/docker.service.d/zz-eci.conf",
+        ]
+
+
+def test_a_library_that_others_can_write_to_is_refused() -> None:
+    with made({"var/lib/eci/x": b""}) as where:
+        Path(where.tree.real(LIBRARY)).chmod(0o777)
+        before = photo(where)
+        with pytest.raises(EngineError, match="others than root can write to it"):
+            switch.enable(where, "docker", Options())
+        assert photo(where) == before
+
+
+def test_containerd_2_has_its_handlers_elsewhere() -> None:
+    text = b"version = 3\n"
+    with made({"etc/containerd/config.toml": text}) as where:
+        seen = round_trip(where, "containerd")
+    assert seen is not None
+    plugin = tomllib.loads(seen.decode())["plugins"]["io.containerd.cri.v1.runtime"]
+    assert plugin["containerd"]["default_runtime_name"] == "eci"
+    assert set(plugin["containerd"]["runtimes"]) == {"eci", "eci-crun"}
 
 
 def test_an_edit_of_a_drop_in_stays_without_our_line() -> None:
