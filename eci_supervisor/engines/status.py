@@ -155,11 +155,17 @@ def gather(where: Where) -> Status:
     switched = switch.switched(where)
     daemons = processes.daemons()
     engines = [_engine(where, name, switched, daemons) for name in switch.PROGRAMS]
-    shadowed = [one.shadowed for engine in engines for one in engine.processes]
+    addresses = {daemon.pid: os.path.realpath(daemon.address) for daemon in daemons}
+    shadowed = {
+        addresses[one.pid]
+        for engine in engines
+        for one in engine.processes
+        if one.shadowed and engine.name == "containerd"
+    }
 
-    def restart() -> bool:
-        """Say whether whatever Docker starts next comes to our launcher."""
-        return bool(shadowed) and all(shadowed)
+    def restart(address: str) -> bool:
+        """Say whether what this containerd starts next comes to our launcher."""
+        return os.path.realpath(address) in shadowed
 
     return Status(
         format=1,

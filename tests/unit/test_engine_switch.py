@@ -132,7 +132,7 @@ def json_texts(draw: st.DrawFn) -> bytes:
 
 
 @given(json_texts())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_daemon_json_comes_back_byte_identical(text: bytes) -> None:
     with made({"etc/docker/daemon.json": text}) as where:
         seen = round_trip(where, "docker")
@@ -149,7 +149,7 @@ def test_daemon_json_comes_back_byte_identical(text: bytes) -> None:
 
 
 @given(json_texts(), names, scalars)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_an_edit_of_daemon_json_in_between_stays(text: bytes, name: str, value: Any) -> None:
     key = f"x-{name}"
     with made({"etc/docker/daemon.json": text}) as where:
@@ -210,7 +210,7 @@ def handlers(text: bytes) -> dict[str, Any]:
 
 
 @given(toml_texts())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_containerd_config_comes_back_byte_identical(text: bytes) -> None:
     with made({"etc/containerd/config.toml": text}) as where:
         seen = round_trip(where, "containerd")
