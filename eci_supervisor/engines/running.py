@@ -178,7 +178,7 @@ def _why(seen: Seen | None, first: int | None, *, protected: bool) -> str:
         return "cannot mount, so needs no supervisor"
     if not (seen.keeper_alive and seen.worker_alive):
         return "its supervisor is lost: mount calls in it fail"
-    return "supervised, but for plain mounts" if seen.spared else "supervised"
+    return "supervised; plain mounts need no asking" if seen.spared else "supervised"
 
 
 def _named(beside: Beside, restart: Callable[[str], bool]) -> tuple[str, str, str]:
@@ -200,7 +200,11 @@ def _named(beside: Beside, restart: Callable[[str], bool]) -> tuple[str, str, st
     annotations = spec.get("annotations")
     notes = annotations if isinstance(annotations, dict) else {}
     return (
-        str(notes.get("io.kubernetes.cri.container-name", "")),
+        str(
+            notes.get("io.kubernetes.cri.container-name")
+            or notes.get("io.kubernetes.cri.sandbox-name")
+            or ""
+        ),
         str(notes.get("io.kubernetes.cri.image-name", "")),
         recreate.containerd(beside.engine.partition(":")[2], beside.id, notes),
     )

@@ -91,6 +91,8 @@ def disable(where: Where, engine: str) -> Outcome | None:
             return None
         services = _services(record.engines[engine])
         changed, notes = journal.revert(record, engine)
+        if engine == "docker":
+            notes += docker.stranded(where, where.tree.read)
     return Outcome(engine, changed, notes, services if changed else [])
 
 
