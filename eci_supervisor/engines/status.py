@@ -108,14 +108,20 @@ def _edited(where: Where, switched: Switched) -> list[str]:
     return found
 
 
-def _problems(name: str, enabled: Switched | None, found: list[Process]) -> list[str]:
+def _problems(where: Where, name: str, enabled: Switched | None, found: list[Process]) -> list[str]:
     if enabled is None:
         return ["not switched over: eci enable"]
     problems = []
     if not enabled.complete:
         problems.append("eci enable was cut short: run it again")
     by_class = enabled.options.get("pods") == "by-class"
+    known = {getattr(where, name), *(change.path for change in enabled.changes)}
     for process in found:
+        if process.config not in known:
+            problems.append(
+                f"process {process.pid} reads {process.config}, which is not switched over"
+            )
+            continue
         if not process.current:
             problems.append(f"process {process.pid} is older than its configuration: restart it")
         if not process.shadowed and not by_class:
@@ -146,7 +152,7 @@ def _engine(
         complete=enabled is not None and enabled.complete,
         edited=_edited(where, enabled) if enabled else [],
         processes=found,
-        problems=_problems(name, enabled, found) if program else [],
+        problems=_problems(where, name, enabled, found) if program else [],
     )
 
 

@@ -165,7 +165,11 @@ def commands(where: Where, services: list[str]) -> list[list[str]]:
         return []
     if is_booted(where.tree):
         return [["systemctl", "daemon-reload"], ["systemctl", "restart", *services]]
-    return [["service", service, "restart"] for service in services]
+    return [
+        ["service", service, "restart"]
+        for service in services
+        if where.tree.exists(f"/etc/init.d/{service}")
+    ]
 
 
 def reload_units(where: Where) -> None:
