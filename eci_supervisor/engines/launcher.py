@@ -66,7 +66,10 @@ class Launcher(msgspec.Struct, frozen=True):
         Docker takes `--runtime=io.containerd.kata.v2` for containerd-shim-kata-v2 on PATH.
         """
         found: dict[str, str] = {}
-        for directory in PATH.split(":"):
+        mine = os.environ.get("PATH", "") if self.tree.root == "/" else ""
+        for directory in dict.fromkeys([*PATH.split(":"), *mine.split(":")]):
+            if not directory.startswith("/") or directory == self.directory:
+                continue
             for name in self.tree.listdir(directory):
                 if name.startswith("containerd-shim") and name not in RUNC_SHIMS:
                     found.setdefault(name, f"{directory}/{name}")

@@ -49,7 +49,15 @@ WAYS = {
 BEFORE = {name: flags for name, flags in WAYS.items() if name not in ("privileged", "other")}
 
 
+UID_MAP = "/proc/self/uid_map"
 BACK = ("default", "runc")
+
+
+SHIM = """#!/bin/sh
+echo run >> {marker}
+exit 1
+"""
+"""A shim that would start containers without runc: that it ran is enough to know."""
 
 
 class Plain(Dockerd):
@@ -73,26 +81,73 @@ class Story:
     recreated: str = ""
     table: str = ""
     texts: list[bytes] = field(default_factory=list)
+    path: str = ""
+    """PATH of an administrator and of the daemons, with a directory of a foreign shim."""
+    root: Path | None = None
+    """A root file system."""
+    marker: Path | None = None
+    """What that shim writes to when it runs."""
+    shims: list[tuple[int, str]] = field(default_factory=list)
+    """Before and after."""
+    refusal: str = ""
 
-    def eci(self, *words: str) -> str:
-        """Run the command to its end, with success."""
+    def eci(self, *words: str, code: int = 0) -> str:
+        """Run the command to its end; returns what it printed, or, with `code`, its error."""
         flags = ["--docker-config", str(self.config)]
         done = subprocess.run(
             [ECI, *words, *flags],
-            env=os.environ | {"ECI_LIBRARY": str(self.library)},
+            env=os.environ | {"ECI_LIBRARY": str(self.library), "PATH": self.path},
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
+        if code:
+            assert done.returncode == code
+            return done.stderr
         require_success(done, f"eci {words}")
         self.texts.append(self.config.read_bytes())
         return done.stdout
 
+    def shim_runs(self, daemon: Dockerd) -> tuple[int, str]:
+        """Ask containerd for the foreign shim; returns how often it ran so far, and the answer.
+
+        dockerd does so by `--runtime=io.containerd.other.v2`, but only from 23.0 on.
+        """
+        done = by_ctr(daemon, self.root, "io.containerd.other.v2")
+        assert self.marker is not None
+        runs = self.marker.read_text().count("run") if self.marker.exists() else 0
+        return runs, done.stderr
+
+
+def by_ctr(daemon: Dockerd, root: Path | None, runtime: str) -> subprocess.CompletedProcess[str]:
+    """Have the daemon's containerd print the map of a container that Docker knows nothing of."""
+    words = [
+        "run",
+        "--rm",
+        "--rootfs",
+        f"--runtime={runtime}",
+        f"--cgroup={daemon.place.cgroup}/byctr",
+    ]
+    return subprocess.run(
+        ["ctr", f"--address={daemon.top}/cd.sock", *words, str(root), "byctr", "/bin/cat", UID_MAP],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def ctr_map(daemon: Dockerd, root: Path) -> str:
+    """Return the map of such a container, in one line."""
+    done = by_ctr(daemon, root, "io.containerd.runc.v2")
+    require_success(done, "ctr run")
+    return " ".join(done.stdout.split())
+
 
 def uid_map(daemon: Dockerd, *flags: str) -> str:
     """Return the map of a new container, in one line."""
-    words = ["run", "--rm", "--network=none", *flags, IMAGE, "cat", "/proc/self/uid_map"]
+    words = ["run", "--rm", "--network=none", *flags, IMAGE, "cat", UID_MAP]
     return " ".join(daemon.out(*words).split())
 
 
@@ -120,21 +175,33 @@ def story(place: Place, busybox_root: Path) -> Iterator[Story]:
     """Tell it."""
     # BuildKit's own, which stays as long as dockerd's parent cgroup does.
     place.engine_cgroups.add("buildkit")
-    with Plain(place, {}, "runc") as daemon:
+    foreign = place.directory("shims")
+    marker = foreign / "marker"
+    (foreign / "containerd-shim-other-v2").write_text(SHIM.format(marker=marker))
+    (foreign / "containerd-shim-other-v2").chmod(0o755)
+    path = f"{os.environ['PATH']}:{foreign}"
+    with Plain(place, {}, "runc", {"PATH": path}) as daemon:
         daemon.import_image(busybox_root)
         library = place.directory("lib") / "eci"
-        told = Story(daemon.top / "daemon.json", library)
+        told = Story(
+            daemon.top / "daemon.json", library, path=path, root=busybox_root, marker=marker
+        )
+        told.shims.append(told.shim_runs(daemon))
         told.before = {name: uid_map(daemon, *flags) for name, flags in BEFORE.items()}
         told.before["buildkit"] = built_map(daemon, place)
+        told.before["ctr"] = ctr_map(daemon, busybox_root)
         told.old = daemon.out("run", "-d", "--name=old", "--network=none", IMAGE, "sh", "-c", SLEEP)
-        told.eci("enable", "--engine=docker")
-        daemon.restart({"PATH": f"{library}/path:{os.environ['PATH']}"})
+        told.refusal = told.eci("enable", "--engine=docker", code=1)
+        told.eci("enable", "--engine=docker", "--drop-runtimes")
+        daemon.restart({"PATH": f"{library}/path:{path}"})
+        told.shims.append(told.shim_runs(daemon))
         with daemon.container("--name=new", "--network=none", "--cap-add=SYS_ADMIN"):
             daemon.docker("exec", "new", "mount", "-t", "tmpfs", "none", "/mnt")
             told.status = json.loads(told.eci("status", "--json"))
             told.table = told.eci("status")
             told.after = {name: uid_map(daemon, *flags) for name, flags in WAYS.items()}
             told.after["buildkit"] = built_map(daemon, place)
+            told.after["ctr"] = ctr_map(daemon, busybox_root)
         (command,) = (one["recreate"] for one in told.status["containers"] if one["id"] == told.old)
         program, *words = shlex.split(command)
         assert program == "docker"
@@ -142,17 +209,17 @@ def story(place: Place, busybox_root: Path) -> Iterator[Story]:
         told.recreated = daemon.out("exec", "old", "cat", "/proc/self/uid_map")
         daemon.docker("rm", "-f", "old")
         told.eci("disable")
-        daemon.restart({})
+        daemon.restart({"PATH": path})
         told.back = {name: uid_map(daemon, *BEFORE[name]) for name in BACK}
         yield told
 
 
-@pytest.mark.parametrize("way", [*BEFORE, "buildkit"])
+@pytest.mark.parametrize("way", [*BEFORE, "buildkit", "ctr"])
 def test_nothing_is_protected_before(story: Story, way: str) -> None:
     assert story.before[way] == BARE
 
 
-@pytest.mark.parametrize("way", [*WAYS, "buildkit"])
+@pytest.mark.parametrize("way", [*WAYS, "buildkit", "ctr"])
 def test_every_way_to_name_a_runtime_is_protected(story: Story, way: str) -> None:
     inside, outside, size = story.after[way].split()
     assert (inside, size) == ("0", "65536")
@@ -168,6 +235,14 @@ def test_disable_leaves_the_file_byte_identical_and_nothing_of_ours(story: Story
     assert story.texts[0] != CONFIG.encode()
     assert story.texts[-1] == CONFIG.encode()
     assert not story.library.exists()
+
+
+def test_a_shim_of_another_kind_is_no_way_around(story: Story) -> None:
+    assert "containerd-shim-other-v2 is neither runc nor crun" in story.refusal
+    (before, _), (after, message) = story.shims
+    assert before > 0, story.shims
+    assert after == before
+    assert "what this shim starts would not be protected" in message
 
 
 def test_status_lists_a_container_from_before_as_unprotected(story: Story) -> None:
