@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import click
 
+from eci_supervisor.cli.completion import completion
+from eci_supervisor.cli.explain import explain
+from eci_supervisor.cli.metrics import metrics
 from eci_supervisor.cli.run import run
+from eci_supervisor.cli.trace import trace
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -13,7 +17,8 @@ def main() -> None:
     """Enhanced container isolation for every Linux host and engine."""
 
 
-main.add_command(run)
+for command in (completion, explain, metrics, run, trace):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

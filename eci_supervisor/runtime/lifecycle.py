@@ -20,6 +20,7 @@ import msgspec
 
 from eci_supervisor.kernel import features, syscalls
 from eci_supervisor.kernel.syscalls import lib
+from eci_supervisor.observe import settings_log
 from eci_supervisor.policy import refusals
 from eci_supervisor.policy import settings as policy
 from eci_supervisor.runtime import (
@@ -133,7 +134,9 @@ def _refuse_root(uids: tuple[Mapping, ...], gids: tuple[Mapping, ...]) -> None:
 
 def read_request(call: Invocation) -> Request:
     """Read bundle, settings and surroundings; raises what the user is to be told."""
-    settings = policy.load(call.settings or os.environ.get("ECI_SETTINGS") or None)
+    named = call.settings or os.environ.get("ECI_SETTINGS") or None
+    settings = policy.load(named)
+    settings_log.note(state.root(), settings, named or policy.DEFAULT_PATH)
     spec = read_spec(call.config)
     namespaces = oci.namespaces(spec)
     if namespaces.get("mount"):
@@ -564,6 +567,8 @@ def _charge(request: Request, taken: Taken, profile: seccomp.Profile | None) -> 
         trace=_trace(record.key),
         cgroups_path=_cgroups_path(request.spec),
         engine_rootfs=record.engine_rootfs if taken.shift else None,
+        image=engine.image_name(request.spec),
+        engine_record=engine.record_directory(request.spec, record.id),
         clearing=cleanup.words_of(record),
     )
 

@@ -23,7 +23,10 @@ import msgspec
 
 from eci_supervisor.kernel import holding, mountinfo, watch
 from eci_supervisor.kernel.protected import protected_rules
+from eci_supervisor.kernel.reasons import refuses
 from eci_supervisor.kernel.ring import Ring
+from eci_supervisor.observe.limit import Limit
+from eci_supervisor.runtime import engine
 from eci_supervisor.runtime.state import COVER
 from eci_supervisor.supervisor import cgroups, rest, view
 from eci_supervisor.supervisor.compiler import compile_policy
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
     from eci_supervisor.kernel.ring import Event
     from eci_supervisor.kernel.table import InodeRule
+    from eci_supervisor.observe.audit import Record
     from eci_supervisor.supervisor.charge import Charge
 
 HOOK_SOCKET = "hook.sock"
@@ -131,6 +135,8 @@ class Keeper:
         self.done = False
         self.room = LOG_CHARACTERS
         self.drained = 0.0
+        self.limit = Limit()
+        self.dropped = 0
         self.linger: float | None = None
         self.cgroups: list[str] = []
         self.rests = True
@@ -156,6 +162,7 @@ class Keeper:
         keeper.decides, keeper.room = known.decides, known.room
         keeper.cover, keeper.protected = known.cover, list(known.protected)
         keeper.cgroups = list(known.cgroups)
+        keeper.limit, keeper.dropped = known.limit, known.dropped
         keeper.ring = Ring(kept=(known.ring, known.ring_event))
         control = socket.socket(fileno=known.worker_control)
         keeper.worker = Worker(known.worker_pid, known.worker_pidfd, control)
@@ -229,11 +236,15 @@ class Keeper:
             protected=tuple(self.protected),
             room=self.room,
             cgroups=tuple(self.cgroups),
+            limit=self.limit,
+            dropped=self.dropped,
         )
         return known if set(self.selector.get_map()) == set(known.waits_for()) else None
 
     def _rest(self, known: rest.Knowledge) -> None:
         """Become the waiting program; returns only where that cannot be."""
+        # The end of the container need not bring us back.
+        self._tell_left_out()
         try:
             rest.become(known, os.path.join(self.charge.state_dir, LOG))
         except OSError as error:
@@ -368,8 +379,39 @@ class Keeper:
             return
         for event in self.ring.drain():
             self._report(event)
+        self.limit.left_out += self.ring.dropped - self.dropped
+        self.dropped = self.ring.dropped
+
+    def _audit(self, event: Event) -> str:
+        """Put a refusal into the audit log; returns its name there, if it has got one."""
+        if not self.limit.allows(time.monotonic()):
+            return ""
+        from eci_supervisor.observe import calls  # noqa: PLC0415 - as below
+
+        charge = self.charge
+        image = charge.image or engine.recorded_image(charge.engine_record)
+        record = calls.record_of(event, charge.container_id, image)
+        record.left_out = self.limit.tell()
+        return record.id if self._write(record) else ""
+
+    def _write(self, record: Record) -> bool:
+        from eci_supervisor.observe import audit  # noqa: PLC0415 - as below
+
+        problem = audit.write(record)
+        if problem is not None:
+            self.log(f"not in the audit log: {problem}")
+        return problem is None
+
+    def _tell_left_out(self) -> None:
+        """Say in the audit log how many refusals are not in it."""
+        if not self.limit.left_out:
+            return
+        from eci_supervisor.observe import audit  # noqa: PLC0415 - as below
+
+        self._write(audit.left_out(self.charge.container_id, self.limit.tell()))
 
     def _report(self, event: Event) -> None:
+        name = self._audit(event) if refuses(event.reason) else ""
         if self.trace is None and self.room <= 0:
             return
         # Imported when there is something to tell: most containers have no events.
@@ -377,7 +419,7 @@ class Keeper:
 
         text = trace.line(self.charge.container_id, event)
         if self.trace is None:
-            self.log(text)
+            self.log(f"{text} {name}".rstrip())
             return
         try:
             self.trace.write(text + "\n")
@@ -460,6 +502,7 @@ class Keeper:
                 self.selector.unregister(self.worker.pidfd)
             self.worker = None
         self._drain()
+        self._tell_left_out()
         if self.trace is not None:
             self.trace.close()
             self.trace = None
