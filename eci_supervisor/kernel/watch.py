@@ -135,28 +135,40 @@ def ask_for_times(directory: str) -> None:
     watch.close()
 
 
+def _mapped(fd: int, path: str) -> mmap.mmap:
+    """Map the whole file; WatchError where it is not one of this version's."""
+    msg = f"{path}: written by another version of eci-supervisor"
+    size = os.fstat(fd).st_size
+    if size < lib.ECI_WATCH_HEAD:
+        raise WatchError(msg)
+    memory = mmap.mmap(fd, size)
+    buffer = ffi.from_buffer(memory)
+    valid = lib.eci_watch_check(ffi.cast("struct eci_watch *", buffer), size) == 0
+    ffi.release(buffer)
+    if not valid:
+        memory.close()
+        raise WatchError(msg)
+    return memory
+
+
 class Watch:
-    """The file of a worker, mapped.  Owns the mapping."""
+    """The file of a worker, mapped.  Owns mapping and descriptor."""
 
     def __init__(self, directory: str) -> None:
-        """Map the file in this state directory.
+        """Open and map the file in this state directory.
 
         FileNotFoundError where there is no worker, WatchError where it is another version's.
         """
         path = f"{directory}/{FILE}"
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            size = os.fstat(fd).st_size
-            self._map = mmap.mmap(fd, max(size, lib.ECI_WATCH_HEAD))
-            self._buffer = ffi.from_buffer(self._map)
-            self.head = ffi.cast("struct eci_watch *", self._buffer)
-            if size < lib.ECI_WATCH_HEAD or lib.eci_watch_check(self.head, size) < 0:
-                self.close()
-                msg = f"{path}: written by another version of eci-supervisor"
-                raise WatchError(msg)
-            self._fd = os.dup(fd)
-        finally:
+            self._map = _mapped(fd, path)
+        except BaseException:
             os.close(fd)
+            raise
+        self._fd = fd
+        self._buffer = ffi.from_buffer(self._map)
+        self.head = ffi.cast("struct eci_watch *", self._buffer)
         self._event = ffi.new("struct eci_event *")
         self._turn = int(self.head.head)
         self._stuck = -1
@@ -168,8 +180,7 @@ class Watch:
         self.head = None
         ffi.release(self._buffer)
         self._map.close()
-        if hasattr(self, "_fd"):
-            os.close(self._fd)
+        os.close(self._fd)
 
     def counts(self) -> Counts:
         """Return what the worker has done so far."""

@@ -151,6 +151,8 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
         OSError; EADDRINUSE where somebody serves there already.
         """
+        self._name: str | None = None
+        """Not before it is ours: what failed to begin removes nothing."""
         handler: Any = MetricsHandler.factory(registry())
         handler.timeout = PATIENCE
         _remove_dead(path)
@@ -160,7 +162,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             super().__init__(path, handler)
         finally:
             os.umask(umask)
-        self.path = path
+        self._name = path
         os.chown(path, -1, group)
         os.chmod(path, mode)
 
@@ -170,8 +172,9 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     def server_close(self) -> None:
         """Close it, and take the name away."""
         super().server_close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
+        if self._name is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._name)
 
 
 def _remove_dead(path: str) -> None:
