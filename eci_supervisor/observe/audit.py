@@ -19,15 +19,11 @@ import os
 import socket
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from eci_supervisor.observe.ids import new_id
-from eci_supervisor.policy.refusals import COMMAND, text_of
-
-if TYPE_CHECKING:
-    from eci_supervisor.observe.limit import Limit
+from eci_supervisor.policy.refusals import text_of
 
 DIRECTORY = "/var/log/eci"
 """Unless ECI_LOG_DIR in the environment of the engine names another."""
@@ -251,28 +247,3 @@ def left_out(container: str, count: int) -> Record:
         container=printable(container),
         left_out=count,
     )
-
-
-def command_refused(
-    command: str,
-    message: str,
-    *,
-    container: str = "",
-    image: str = "",
-    pid: int = 0,
-    limit: Limit | None = None,
-) -> str | None:
-    """Record that a command on a restricted engine socket was refused.
-
-    `command`: method and path as they were asked for; `message`: what the client was told; `pid`:
-    the client's, on the host, where known.  `limit` is the caller's, one for each container, and
-    lasts as long as its socket: a client asks as often as it likes.  Returns the record's id; None
-    where it was left out, for the limit or for want of room.
-    """
-    if limit is not None and not limit.allows(time.monotonic()):
-        return None
-    record = refusal("command", COMMAND)
-    record.call, record.message = printable(command), printable(message)
-    record.container, record.image, record.pid = printable(container), printable(image), pid
-    record.left_out = 0 if limit is None else limit.tell()
-    return None if write(record) else record.id

@@ -6,15 +6,16 @@ import gzip
 import json
 import re
 import socket
-import time
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from eci_supervisor._eci import lib
 
 from eci_supervisor.cli.explain import lines
 from eci_supervisor.kernel.ring import Event, Object
 from eci_supervisor.observe import audit, calls, find, settings_log
+from eci_supervisor.observe.commands import CommandLog
 from eci_supervisor.observe.ids import new_id
 from eci_supervisor.observe.limit import BURST, SECONDS, Limit
 from eci_supervisor.policy import settings
@@ -193,19 +194,28 @@ def test_limit_counts_what_it_leaves_out() -> None:
     assert sum(limit.allows(1e9) for _ in range(BURST + 50)) == BURST, "room does not pile up"
 
 
+class Command(msgspec.Struct):
+    """A request that was not passed on."""
+
+    container: str = "web"
+    method: str = "POST"
+    target: str = "/v1.43/images/x/push?\x1b"
+    message: str = "is blocked"
+
+
 def test_refused_commands_are_recorded_within_a_limit(logs: Path) -> None:
-    limit = Limit(room=1.0, at=time.monotonic())
-    name = audit.command_refused(
-        "POST /v1.43/images/x/push", "is blocked", container="web", image="cli", pid=7, limit=limit
-    )
-    assert audit.command_refused("POST /x", "is blocked", limit=limit) is None
-    limit.room = 1.0
-    assert audit.command_refused("POST /y", "is blocked", limit=limit)
-    first, second = entries(logs)
-    assert (first["id"], first["of"], first["reason"]) == (name, "command", "refused:command")
-    assert (first["call"], first["pid"]) == ("POST /v1.43/images/x/push", 7)
+    log = CommandLog("web", image="cli")
+    for _ in range(BURST + 3):
+        log(Command())
+    log.close()
+    log.close()
+    first, *_, last = entries(logs)
+    assert len(entries(logs)) == BURST + 1
+    assert (first["of"], first["reason"]) == ("command", "refused:command")
+    assert first["call"] == r"POST /v1.43/images/x/push?\x1b"
+    assert (first["container"], first["image"]) == ("web", "cli")
     assert str(first["setting"]).endswith("commandList")
-    assert second["left_out"] == 1
+    assert (last["event"], last["left_out"]) == ("left-out", 3)
 
 
 def test_a_change_of_the_settings_is_told_once(logs: Path, tmp_path: Path) -> None:

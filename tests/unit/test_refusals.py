@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import eci_supervisor
 from eci_supervisor.kernel.reasons import NAMES, refuses
 from eci_supervisor.observe.counts import is_refusal, verdict_of
 from eci_supervisor.policy import refusals
+from eci_supervisor.runtime.errors import RefusedError
 
 PACKAGE = Path(eci_supervisor.__path__[0])
 CODES = {
@@ -38,13 +40,21 @@ def test_each_code_of_a_refused_container_has_its_text() -> None:
     assert set(refusals.TEXTS) == {*CODES.values(), *filter(is_refusal, NAMES.values())}
 
 
-def test_no_code_is_written_but_in_its_table() -> None:
-    """Then each has a text: whoever raises one has to name it by its constant."""
-    known = {PACKAGE / "policy/refusals.py", PACKAGE / "kernel/reasons.py"}
-    for path in set(PACKAGE.rglob("*.py")) - known:
+def test_each_code_that_is_written_anywhere_has_its_text() -> None:
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                assert not node.value.startswith("refused:") or node.value == "refused:", path
+            text = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(text, str) and re.fullmatch(r"refused:[\w-]+", text):
+                assert text in refusals.TEXTS, path
+
+
+def test_a_refusal_has_the_code_of_its_class_or_its_own() -> None:
+    class SocketRefusedError(RefusedError):
+        reason = refusals.ENGINE_SOCKET
+
+    assert RefusedError("x").reason == refusals.CONTAINER_SPEC
+    assert SocketRefusedError("x").reason == refusals.ENGINE_SOCKET
+    assert RefusedError("x", refusals.HOST_ROOT).reason == refusals.HOST_ROOT
 
 
 @pytest.mark.parametrize("reason", sorted(refusals.TEXTS))
