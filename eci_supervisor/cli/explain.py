@@ -28,14 +28,15 @@ def explain(refusal: str | None, *, as_json: bool) -> None:
     ID is that of a line of the audit log, or what it begins with.  Without it the last refusals
     are listed.
     """
-    from eci_supervisor.observe import audit  # noqa: PLC0415 - `eci run` needs none of it
+    from eci_supervisor.observe import audit, find  # noqa: PLC0415 - `eci run` needs none of it
 
     require_root("reading the audit log")
     where = f"{audit.directory()}/{audit.NAME}"
     if refusal is None:
         _list(where)
         return
-    found = {record.id: record for record in _search(refusal)}
+    logs = find.logs(audit.directory())
+    found = {record.id: record for path in logs for record in _refusals(path, refusal)}
     exact = found.get(refusal)
     if exact is not None:
         found = {refusal: exact}
@@ -57,23 +58,27 @@ def explain(refusal: str | None, *, as_json: bool) -> None:
         click.echo("\n".join(lines(record)))
 
 
-def _search(begun: str) -> Iterator[Record]:
-    """Give the refusals whose id begins so; warns of files that cannot be read."""
-    from eci_supervisor.observe import audit, find  # noqa: PLC0415 - as above
+def _refusals(path: str, begun: str) -> Iterator[Record]:
+    """Give the refusals of one file whose id begins so; warns where it cannot be read."""
+    from eci_supervisor.observe import find  # noqa: PLC0415 - as above
 
-    for path in find.logs(audit.directory()):
-        try:
-            for record in find.records(path, begun):
-                if record.id.startswith(begun) and record.event == "refusal":
-                    yield record
-        except (OSError, EOFError, lzma.LZMAError) as error:
-            click.echo(f"eci: {path} cannot be read: {error}", err=True)
+    try:
+        for record in find.records(path, begun):
+            if record.id.startswith(begun) and record.event == "refusal":
+                yield record
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        click.echo(f"eci: {path} cannot be read: {error}", err=True)
 
 
 def _list(where: str) -> None:
-    from eci_supervisor.observe import audit  # noqa: PLC0415 - as above
+    from eci_supervisor.observe import audit, find  # noqa: PLC0415 - as above
 
-    found = sorted(_search(""), key=lambda record: record.id)[-LISTED:]
+    found: list[Record] = []
+    for path in find.logs(audit.directory()):
+        found += _refusals(path, "")
+        if len(found) >= LISTED:
+            break  # those that are left are older
+    found = sorted(found, key=lambda record: record.id)[-LISTED:]
     if not found:
         click.echo(f"nothing was refused: {where} has no refusals")
     for record in found:

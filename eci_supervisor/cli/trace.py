@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from eci_supervisor.kernel.watch import Watch
     from eci_supervisor.observe.counts import Seen
 
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.02
 """Between two looks at what has come."""
 ASK_SECONDS = 0.5
 """Between two times that the workers are asked, and new containers looked for."""
@@ -61,6 +61,8 @@ class Follower:
     def run(self) -> None:
         """Print calls until the wanted container has ended; without one, for ever."""
         self.look_for_containers(first=True)
+        if self.wanted is not None and not self.followed:
+            sys.exit(1)  # why has been said
         asked = time.monotonic()
         while self.followed or self.wanted is None:
             time.sleep(LOOK_SECONDS)
@@ -149,4 +151,6 @@ class Follower:
 
     @staticmethod
     def _say(text: str) -> None:
-        click.echo(f"eci trace: {text}", err=True)
+        from eci_supervisor.observe.audit import printable  # noqa: PLC0415 - as above
+
+        click.echo(f"eci trace: {printable(text)}", err=True)

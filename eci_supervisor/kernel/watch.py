@@ -28,7 +28,8 @@ FILE = "watch"
 """In the state directory."""
 TOTAL = "counts"
 """In the state root: what the workers of containers that are gone have counted (cleanup.c)."""
-SLOTS = 1024
+SLOTS = 256
+"""How many events the file holds: 0.4 MB, taken when somebody follows for the first time."""
 KINDS = (
     "unknown",
     "mount",

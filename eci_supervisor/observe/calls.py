@@ -61,4 +61,4 @@ def json_of(event: Event, container: str) -> str:
 
 def line(event: Event, container: str) -> str:
     """Return one call as `eci trace` prints it, in strace's form.  Pure."""
-    return trace.line(container, event)
+    return trace.line(audit.printable(container), event)
