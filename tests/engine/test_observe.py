@@ -167,6 +167,33 @@ def test_what_a_path_led_to_is_told_and_not_what_it_was_called(box: Box) -> None
     ]
 
 
+def test_no_byte_of_a_container_reaches_log_or_terminal(
+    box: Box, follow: Callable[..., Follower]
+) -> None:
+    """Neither the name of a program nor a path can say something that it is not."""
+    evil = "\x1b[2Jx\n\x9b"
+    follower = follow(box.container.name)
+    follower.wait_for("following")
+    box.container.run("cp", "/bin/mnt", f"/tmp/{evil}")
+    box.container.run("ln", "-s", "/vol", f"/{evil}")
+    words = ("mount", "-", f"/{evil}", "-", "MS_REMOUNT|MS_BIND", "-")
+    assert box.container.run(f"/tmp/{evil}", *words) == ["EPERM"]
+    box.container.run("rm", f"/tmp/{evil}", f"/{evil}")
+    (record,) = box.wait_for(1)
+    follower.wait_for("refused:no-loosening")
+    shown = (
+        (box.logs / "audit.log").read_bytes(),
+        box.eci("explain", record.id).stdout.encode(),
+        box.eci("explain").stdout.encode(),
+        follower.printed,
+        Path(box.seen.state_dir, "keeper.log").read_bytes(),
+    )
+    for text in shown:
+        assert re.fullmatch(rb"[ -~\n]+", text)
+        assert b"[2Jx" in text
+    assert follower.end() == 130
+
+
 def refuse_create(bundles: Bundles, runtime: Runtime, name: str) -> str:
     """Have the runtime refuse a container with the host's processes; returns what it says."""
     spec: Spec = make_spec(["true"], cgroup=bundles.cgroup(name))
@@ -364,6 +391,10 @@ def test_stopped_or_killed_follower_holds_up_nothing(
 ) -> None:
     follower = follow(box.container.name)
     follower.wait_for("following")
+    shown = Watch(box.seen.state_dir)
+    asked, asleep = int(shown.head.follow_until), switches(worker_of(box.container.pid))
+    wait_until(lambda: shown.head.follow_until > asked, "it is not asked again")
+    assert switches(worker_of(box.container.pid)) == asleep, "a follower wakes nobody"
     os.kill(follower.process.pid, signal.SIGSTOP)
     rounds = watch.SLOTS // 200 + 1
     for _ in range(rounds):
@@ -372,7 +403,6 @@ def test_stopped_or_killed_follower_holds_up_nothing(
     follower.wait_for("came too fast to be shown")
     follower.process.kill()
     follower.process.wait()
-    shown = Watch(box.seen.state_dir)
     wait_until(lambda: time.monotonic_ns() > shown.head.follow_until, "it is followed for ever")
     before = int(shown.head.head)
     assert box.calls(MOUNT, UMOUNT) == ["0", "0"]
@@ -444,10 +474,15 @@ def test_counts_are_what_was_done_and_outlive_the_container(box: Box) -> None:
         ("eci_supervisors_alive", "worker"): 0,
     }
     worker = worker_of(box.container.pid)
-    asleep = switches(worker)
-    for _ in range(3):
-        now = samples(box.eci("metrics", "show").stdout)
-    assert switches(worker) == asleep, "reading wakes nobody"
+    now = {}
+
+    def read_without_waking() -> bool:
+        asleep = switches(worker)
+        now.update(samples(box.eci("metrics", "show").stdout))
+        return switches(worker) == asleep
+
+    # The thread of the process that has just ended is still seen off.
+    wait_until(read_without_waking, "reading wakes the worker")
     grown = {key: now.get(key, 0) - total.get(key, 0) for key in wanted}
     assert grown == wanted
     assert now["eci_call_duration_seconds_sum",] > total["eci_call_duration_seconds_sum",]
