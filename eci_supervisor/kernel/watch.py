@@ -173,6 +173,9 @@ class Watch:
         self._event = ffi.new("struct eci_event *")
         self._turn = int(self.head.head)
         self._stuck = -1
+        self._since = 0.0
+        self.patience = 1.0
+        """Seconds until an event that is being written is given up: its writer may be held up."""
         self.lost = 0
         """Events that were overwritten before they were read."""
 
@@ -197,6 +200,13 @@ class Watch:
             os.posix_fallocate(self._fd, 0, len(self._map))
         lib.eci_watch_follow(self.head, time.monotonic_ns() + LEASE_NS)
 
+    def _is_hole(self) -> bool:
+        """Say whether nobody will write the next event: it has not come for long."""
+        now = time.monotonic()
+        if self._stuck != self._turn:
+            self._stuck, self._since = self._turn, now
+        return now - self._since >= self.patience
+
     def events(self) -> list[Event]:
         """Return what has come since the last time, or since this was opened, oldest first."""
         found = []
@@ -208,11 +218,9 @@ class Watch:
             state = lib.eci_watch_get(self.head, self._turn, self._event)
             if state == 1:
                 found.append(event_of(self._event))
-            elif state == -errno.ESTALE or self._stuck == self._turn:
-                # Overwritten; or nobody writes it, as it was not there the last time either.
+            elif state == -errno.ESTALE or self._is_hole():
                 self.lost += 1
             else:
-                self._stuck = self._turn
                 break
             self._turn += 1
         return found
