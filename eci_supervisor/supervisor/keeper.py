@@ -479,8 +479,10 @@ class Keeper:
                     break
                 time.sleep(0.02)
         if self._holds_state() and self._never_started():
-            # A runtime that was killed half way has not always written down where they are.
-            cgroups.remove(self.cgroups or cgroups.directories(self.charge.cgroups_path))
+            # A runtime that was killed half way has not always written down where they are.  Of a
+            # first process that died while the hook ran, its entry in procfs does not say either.
+            named = cgroups.directories(self.charge.cgroups_path)
+            cgroups.remove(list(dict.fromkeys([*self.cgroups, *named])))
             self.clean(self.charge.state_dir)
         self.done = True
 
