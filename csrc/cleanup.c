@@ -31,8 +31,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "api.h"
+
 #define RECORD    "container.json"
 #define KEPT      "lock"
+#define WATCH     "watch"
+#define COUNTS    "counts"
 #define WORK_NAME "eci-work"
 
 enum {
@@ -285,6 +289,47 @@ static int release_range(const char *root, const char *key)
     return r;
 }
 
+/* Reads what `path` begins with; the descriptor, which the caller owns, or -errno. */
+static int open_counts(const char *path, int flags, struct eci_counts *counts)
+{
+    int fd = open(path, flags | O_CLOEXEC, 0600);
+
+    if (fd < 0)
+        return -errno;
+    memset(counts, 0, sizeof(*counts));
+    if (pread(fd, counts, sizeof(*counts), 0) != sizeof(*counts))
+        memset(counts, 0, sizeof(*counts));
+    return fd;
+}
+
+/*
+ * Adds what the worker has counted to what all former ones have: no number may ever shrink.  Who is
+ * killed between the two steps counts this container twice.  Nothing else fails for it.
+ */
+static void keep_counts(const char *root, const char *state)
+{
+    struct eci_counts more;
+    struct eci_counts sum;
+    char path[PATH_MAX];
+    char total[PATH_MAX];
+    int to = -1;
+    int from;
+
+    if (join(path, state, WATCH) < 0 || join(total, root, COUNTS) < 0)
+        return;
+    from = open_counts(path, O_RDONLY, &more);
+    if (from < 0)
+        return;
+    to = open_counts(total, O_RDWR | O_CREAT, &sum);
+    if (to >= 0) {
+        eci_counts_add(&sum, &more);
+        (void)!pwrite(to, &sum, sizeof(sum), 0);
+        close(to);
+    }
+    close(from);
+    (void)unlink(path);
+}
+
 /*
  * Removes the empty directory `name`, from under a mount if there is one here: a poststop hook of
  * `runc run` runs in the very mount namespace that the stage was built in.  So this never descends:
@@ -401,6 +446,7 @@ static int clean(const struct job *job)
     r = release_range(root, key);
     if (r < 0)
         return r;
+    keep_counts(root, job->state);
     doing = "the state directory";
     return remove_state(job->state);
 }

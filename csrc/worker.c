@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * eci-worker CONTROL COVER RING EVENT PID
+ * eci-worker CONTROL COVER RING EVENT WATCH PID
  *
- * The worker of one container.  The first four words are inherited fds: a SEQPACKET socket to
- * the supervisor, what to cover (a memfd, see kernfs.c), the event ring (a memfd) and the ring's
- * eventfd.  PID is the container's first process, in our PID namespace.
+ * The worker of one container.  The first five words are inherited fds: a SEQPACKET socket to
+ * the supervisor, what to cover (a memfd, see kernfs.c), the event ring (a memfd), the ring's
+ * eventfd, and the file of watch.c, whose lock stays with its description as long as this process
+ * lives.  PID is the container's first process, in our PID namespace.
  *
  * At the createRuntime hook it enters the container's namespaces, covers /proc and /sys and
  * writes "ready" to CONTROL, or what went wrong.  A message that begins with P then carries the
@@ -242,7 +243,10 @@ static int set_up(struct worker *worker, char **argv, char *about, size_t about_
     if (!worker->ring || size != eci_ring_bytes(worker->ring->slots))
         return -EINVAL;
     worker->ring_event = atoi(argv[4]);
-    r = worker_enter(worker, atoi(argv[5]));
+    worker->watch = map_fd(atoi(argv[5]), MAP_SHARED, &size);
+    if (!worker->watch || eci_watch_check(worker->watch, size) < 0)
+        return -EINVAL;
+    r = worker_enter(worker, atoi(argv[6]));
     if (r == 0)
         r = exchange_all(worker, about, about_size);
     /* The supervisor reads our mount table, which no chroot(2) in the container changes. */
@@ -255,8 +259,8 @@ int main(int argc, char **argv)
     static char about[PATH_MAX];
     int r;
 
-    if (argc != 6) {
-        fputs("usage: eci-worker CONTROL COVER RING EVENT PID (the supervisor starts it)\n",
+    if (argc != 7) {
+        fputs("usage: eci-worker CONTROL COVER RING EVENT WATCH PID (the supervisor starts it)\n",
               stderr);
         return 2;
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from eci_supervisor.policy import refusals
+
 
 class EciError(Exception):
     """The container cannot be started; the text says what is wrong and what to do."""
@@ -16,7 +18,14 @@ class SpecError(EciError):
 
 
 class RefusedError(EciError):
-    """The container asks for what no protected container gets: contract, "Messages"."""
+    """The container asks for what no protected container gets.
+
+    `reason` is its code in `policy.refusals`, for the audit log.
+    """
+
+    def __init__(self, message: str, reason: str = refusals.CONTAINER_SPEC) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class RangeError(EciError):

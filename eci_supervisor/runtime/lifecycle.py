@@ -20,6 +20,7 @@ import msgspec
 
 from eci_supervisor.kernel import features, syscalls
 from eci_supervisor.kernel.syscalls import lib
+from eci_supervisor.policy import refusals
 from eci_supervisor.policy import settings as policy
 from eci_supervisor.runtime import (
     cleanup,
@@ -125,7 +126,8 @@ def _refuse_root(uids: tuple[Mapping, ...], gids: tuple[Mapping, ...]) -> None:
     if any(entry.outside == 0 for entry in (*uids, *gids)):
         raise RefusedError(
             "error in the container spec: invalid or unsupported container spec: the user "
-            "namespace maps id 0 of the host, which no eci container gets: map to ids above 65535"
+            "namespace maps id 0 of the host, which no eci container gets: map to ids above 65535",
+            refusals.HOST_ROOT,
         )
 
 
@@ -136,7 +138,8 @@ def read_request(call: Invocation) -> Request:
     namespaces = oci.namespaces(spec)
     if namespaces.get("mount"):
         raise RefusedError(
-            "error in the container spec: eci containers can't join a mount namespace"
+            "error in the container spec: eci containers can't join a mount namespace",
+            refusals.MOUNT_NAMESPACE,
         )
     host = refuse.host_identities()
     joined = refuse.open_joined(namespaces)

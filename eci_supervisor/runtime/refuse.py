@@ -10,6 +10,7 @@ import os
 
 import msgspec
 
+from eci_supervisor.policy import refusals
 from eci_supervisor.runtime.errors import RefusedError, SpecError
 
 Identity = tuple[int, int]
@@ -105,4 +106,4 @@ def refuse_shared(
     """Raise RefusedError if the container would share a namespace with the host."""
     shared = shared_with_host(namespaces, joined, host)
     if shared:
-        raise RefusedError(message(shared))
+        raise RefusedError(message(shared), refusals.HOST_NAMESPACE)

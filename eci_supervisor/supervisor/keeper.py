@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
-from eci_supervisor.kernel import mountinfo
+from eci_supervisor.kernel import holding, mountinfo, watch
 from eci_supervisor.kernel.protected import protected_rules
 from eci_supervisor.kernel.ring import Ring
 from eci_supervisor.runtime.state import COVER
@@ -341,11 +341,13 @@ class Keeper:
     def _start_worker(self, pid: int) -> None:
         self.protected = protected_rules(self.charge.protected_paths)
         self.ring = Ring()
+        watched = watch.create(self.charge.state_dir)
         errors = self._open_log()
         try:
-            self.worker = Worker.start(self.cover, self.ring, pid, errors)
+            self.worker = Worker.start(self.cover, self.ring, pid, errors, watched)
         finally:
             os.close(errors)
+            os.close(watched)
         self._register(self.ring.event_fd, self._drain_in_time)
         self._register(self.worker.pidfd, self._worker_ended)
 
@@ -512,6 +514,7 @@ def fork_keeper(charge: Charge, clean: Callable[[str], None], pid: int) -> None:
     path = charge.state_dir
     lock = os.open(f"{path}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    holding.hold(lock)  # for those who only want to know
     held = Held(
         hook=_listen(f"{path}/{HOOK_SOCKET}"),
         notify=_listen(f"{path}/{NOTIFY_SOCKET}") if charge.supervised else None,

@@ -45,16 +45,18 @@ class Worker:
         self._control.settimeout(READY_SECONDS)
 
     @classmethod
-    def start(cls, cover: Sequence[bytes], ring: Ring, pid: int, errors: int) -> Worker:
+    def start(
+        cls, cover: Sequence[bytes], ring: Ring, pid: int, errors: int, watched: int
+    ) -> Worker:
         """Start one and wait until it stands in the namespaces of `pid` (host's number).
 
         Then /proc and /sys are covered as `cover` says.  `errors` is an fd that gets its standard
-        error.  WorkerError in the worker's words.
+        error, `watched` one of its file (kernel/watch.py).  WorkerError in the worker's words.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         records = _memfd("eci-cover", b"".join(record + b"\0" for record in cover) or b"\0")
         try:
-            fds = (theirs.fileno(), records, ring.fd, ring.event_fd)
+            fds = (theirs.fileno(), records, ring.fd, ring.event_fd, watched)
             process = subprocess.Popen(
                 [PROGRAM, *map(str, fds), str(pid)],
                 pass_fds=fds,

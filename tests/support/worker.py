@@ -12,7 +12,7 @@ def worker_of(pid: int) -> int:
         if proc.name.isdigit():
             with suppress(OSError):
                 words = (proc / "cmdline").read_bytes().split(b"\0")
-                if words[0].endswith(b"eci-worker") and words[5] == b"%d" % pid:
+                if words[0].endswith(b"eci-worker") and words[-2] == b"%d" % pid:
                     return int(proc.name)
     message = f"no worker for {pid}"
     raise AssertionError(message)
