@@ -31,6 +31,8 @@ LINT_PACKAGES := clang clang-format clang-tidy cppcheck gcc git libc6-dev libfus
 
 # Arguments for pytest: `make test ARGS="-k launcher -x"`.
 ARGS ?=
+# Two processes do half of the files each, with a place and engines of their own: `WORKERS=` for one.
+WORKERS ?= --numprocesses logical --maxprocesses 4 --dist loadfile
 
 C_FILES := $(wildcard csrc/*.c csrc/*.h)
 SCRIPTS := .ci/run $(wildcard tools/*.sh)
@@ -77,7 +79,7 @@ run: packages-run build
 .PHONY: test
 test: packages-test build
 	@echo "==> running the tests"
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest $(WORKERS) $(ARGS)
 
 .PHONY: bench
 bench: packages-test build

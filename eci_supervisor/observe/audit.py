@@ -5,7 +5,8 @@
 A line goes out in one write(2) on a file that is opened for it, so that lines of several processes
 do not mix and whoever rotates the log need not tell anybody.  The same goes to the journal, or to
 syslog where there is none.  Nothing here waits, and nothing fails: a container must not, because a
-disk is full.  What could not be written is counted, and told by the next line that can be.
+disk is full.  What could not be written of a container is counted, and told by the next line that
+can be.
 
 All text is plain ASCII: what came out of a container is escaped.
 """
@@ -19,11 +20,15 @@ import os
 import socket
 import time
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from eci_supervisor.observe.ids import new_id
 from eci_supervisor.policy.refusals import text_of
+
+if TYPE_CHECKING:
+    from eci_supervisor.observe.limit import Limit
 
 DIRECTORY = "/var/log/eci"
 """Unless ECI_LOG_DIR in the environment of the engine names another."""
@@ -94,10 +99,6 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True):
     """... and which keys differ."""
     left_out: int = 0
     """How many refusals of this container were not written since the last line about it."""
-
-
-_unwritten = 0
-"""Lines of this process that found no room."""
 
 
 def directory() -> str:
@@ -205,18 +206,23 @@ def _send(record: Record, line: bytes) -> None:
 
 def write(record: Record) -> str | None:
     """Write a record; returns what went wrong with the file, or None.  Never fails or waits."""
-    global _unwritten  # noqa: PLW0603 - of this process, as the disk is
-    record.left_out += _unwritten
     line = line_of(record)
     with contextlib.suppress(OSError):  # there is none here, or it has enough to do
         _send(record, line)
     try:
         _append(line)
     except OSError as error:
-        _unwritten = record.left_out + (record.event == "refusal")
         return f"{directory()}/{NAME}: {error.strerror}"
-    _unwritten = 0
     return None
+
+
+def write_of(record: Record, limit: Limit) -> str | None:
+    """Do the same, and tell what was left out for `limit`; what cannot be written, is as well."""
+    record.left_out = limit.tell()
+    problem = write(record)
+    if problem is not None:
+        limit.left_out += record.left_out + (record.event == "refusal")
+    return problem
 
 
 def refusal(of: str, reason: str, time_ns: int | None = None) -> Record:
@@ -237,13 +243,12 @@ def refusal(of: str, reason: str, time_ns: int | None = None) -> Record:
     )
 
 
-def left_out(container: str, count: int) -> Record:
-    """Return the record that says how many refusals of a container have none."""
+def left_out(container: str) -> Record:
+    """Return the record that says how many refusals of a container have none: `write_of`."""
     now = time.time_ns()
     return Record(
         time=stamp(now),
         id=new_id(now),
         event="left-out",
         container=printable(container),
-        left_out=count,
     )

@@ -45,17 +45,16 @@ class CommandLog:
     def __call__(self, refusal: Refusal) -> None:
         """Write one down, or count it; nothing fails here."""
         if self._limit.allows(time.monotonic()):
-            audit.write(self._record(refusal))
+            audit.write_of(self._record(refusal), self._limit)
 
     def _record(self, refusal: Refusal) -> Record:
         record = audit.refusal("command", COMMAND)
         record.container, record.image = self.container, self.image
         record.call = audit.printable(f"{refusal.method} {refusal.target}")
         record.message = audit.printable(refusal.message)
-        record.left_out = self._limit.tell()
         return record
 
     def close(self) -> None:
         """At the end of the socket: say how many have been left out."""
         if self._limit.left_out:
-            audit.write(audit.left_out(self.container, self._limit.tell()))
+            audit.write_of(audit.left_out(self.container), self._limit)

@@ -10,7 +10,6 @@ or the launcher for which it was forked (successor.py).
 from __future__ import annotations
 
 import fcntl
-import functools
 import os
 import re
 import resource
@@ -27,7 +26,6 @@ from eci_supervisor.runtime import (
     cleanup,
     cover,
     engine,
-    guard,
     joins,
     killable,
     mounts,
@@ -593,16 +591,15 @@ def create(call: Invocation, binary: str, successor: Successor) -> NoReturn:
         f"{state_dir}/notify.sock",
         wait_killable=killable.waits_killable(call.runtime, binary, state.root()),
     )
-    relieve = guard.stand(state.root())
+    # The keeper is heavy to import, and not wanted before all has been found in order.
+    from eci_supervisor.supervisor import keeper, standby  # noqa: PLC0415
+
+    hand_over = standby.stand_by(state.root(), adopted=successor.pid != os.getpid())
     taken = take(request, supervised=profile is not None)
-    clean = functools.partial(cleanup.clean, nonce=taken.record.nonce)
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # The keeper is heavy to import, and not wanted before all has been found in order.
-        from eci_supervisor.supervisor.keeper import fork_keeper  # noqa: PLC0415
-
-        fork_keeper(_charge(request, taken, profile), clean, successor.pid)
-        relieve()
+        charge = _charge(request, taken, profile)
+        hand_over(charge, keeper.hold(charge, successor.pid))
         network = prepare(request, taken, profile, successor.pid)
         argv = call.with_bundle(f"{taken.state_dir}/bundle")
         successor.become(binary, argv, held=taken.busy, network=network)
@@ -610,5 +607,5 @@ def create(call: Invocation, binary: str, successor: Successor) -> NoReturn:
         # The keeper does the same when we are gone; but the caller shall find nothing when we
         # return.  Back home first: the stage's mounts are gone then, and the engine's reachable.
         syscalls.setns(home, lib.CLONE_NEWNS)
-        clean(taken.state_dir)
+        cleanup.clean(taken.state_dir, taken.record.nonce)
         raise

@@ -31,7 +31,6 @@ from eci_supervisor.runtime.state import COVER
 from eci_supervisor.supervisor import cgroups, rest, view
 from eci_supervisor.supervisor.compiler import compile_policy
 from eci_supervisor.supervisor.intake import Connection, IntakeError, ProcessState, check_peer
-from eci_supervisor.supervisor.orphan import fork_orphan
 from eci_supervisor.supervisor.worker import Worker, WorkerError
 
 if TYPE_CHECKING:
@@ -52,6 +51,10 @@ PAUSE_SECONDS = 0.05
 """Between two looks at the ring, unless every call is traced."""
 HOOK_SECONDS = 5.0
 """How long the hook may take to say what it has to say."""
+HOOK_PATIENCE = 0.5
+"""How long after a runtime's directory has gone its poststop hook may be still to come."""
+RECORDS = ("state.json", "status")
+"""What runc and crun write into their directory of a container once it is made."""
 LINGER_SECONDS = 2.0
 """How long after its create a container may take to show that it was killed half way."""
 REST_SECONDS = 1.0
@@ -128,6 +131,8 @@ class Keeper:
         self.init_pid = 0
         self.init_pidfd = -1
         self.worker: Worker | None = None
+        self.waiting: Worker | None = None
+        """Started, and its container is still to come."""
         self.decides = False
         self.cover: tuple[bytes, ...] = ()
         self.protected: list[InodeRule] = []
@@ -139,6 +144,8 @@ class Keeper:
         self.dropped = 0
         self.linger: float | None = None
         self.cgroups: list[str] = []
+        self.recorded = False
+        """The runtime had the container on record when its first process ended, or before."""
         self.rests = True
         self._register(held.hook, self._accept_hook)
         if held.notify is not None:
@@ -163,6 +170,7 @@ class Keeper:
         keeper.cover, keeper.protected = known.cover, list(known.protected)
         keeper.cgroups = list(known.cgroups)
         keeper.limit, keeper.dropped = known.limit, known.dropped
+        keeper.recorded = True  # it has run for a while
         keeper.ring = Ring(kept=(known.ring, known.ring_event))
         control = socket.socket(fileno=known.worker_control)
         keeper.worker = Worker(known.worker_pid, known.worker_pidfd, control)
@@ -291,7 +299,7 @@ class Keeper:
         if self.charge.supervised:
             path = Path(self.charge.state_dir, COVER)
             self.cover = tuple(path.read_bytes().split(b"\0")[:-1])
-            self._start_worker(pid)
+            self._send_worker(pid)
 
     # -- listeners --------------------------------------------------------------------------
 
@@ -328,7 +336,7 @@ class Keeper:
         try:
             if self.worker is None:
                 # No hook has run: the runtime has made the mounts of another time (restore).
-                self._start_worker(state.pid)
+                self._send_worker(state.pid)
             if self.worker is not None:
                 self._serve(self.worker, listener)
         finally:
@@ -349,18 +357,36 @@ class Keeper:
             self.log("the container is stopped, because its supervisor could not start")
             self._kill_init()
 
-    def _start_worker(self, pid: int) -> None:
+    def get_ready(self) -> None:
+        """Start what the container will need, while the runtime is busy making it.
+
+        What fails here is tried once more when the container is there, and fails it then.
+        """
+        if self.charge.supervised:
+            with contextlib.suppress(OSError):
+                self._start_worker()
+
+    def _start_worker(self) -> Worker:
         self.protected = protected_rules(self.charge.protected_paths)
         self.ring = Ring()
         watched = watch.create(self.charge.state_dir)
         errors = self._open_log()
         try:
-            self.worker = Worker.start(self.cover, self.ring, pid, errors, watched)
+            self.waiting = Worker.start(self.ring, errors, watched)
         finally:
             os.close(errors)
             os.close(watched)
-        self._register(self.ring.event_fd, self._drain_in_time)
-        self._register(self.worker.pidfd, self._worker_ended)
+        return self.waiting
+
+    def _send_worker(self, pid: int) -> None:
+        """Have it enter the container, whose first process is `pid`."""
+        worker = self.waiting or self._start_worker()
+        self.waiting = None
+        worker.enter(pid, self.cover)
+        self.worker = worker
+        if self.ring is not None:
+            self._register(self.ring.event_fd, self._drain_in_time)
+        self._register(worker.pidfd, self._worker_ended)
 
     # -- events -----------------------------------------------------------------------------
 
@@ -391,13 +417,12 @@ class Keeper:
         charge = self.charge
         image = charge.image or engine.recorded_image(charge.engine_record)
         record = calls.record_of(event, charge.container_id, image)
-        record.left_out = self.limit.tell()
         return record.id if self._write(record) else ""
 
     def _write(self, record: Record) -> bool:
         from eci_supervisor.observe import audit  # noqa: PLC0415 - as below
 
-        problem = audit.write(record)
+        problem = audit.write_of(record, self.limit)
         if problem is not None:
             self.log(f"not in the audit log: {problem}")
         return problem is None
@@ -408,7 +433,7 @@ class Keeper:
             return
         from eci_supervisor.observe import audit  # noqa: PLC0415 - as below
 
-        self._write(audit.left_out(self.charge.container_id, self.limit.tell()))
+        self._write(audit.left_out(self.charge.container_id))
 
     def _report(self, event: Event) -> None:
         name = self._audit(event) if refuses(event.reason) else ""
@@ -431,10 +456,10 @@ class Keeper:
     def _container_exists(self) -> bool:
         return Path(self.charge.runtime_root, self.charge.container_id).exists()
 
-    def _never_started(self) -> bool:
-        """Say whether create came to nothing: `start` takes the fifo away (runc and crun)."""
+    def _is_recorded(self) -> bool:
+        """Say whether the runtime has written down the container, so that a delete runs hooks."""
         directory = Path(self.charge.runtime_root, self.charge.container_id)
-        return self.init_pid == 0 or not directory.exists() or (directory / "exec.fifo").exists()
+        return any((directory / name).exists() for name in RECORDS)
 
     def _holds_state(self) -> bool:
         """Say whether the state directory is still this container's: its lock file has a name."""
@@ -445,6 +470,7 @@ class Keeper:
 
     def _runtime_ended(self) -> None:
         """`create` returned, `run` is over, or somebody killed it."""
+        self.recorded = self.recorded or self._is_recorded()
         self.selector.unregister(self.held.runtime_pidfd)
         if not self._init_alive():
             self._finish()
@@ -478,6 +504,7 @@ class Keeper:
 
     def _init_ended(self) -> None:
         """Nothing of the container runs any more; `run` has still to delete it."""
+        self.recorded = self.recorded or self._is_recorded()
         self.selector.unregister(self.init_pidfd)
         self._see_off()
         if self.held.runtime_pidfd not in self.selector.get_map():
@@ -495,6 +522,9 @@ class Keeper:
 
     def _see_off(self) -> None:
         """Take the last events and let the worker end."""
+        if self.waiting is not None:
+            self.waiting.stop()
+            self.waiting = None
         if self.worker is not None:
             if not self.worker.finish(LAST_CALLS_SECONDS):
                 self.worker.stop()
@@ -514,18 +544,22 @@ class Keeper:
         SIGPIPE when that is gone.
         """
         self._see_off()
-        if not self._never_started():
-            # Whoever deletes may go ahead.  A delete by force that meets a half-made container
-            # runs no hooks: then what it leaves is ours.
+        if self.recorded:
+            # Whoever deletes may go ahead: first the runtime's directory goes, then comes the hook.
             fcntl.flock(self.held.lock, fcntl.LOCK_UN)
             deadline = time.monotonic() + LINGER_SECONDS
-            while self._holds_state() and not self._never_started():
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(0.02)
-        if self._holds_state() and self._never_started():
-            # A runtime that was killed half way has not always written down where they are.
-            cgroups.remove(self.cgroups or cgroups.directories(self.charge.cgroups_path))
+            gone = 0.0
+            while self._holds_state() and time.monotonic() < deadline and gone < HOOK_PATIENCE:
+                gone = 0.0 if self._container_exists() else gone + PAUSE_SECONDS
+                time.sleep(PAUSE_SECONDS)
+            left = self._holds_state() and gone > 0
+        else:
+            left = self._holds_state()
+        if left:
+            # A runtime that was killed half way has not always written down where they are.  Of a
+            # first process that died while the hook ran, its entry in procfs does not say either.
+            named = cgroups.directories(self.charge.cgroups_path)
+            cgroups.remove(list(dict.fromkeys([*self.cgroups, *named])))
             self.clean(self.charge.state_dir)
         self.done = True
 
@@ -542,27 +576,21 @@ def keep(keeper: Keeper) -> None:
         raise
 
 
-def fork_keeper(charge: Charge, clean: Callable[[str], None], pid: int) -> None:
-    """Start the keeper of `charge`, nobody's child; returns in the wrapper when its sockets listen.
+def hold(charge: Charge, pid: int) -> Held:
+    """Open what the keeper of `charge` needs; its sockets listen then.
 
-    `pid`: of the process that becomes the runtime.
-
-    Must run in the host's mount namespace, before the wrapper makes one of its own.  The keeper
-    holds the lock of the state directory for as long as it lives.  `clean` removes what the
-    container left, given its state directory, and may be called twice.  OSError when the
-    sockets or the trace file cannot be made.
+    `pid`: of the process that becomes the runtime.  Must run in the host's mount namespace, before
+    the wrapper makes one of its own.  The state directory is locked for as long as the keeper
+    lives.  OSError when the sockets or the trace file cannot be made.
     """
     path = charge.state_dir
     lock = os.open(f"{path}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     holding.hold(lock)  # for those who only want to know
-    held = Held(
+    return Held(
         hook=_listen(f"{path}/{HOOK_SOCKET}"),
         notify=_listen(f"{path}/{NOTIFY_SOCKET}") if charge.supervised else None,
         runtime_pidfd=os.pidfd_open(pid),
         lock=lock,
         trace=_open_trace(charge),
     )
-
-    fork_orphan(held.fds(), lambda: keep(Keeper(charge, held, clean)))
-    held.close()
