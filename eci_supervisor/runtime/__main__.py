@@ -5,6 +5,7 @@ RUNTIME is `runc` or `crun`, BINARY its path, ARGV the words that the engine gav
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -31,8 +32,10 @@ def _record(call: args.Invocation | None, reason: str, message: str, pid: int) -
     """Write a refusal into the audit log; nothing fails for it."""
     from eci_supervisor.runtime import refused  # noqa: PLC0415 - most containers are not
 
-    if call is not None:
-        refused.record(call, reason, message, pid)
+    # The user's one line comes first: nothing may come between.
+    with contextlib.suppress(Exception):
+        if call is not None:
+            refused.record(call, reason, message, pid)
 
 
 def main(argv: list[str]) -> int:

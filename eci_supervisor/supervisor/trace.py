@@ -177,8 +177,8 @@ def _string(text: tuple[bytes | None, int], address: int) -> str:
 
 def _attr(text: tuple[bytes | None, int], address: int) -> str:
     """Return a struct mount_attr (mount_setattr(2)) with the fields that are not 0."""
-    raw, length = text
-    if raw is None or length < MOUNT_ATTR_SIZE_VER0:
+    raw, _ = text
+    if raw is None or len(raw) < MOUNT_ATTR_SIZE_VER0:
         return "NULL" if address == 0 else hex(address)
     fields = ("attr_set", "attr_clr", "propagation", "userns_fd")
     words = []

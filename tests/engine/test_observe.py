@@ -423,6 +423,23 @@ def test_follower_says_what_is_not_shown(
     assert follower.process.wait(20) == 0
 
 
+def test_worker_that_was_killed(box: Box) -> None:
+    """What it has counted stays, and everybody sees that it is gone."""
+    box.refuse()
+    box.wait_for(1)
+    before = samples(box.eci("metrics", "show").stdout)
+    os.kill(worker_of(box.container.pid), signal.SIGKILL)
+    wait_until(lambda: not box.seen.worker_alive, "it lives")
+    assert (box.seen.keeper_alive, box.seen.refusals) == (True, 1)
+    after = samples(box.eci("metrics", "show").stdout)
+    assert after["eci_supervisors_alive", "worker"] == before["eci_supervisors_alive", "worker"] - 1
+    reason = ("eci_refusals_total", "refused:no-loosening")
+    assert after[reason] == before[reason]
+    done = box.eci("trace", box.container.name, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith(": its worker is gone: its mount calls are denied\n")
+
+
 def test_nobody_to_follow(box: Box) -> None:
     done = box.eci("trace", "nobody", check=False)
     assert (done.returncode, done.stdout) == (1, "")

@@ -8,9 +8,11 @@ import re
 import socket
 from typing import TYPE_CHECKING
 
+import hypothesis
 import msgspec
 import pytest
 from eci_supervisor._eci import lib
+from hypothesis import strategies as st
 
 from eci_supervisor.cli.explain import lines
 from eci_supervisor.kernel.ring import Event, Object
@@ -20,7 +22,7 @@ from eci_supervisor.observe.ids import new_id
 from eci_supervisor.observe.limit import BURST, SECONDS, Limit
 from eci_supervisor.policy import settings
 from eci_supervisor.policy.refusals import HOST_NAMESPACE
-from eci_supervisor.supervisor.trace import AUDIT_ARCH_X86_64
+from eci_supervisor.supervisor.trace import AUDIT_ARCH_I386, AUDIT_ARCH_X86_64
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,6 +94,47 @@ def test_bytes_of_a_container_are_escaped() -> None:
     assert found["target"]["path"] == found["comm"]
     assert (found["container"], found["image"]) == (r"id\x1b", r"image\x0a")
     assert all(re.fullmatch("[ -~]+", text) for text in lines(record))
+
+
+words = st.integers(0, 2**64 - 1)
+strings = st.one_of(
+    st.binary(max_size=lib.ECI_EVENT_STRING).map(lambda raw: (raw, len(raw))),
+    st.tuples(st.just(EVIL * 32), st.integers(lib.ECI_EVENT_STRING, 5000)),
+    st.sampled_from([(None, 0), (None, -1)]),
+)
+objects = st.one_of(
+    st.none(),
+    st.builds(Object, st.binary(max_size=lib.ECI_EVENT_STRING), st.integers(0, 9999), *[words] * 4),
+)
+
+
+@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.given(
+    event=st.builds(
+        Event,
+        time_ns=st.integers(0, 2**62),
+        spent_ns=words,
+        nr=st.one_of(st.sampled_from([165, 166, 21, 22, 52, 429, 431, 432, 442]), words),
+        arch=st.sampled_from([AUDIT_ARCH_X86_64, AUDIT_ARCH_I386, 0]),
+        tid=st.integers(0, 2**31 - 1),
+        args=st.tuples(*[words] * 6),
+        error=st.integers(0, 600),
+        reason=st.integers(0, 40),
+        passed=st.booleans(),
+        comm=st.binary(max_size=16),
+        texts=st.tuples(*[strings] * 4),
+        source=objects,
+        target=objects,
+    ),
+    container=st.text(max_size=300),
+)
+def test_whatever_a_container_does_is_one_plain_line(event: Event, container: str) -> None:
+    line = audit.line_of(calls.record_of(event, container, container))
+    assert len(line) <= audit.LINE
+    assert re.fullmatch(rb"[ -~]+\n", line)
+    assert json.loads(line).get("pid", 0) == event.tid
+    assert re.fullmatch("[ -~]+", calls.json_of(event, container))
+    assert re.fullmatch("[ -~]+", calls.line(event, container))
 
 
 def test_a_line_is_never_longer_than_a_pipe_takes_at_once() -> None:
@@ -244,3 +287,12 @@ def test_explain_says_all_there_is() -> None:
     assert said["reason"] == HOST_NAMESPACE
     assert said["setting"] == "none would allow it"
     assert {"rule", "instead", "when", "message", "who", "refusal"} <= set(said)
+
+
+def test_the_limit_of_a_keeper_outlives_its_rest() -> None:
+    limit = Limit()
+    for _ in range(BURST + 2):
+        limit.allows(5.0)
+    kept = msgspec.json.decode(msgspec.json.encode(limit), type=Limit)
+    assert not kept.allows(5.0)
+    assert kept.tell() == 3
