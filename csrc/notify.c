@@ -144,7 +144,7 @@ static void record(struct session *session, enum family family, const struct eci
     if (!refused && !worker->policy->trace)
         return;
     r = eci_ring_put(worker->ring, &event);
-    if (r < 0)
+    if (r < 0 && refused)
         __atomic_fetch_add(&worker->watch->counts.dropped, 1, __ATOMIC_RELAXED);
     if (r == 1) {
         const uint64_t one = 1;

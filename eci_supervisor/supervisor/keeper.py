@@ -405,8 +405,11 @@ class Keeper:
             return
         for event in self.ring.drain():
             self._report(event)
-        self.limit.left_out += self.ring.dropped - self.dropped
-        self.dropped = self.ring.dropped
+        if self.ring.dropped:
+            # Of these the worker has counted the refusals: a trace is more than that.
+            known = watch.read_counts(f"{self.charge.state_dir}/{watch.FILE}") or watch.NONE
+            self.limit.left_out += max(0, known.dropped - self.dropped)
+            self.dropped = max(known.dropped, self.dropped)
 
     def _audit(self, event: Event) -> str:
         """Put a refusal into the audit log; returns its name there, if it has got one."""

@@ -52,7 +52,7 @@ class Knowledge(msgspec.Struct, frozen=True):
     limit: Limit = msgspec.field(default_factory=Limit)
     """Of the audit log."""
     dropped: int = 0
-    """How many events of the ring's that were lost have been told."""
+    """How many refusals that the ring has lost have been told."""
 
     def waits_for(self) -> list[int]:
         """Return what wakes it."""
