@@ -61,8 +61,10 @@ class Follower:
     def run(self) -> None:
         """Print calls until the wanted container has ended; without one, for ever."""
         self.look_for_containers(first=True)
-        if self.wanted is not None and not self.followed:
-            sys.exit(1)  # why has been said
+        if not self.followed:
+            if self.wanted is not None:
+                sys.exit(1)  # why has been said
+            self._say("no supervised container is running; waiting for one")
         asked = time.monotonic()
         while self.followed or self.wanted is None:
             time.sleep(LOOK_SECONDS)

@@ -392,9 +392,14 @@ def test_stopped_or_killed_follower_holds_up_nothing(
     follower = follow(box.container.name)
     follower.wait_for("following")
     shown = Watch(box.seen.state_dir)
-    asked, asleep = int(shown.head.follow_until), switches(worker_of(box.container.pid))
-    wait_until(lambda: shown.head.follow_until > asked, "it is not asked again")
-    assert switches(worker_of(box.container.pid)) == asleep, "a follower wakes nobody"
+    worker = worker_of(box.container.pid)
+
+    def asked_without_waking() -> bool:
+        asked, asleep = int(shown.head.follow_until), switches(worker)
+        wait_until(lambda: shown.head.follow_until > asked, "it is not asked again")
+        return switches(worker) == asleep
+
+    wait_until(asked_without_waking, "a follower wakes the worker")
     stop(follower.process.pid)
     rounds = watch.SLOTS // 200 + 1
     for _ in range(rounds):
