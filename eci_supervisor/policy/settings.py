@@ -25,6 +25,7 @@ DEFAULT_PROTECTED_PATHS = (
     "/var/lib/containerd",
     "/var/lib/containers",
     "/var/lib/docker",
+    "/var/lib/eci",
     "/var/lib/kubelet",
     "/var/log/eci",
 )
