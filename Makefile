@@ -25,8 +25,8 @@ BIN := $(VENV)/bin
 # What each target needs from the distribution.
 BUILD_PACKAGES := gcc libc6-dev libfuse3-dev pkg-config python3 python3-dev python3-venv
 RUN_PACKAGES := busybox-static fuse3 runc
-TEST_PACKAGES := containerd crun debian-archive-keyring docker.io gcc-multilib gpg iproute2 \
-	iptables mmdebstrap netavark podman procps strace tini uidmap util-linux
+TEST_PACKAGES := buildah containerd containernetworking-plugins crun debian-archive-keyring docker.io \
+	gcc-multilib gpg iproute2 iptables mmdebstrap netavark podman procps strace tini uidmap util-linux
 LINT_PACKAGES := clang clang-format clang-tidy cppcheck gcc git libc6-dev libfuse3-dev shellcheck
 
 # Arguments for pytest: `make test ARGS="-k launcher -x"`.
