@@ -33,7 +33,7 @@ LINT_PACKAGES := clang clang-format clang-tidy cppcheck gcc git libc6-dev libfus
 ARGS ?=
 
 C_FILES := $(wildcard csrc/*.c csrc/*.h)
-SCRIPTS := .ci/run $(wildcard tools/*.sh)
+SCRIPTS := .ci/run $(wildcard tools/*.sh eci_supervisor/kubernetes/*.sh)
 
 .PHONY: help
 help: ## Says what the targets are
