@@ -53,6 +53,12 @@ if TYPE_CHECKING:
 
 TRACE_DIRECTORY = "/var/log/eci/trace"
 _INFINITY = 2**64 - 1
+_HOST_NETWORK_SYSCTLS = {
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    "net.ipv4.ping_group_range": "0 2147483647",
+}
+"""As Docker sets them for every container: ports below 1024, and ping.  Over a network namespace of
+the host's no container has CAP_NET_BIND_SERVICE or CAP_NET_RAW."""
 _ID = re.compile(r"[\w+.-]+")
 
 
@@ -142,6 +148,8 @@ def read_request(call: Invocation) -> Request:
             "error in the container spec: eci containers can't join a mount namespace",
             refusals.MOUNT_NAMESPACE,
         )
+    bounding = oci.items(spec, "process.capabilities.bounding", str)
+    refuse.refuse_insecure_build(call.bundle, bounding)
     host = refuse.host_identities()
     joined = refuse.open_joined(namespaces)
     try:
@@ -393,24 +401,29 @@ def _network(request: Request) -> tuple[frozenset[str], int | None]:
     """Set what the container cannot set in a network namespace of the host's.
 
     Returns the sysctls that were set, and a descriptor, the caller's, of that namespace if the
-    runtime has to be in it from the beginning: runc 1.1 enters the user namespace first and then
-    may not enter this one.
+    runtime has to be in it from the beginning: where runc 1.1 joins a user namespace, it does so
+    first and then may not enter this one.  In `exec` it always joins one; so there the launcher
+    enters what runc does not know of (csrc/launcher.c, join_network).
     """
     if not request.joins.network_of_host:
         return frozenset(), None
-    joined = request.call.runtime == "runc" and request.joins.user is not None
+    joined = request.call.runtime == "runc"
     path = oci.namespaces(request.spec)["network"]
-    sysctl = oci.part(request.spec, "linux.sysctl", dict)
-    names = frozenset(name for name in sysctl if name.startswith("net."))
-    if not names and not joined:
+    given = oci.part(request.spec, "linux.sysctl", dict)
+    names = frozenset(name for name in given if name.startswith("net."))
+    wanted = {name: str(given[name]) for name in names}
+    if request.joins.user is None:
+        # The first container of a pod; those that join it find them set.
+        wanted = _HOST_NETWORK_SYSCTLS | wanted
+    if not wanted and not joined:
         return names, None
     with closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as away:
-        if names:
+        if wanted:
             with closing(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as home:
                 syscalls.setns(away, lib.CLONE_NEWNET)
                 try:
-                    for name in names:
-                        _set_sysctl(name, str(sysctl[name]))
+                    for name, value in wanted.items():
+                        _set_sysctl(name, value)
                 finally:
                     syscalls.setns(home, lib.CLONE_NEWNET)
         return names, os.dup(away) if joined else None
