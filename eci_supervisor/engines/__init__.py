@@ -1,0 +1,1 @@
+"""The container engines of this host: their sockets, their stores of images."""
