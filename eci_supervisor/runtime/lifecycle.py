@@ -14,6 +14,7 @@ import functools
 import os
 import re
 import resource
+import stat
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
@@ -39,6 +40,7 @@ from eci_supervisor.runtime import (
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.errors import EciError, RefusedError, SpecError, StageError, UsageError
 from eci_supervisor.runtime.points import Point
+from eci_supervisor.runtime.sources import open_sources
 from eci_supervisor.runtime.stage import Stage, closing, root_mount
 from eci_supervisor.supervisor.charge import Charge
 
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from eci_supervisor.runtime.overlay import Layers
     from eci_supervisor.runtime.ranges import RangeStore
     from eci_supervisor.runtime.rewrite import Staged
+    from eci_supervisor.runtime.sources import Sources
     from eci_supervisor.runtime.spec import Mapping, Spec
     from eci_supervisor.runtime.successor import Successor
 
@@ -72,6 +75,8 @@ class Request(msgspec.Struct, frozen=True):
     """Where in the overlay the root file system begins."""
     engine_rootfs: str | None
     protected_paths: tuple[str, ...]
+    sources: Sources
+    """What mounts[] binds, open; `create` closes them."""
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -157,6 +162,7 @@ def read_request(call: Invocation) -> Request:
         mount = root_mount(root) if own_maps is None else None
     except OSError as error:
         raise StageError(f"root file system {os.fsdecode(root)}: {error.strerror}") from error
+    sources = open_sources(spec, call.bundle)
     return Request(
         call=call,
         spec=spec,
@@ -167,6 +173,7 @@ def read_request(call: Invocation) -> Request:
         root_part=b"/" if mount is None else mount.root,
         engine_rootfs=None if mount is None else os.fsdecode(mount.target),
         protected_paths=settings.vm.protected_paths,
+        sources=sources,
     )
 
 
@@ -303,19 +310,19 @@ def _tmpfs_mode(mount: dict[str, object]) -> int:
     return 0o1777
 
 
-def mount_points(spec: Spec, bundle: str) -> list[Point]:
-    """Return what the runtime would make in a root file system.
+def mount_points(spec: Spec, sources: Sources) -> list[Point]:
+    """Return what the runtime would make in a root file system; `sources`: of its mounts[].
 
     Not what lies beneath another mount, which hides it.
     """
     found: list[Point] = []
     hidden: list[str] = []
-    for mount in oci.items(spec, "mounts", dict):
+    for index, mount in enumerate(oci.items(spec, "mounts", dict)):
         destination = oci.inside(mount.get("destination"))
         point = Point(destination)
         if oci.is_bind(mount):
-            source = os.path.join(bundle, str(mount.get("source") or ""))
-            point = Point(destination, directory=os.path.isdir(source))
+            directory = stat.S_ISDIR(sources.bind(index).mode)
+            point = Point(destination, directory=directory)
         elif mount.get("type") == "tmpfs":
             point = Point(destination, mode=_tmpfs_mode(mount))
         if not any(destination.startswith(above.rstrip("/") + "/") for above in hidden):
@@ -432,7 +439,7 @@ def _root(stage: Stage, request: Request) -> None:
         stage.root_overlay(request.layers, request.root_part)
     else:
         stage.root_directory(request.root)
-    wanted = mount_points(request.spec, request.call.bundle)
+    wanted = mount_points(request.spec, request.sources)
     # Without a /dev of its own the runtime must make the nodes in the root file system, and
     # can do so only before it makes that read-only itself.
     if oci.has_readonly_root(request.spec) and any(point.path == "/dev" for point in wanted):
@@ -455,9 +462,13 @@ def prepare(
     named = rewrite.named_devices(spec, engine.named_devices(spec, call.container_id))
     userns = _userns(taken)
     stage = Stage(taken.state_dir, userns, taken.record.base)
-    stage.enter()
-    _root(stage, request)
-    mounted = mounts.prepare(stage, request, taken)
+    clones = mounts.clone(stage, request, taken)
+    try:
+        stage.enter()
+        _root(stage, request)
+        mounted = mounts.prepare(stage, request, clones)
+    finally:
+        mounts.close(stage, clones)
     devices = tuple(
         (
             device,
@@ -579,6 +590,13 @@ def create(call: Invocation, binary: str, successor: Successor) -> NoReturn:
         raise UsageError(f"invalid container ID format: {call.container_id!r}")
     features.require()
     request = read_request(call)
+    with request.sources:
+        _make(request, binary, successor)
+
+
+def _make(request: Request, binary: str, successor: Successor) -> NoReturn:
+    """Take, prepare, and go."""
+    call = request.call
     state_dir = f"{state.root()}/containers/{state.key_of(call.container_id, call.root)}"
     profile = seccomp.supervise(
         request.spec,

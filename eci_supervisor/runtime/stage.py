@@ -67,6 +67,11 @@ def _fs_ids(owner: int) -> Iterator[None]:
         syscalls.setfsids(0, 0)
 
 
+def _path_of(fd: int) -> bytes:
+    """Return where the kernel says that `fd` lies."""
+    return os.readlink(b"/proc/self/fd/%d" % fd)
+
+
 def root_mount(path: bytes) -> Mount | None:
     """Return the overlay mount whose root is the directory `path`, or None if it is no such."""
     with closing(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
@@ -96,7 +101,7 @@ class Clone(msgspec.Struct, frozen=True):
 
 
 class Stage:
-    """What is prepared for one container.  `enter` first; then the rest in any order."""
+    """What is prepared for one container: `clone`, then `enter`, then the rest in any order."""
 
     def __init__(self, state_dir: str, userns: int | None, owner: int) -> None:
         """Take note; nothing is done yet.
@@ -164,13 +169,13 @@ class Stage:
             raise
         return True
 
-    def _clone(self, index: int, source: str | bytes, flags: int) -> int:
-        """Return a detached copy of the mount at `source`; StageError if it is not there."""
+    def _clone(self, index: int, source: int, flags: int) -> int:
+        """Return a detached copy of the mount that `source` is open on; StageError without it."""
         try:
-            return syscalls.open_tree(lib.AT_FDCWD, source, lib.OPEN_TREE_CLONE | flags)
+            return syscalls.open_tree(source, b"", lib.OPEN_TREE_CLONE | lib.AT_EMPTY_PATH | flags)
         except OSError as error:
             raise StageError(
-                f"mounts[{index}]: bind source {os.fsdecode(source)}: "
+                f"mounts[{index}]: bind source {os.fsdecode(_path_of(source))}: "
                 f"{os.strerror(error.errno or 0)}"
             ) from error
 
@@ -214,11 +219,12 @@ class Stage:
 
     # -- binds ------------------------------------------------------------------------------
 
-    def clone(self, index: int, source: str, options: list[str], userns: int | None) -> Clone:
+    def clone(self, index: int, source: int, options: list[str], userns: int | None) -> Clone:
         """Clone the source of entry `index` of mounts[], with the flags of its options.
 
-        `userns`: the ID mapping, or None for none.  StageError if the source is not there.  The
-        clone lies nowhere yet: `put` or `nest` is to follow.
+        `source`: a descriptor of it, opened in this process's mount namespace; so `enter` comes
+        afterwards.  `userns`: the ID mapping, or None for none.  StageError if it cannot be bound.
+        The clone lies nowhere yet: `put` or `nest` is to follow.
         """
         recursive = lib.AT_RECURSIVE if "rbind" in options else 0
         one_by_one = False
@@ -236,7 +242,10 @@ class Stage:
                 lib.AT_EMPTY_PATH,
                 attr_set=to_set,
                 attr_clr=to_clear,
-                propagation=lib.MS_SLAVE,
+            )
+            # What is mounted in the container, in it or beneath, is no business of the host's.
+            syscalls.mount_setattr(
+                tree, b"", lib.AT_EMPTY_PATH | lib.AT_RECURSIVE, propagation=lib.MS_SLAVE
             )
         except BaseException:
             os.close(tree)
@@ -247,7 +256,7 @@ class Stage:
             directory=stat.S_ISDIR(os.fstat(tree).st_mode),
             flags=tuple(flag for flag, bit in _SHOWN.items() if shown & bit),
             beneath=beneath,
-            source=os.path.realpath(os.fsencode(source)) if one_by_one else None,
+            source=_path_of(source) if one_by_one else None,
             userns=userns,
         )
 

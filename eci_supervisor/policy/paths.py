@@ -1,0 +1,182 @@
+"""Which directories of the host a container may have: protectedPaths and sharedPaths.  Pure.
+
+Identities in, verdict out.  A source is known in two ways, and neither may find it protected: by
+what it is and what it lies in (device and inode of itself and of each directory above it, up to the
+host's root), and by its place in its own file system, which says the same of a directory that was
+bound elsewhere on the host.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Identity = tuple[int, int]
+"""Device (`st_dev`) and inode of a file or directory."""
+
+READ_ONLY = ":ro"
+"""Ends an entry of protectedPaths that may be had read-only."""
+
+
+class Access(enum.IntEnum):
+    """What a named path means for what lies in it; of two for the same place the lowest counts."""
+
+    PROTECTED = 0
+    READ_ONLY = 1
+    SHARED = 2
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where in a file system something lies, however and wherever that is mounted."""
+
+    device: bytes
+    """`major:minor` of the superblock, as mountinfo has it."""
+    path: bytes
+    """From the root of the file system."""
+
+    def holds(self, other: Place) -> bool:
+        """Say whether `other` is this place or lies in it."""
+        return self.device == other.device and (
+            self.path in (b"/", other.path) or other.path.startswith(self.path + b"/")
+        )
+
+
+class Named(msgspec.Struct, frozen=True):
+    """One path of the settings as it was found on the host."""
+
+    access: Access
+    identity: Identity
+    above: tuple[Identity, ...]
+    """The directories that it lies in, up to the host's root."""
+    place: Place
+
+
+class Inner(msgspec.Struct, frozen=True):
+    """A mount that comes along with a source, as it lies in it."""
+
+    place: Place
+    kernel: bool
+    """It is a file system of the kernel's own: /proc, /sys, /dev and their like."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A bind source as it was found on the host."""
+
+    chain: tuple[Identity, ...]
+    """Itself, and the directories that it lies in, up to the host's root."""
+    place: Place
+    root: int
+    """Index in `chain` of the root of the mount that it lies in."""
+    kernel: bool
+    """As of Inner."""
+    device: bool
+    """It is a device node, and none of those that every container has."""
+    read_only: bool
+    """The container gets it read-only ..."""
+    read_only_within: bool
+    """... and what is mounted in it too."""
+    inner: tuple[Inner, ...] = ()
+    elsewhere: tuple[tuple[Identity, ...], ...] | None = None
+    """For a volume that an engine made out of another place of the host: the chains of the places
+    where the host itself has it.  They decide, too; where there is none, nobody knows what it is.
+    """
+
+
+class Table(msgspec.Struct, frozen=True):
+    """The named paths, for looking up."""
+
+    access: dict[Identity, Access]
+    above: dict[Identity, Access]
+    """What lies above a path that is not shared, and what of it is the least allowed."""
+    places: tuple[tuple[Place, Access], ...]
+
+    def decided(self, chain: Iterable[Identity]) -> tuple[int, Access] | None:
+        """Return index and meaning of the first of `chain` that is named: the deepest match."""
+        for index, identity in enumerate(chain):
+            access = self.access.get(identity)
+            if access is not None:
+                return index, access
+        return None
+
+    def of_place(self, place: Place) -> Access | None:
+        """Return what the deepest named path that holds `place` means."""
+        found: tuple[int, Access] | None = None
+        for named, access in self.places:
+            depth = len(named.path.rstrip(b"/"))
+            # Deeper first; of the same depth the lower access.
+            if named.holds(place) and (found is None or (-depth, access) < (-found[0], found[1])):
+                found = depth, access
+        return None if found is None else found[1]
+
+    def within(self, place: Place) -> Access:
+        """Return the least that is allowed of what lies beneath `place`."""
+        return min(
+            (access for named, access in self.places if place.holds(named)), default=Access.SHARED
+        )
+
+
+def compile_table(named: Iterable[Named]) -> Table:
+    """Return the table; what is said twice of the same path, is said by the stricter one."""
+    access: dict[Identity, Access] = {}
+    above: dict[Identity, Access] = {}
+    places: list[tuple[Place, Access]] = []
+    for one in named:
+        access[one.identity] = min(one.access, access.get(one.identity, one.access))
+        places.append((one.place, one.access))
+        if one.access is not Access.SHARED:
+            for identity in one.above:
+                above[identity] = min(one.access, above.get(identity, one.access))
+    return Table(access, above, tuple(places))
+
+
+def split(entry: str) -> tuple[str, Access]:
+    """Return the path of an entry of protectedPaths, and what it allows."""
+    path = entry.removesuffix(READ_ONLY)
+    return path, Access.PROTECTED if path == entry else Access.READ_ONLY
+
+
+def allows(table: Table, found: Found) -> bool:
+    """Say whether a container may have the source.
+
+    The deepest named path that it lies in decides; where there is none, it may not.  Nor may it
+    have what a protected path lies in, as that would show it.
+    """
+    decided = table.decided(found.chain)
+    if decided is None:
+        return False
+    index, access = decided
+    if found.device and (index > 0 or access is Access.PROTECTED):
+        return False  # only where it is named itself
+    if found.kernel and (index > found.root or access is Access.PROTECTED):
+        return False
+    allowed = [access, table.above.get(found.chain[0], Access.SHARED), table.within(found.place)]
+    in_place = table.of_place(found.place)
+    if in_place is not None:
+        allowed.append(in_place)
+    if found.elsewhere is not None:
+        places = [table.decided(chain) for chain in found.elsewhere]
+        if None in places or not places:
+            return False
+        allowed += [place[1] for place in places if place is not None]
+    if not _suffices(min(allowed), read_only=found.read_only):
+        return False
+    return all(_allows_inner(table, one, found) for one in found.inner)
+
+
+def _allows_inner(table: Table, inner: Inner, found: Found) -> bool:
+    if inner.kernel:
+        return False
+    allowed = [table.within(inner.place)]
+    in_place = table.of_place(inner.place)
+    if in_place is not None:
+        allowed.append(in_place)
+    return _suffices(min(allowed), read_only=found.read_only and found.read_only_within)
+
+
+def _suffices(access: Access, *, read_only: bool) -> bool:
+    return access is Access.SHARED or (access is Access.READ_ONLY and read_only)
