@@ -63,12 +63,27 @@ def engines(ranges: range) -> list[Engine]:
         if not name.isdigit():
             continue
         try:
-            program = _program(os.readlink(f"/proc/{name}/exe"))
+            program = _executed(name)
             if program in PROGRAMS and not _confined(int(name), ranges):
                 found.append(Engine(int(name), program, frozenset(_sockets(name))))
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
+
+
+def _executed(pid: str) -> str:
+    """Return the name of the program that a process executes.
+
+    PermissionError where that cannot be read of one that calls itself an engine: it has
+    capabilities that we lack (ptrace(2), "access mode checking").
+    """
+    try:
+        return _program(os.readlink(f"/proc/{pid}/exe"))
+    except PermissionError:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            if file.read().strip() in PROGRAMS:
+                raise
+        return ""
 
 
 def _sockets(pid: str) -> Iterator[int]:

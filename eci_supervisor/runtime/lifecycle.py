@@ -26,6 +26,7 @@ from eci_supervisor.runtime import (
     cleanup,
     cover,
     engine,
+    engine_sockets,
     guard,
     joins,
     killable,
@@ -46,6 +47,7 @@ from eci_supervisor.supervisor.charge import Charge
 
 if TYPE_CHECKING:
     from eci_supervisor.runtime.args import Invocation
+    from eci_supervisor.runtime.engine_sockets import Restricted
     from eci_supervisor.runtime.joins import Joins
     from eci_supervisor.runtime.overlay import Layers
     from eci_supervisor.runtime.ranges import RangeStore
@@ -77,6 +79,8 @@ class Request(msgspec.Struct, frozen=True):
     protected_paths: tuple[str, ...]
     sources: Sources
     """What mounts[] binds, open; `create` closes them."""
+    restricted: tuple[Restricted, ...] = ()
+    """Which of them become restricted engine sockets."""
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -162,19 +166,46 @@ def read_request(call: Invocation) -> Request:
         mount = root_mount(root) if own_maps is None else None
     except OSError as error:
         raise StageError(f"root file system {os.fsdecode(root)}: {error.strerror}") from error
+    layers = None if mount is None else overlay.layers(mount)
     sources = open_sources(spec, call.bundle)
+    try:
+        allowed = settings.enhanced_container_isolation.docker_socket_mount.image_list
+        restricted = _judge_sockets(call, spec, root, layers, sources, allowed=allowed)
+    except BaseException:
+        sources.close()
+        raise
     return Request(
         call=call,
         spec=spec,
         joins=found,
         own_maps=own_maps,
-        layers=None if mount is None else overlay.layers(mount),
+        layers=layers,
         root=root,
         root_part=b"/" if mount is None else mount.root,
         engine_rootfs=None if mount is None else os.fsdecode(mount.target),
         protected_paths=settings.vm.protected_paths,
         sources=sources,
+        restricted=restricted,
     )
+
+
+def _judge_sockets(
+    call: Invocation,
+    spec: Spec,
+    root: bytes,
+    layers: Layers | None,
+    sources: Sources,
+    *,
+    allowed: policy.ImageList,
+) -> tuple[Restricted, ...]:
+    """Return which mounts become restricted sockets; RefusedError for others of an engine's."""
+    container = functools.partial(
+        engine_sockets.container_of, spec, call.container_id, call.bundle, root, layers
+    )
+    if layers is not None:
+        return engine_sockets.judge(spec, sources, container, None, allowed)
+    with closing(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as directory:
+        return engine_sockets.judge(spec, sources, container, directory, allowed)
 
 
 # -- taking -----------------------------------------------------------------------------------
