@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from eci_supervisor.policy import images
 from eci_supervisor.runtime import ranges, state
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.errors import RefusedError
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
 
     from eci_supervisor.engines.sockets import Exposed
     from eci_supervisor.engines.store import Container
-    from eci_supervisor.policy.settings import ImageList
+    from eci_supervisor.policy.settings import CommandList, ImageList
     from eci_supervisor.runtime.overlay import Layers
-    from eci_supervisor.runtime.sources import Sources
+    from eci_supervisor.runtime.sources import Source, Sources
     from eci_supervisor.runtime.spec import Spec
 
 IMAGE_NAME = "io.kubernetes.cri.image-name"
@@ -45,6 +44,10 @@ class Restricted(msgspec.Struct, frozen=True):
     """In mounts[]."""
     upstream: str
     """Path of the engine's socket, in the engine's mount namespace."""
+    uid: int
+    gid: int
+    """Who owns it, ids of the host."""
+    mode: int
 
 
 def denied(image: str) -> str:
@@ -106,12 +109,55 @@ def judge(
             raise SocketRefusedError(_denied_within(image, source.written, exposed.path))
         if not exposed.speaks_docker:
             raise SocketRefusedError(_denied_other(image, exposed))
-    return tuple(Restricted(source.index, exposed.path) for source, exposed in shown)
+    if len({exposed.path for _, exposed in shown}) > 1:
+        raise SocketRefusedError(f'{_PREFIX}"{image}"; a container gets the socket of one engine')
+    return tuple(_restricted(source, exposed) for source, exposed in shown)
+
+
+def _restricted(source: Source, exposed: Exposed) -> Restricted:
+    info = os.fstat(source.fd)
+    mode = stat.S_IMODE(info.st_mode)
+    return Restricted(source.index, exposed.path, info.st_uid, info.st_gid, mode)
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """The container that gets a restricted socket."""
+
+    id: str
+    """As its engine knows it."""
+    state_dir: str
+    base: int
+    """Host id of its root where the engine itself has shifted the files; else 0, as what is
+    mounted is ID-mapped."""
+
+
+def serve(
+    restricted: tuple[Restricted, ...], sources: Sources, commands: CommandList, holder: Holder
+) -> None:
+    """Start the restricted socket of a container, and have it mounted in place of the engine's.
+
+    It ends when the state directory is removed.
+    """
+    from eci_supervisor.socket import launch  # noqa: PLC0415 - seldom wanted
+
+    first = restricted[0]
+    path = launch.start(
+        holder.state_dir,
+        first.upstream,
+        commands,
+        container=holder.id,
+        uid=holder.base + first.uid,
+        gid=holder.base + first.gid,
+        mode=first.mode,
+    )
+    for one in restricted:
+        sources.replace(one.index, path)
 
 
 def _refuse_image(container: Container, allowed: ImageList) -> str:
     """Return how the container's image is called, if it is allowed; else SocketRefusedError."""
     from eci_supervisor.engines import identity  # noqa: PLC0415 - seldom wanted
+    from eci_supervisor.policy import images  # noqa: PLC0415 - seldom wanted
 
     entries = tuple(images.parse_entry(text) for text in allowed.images)
     found = identity.find(container)

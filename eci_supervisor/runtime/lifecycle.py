@@ -81,6 +81,8 @@ class Request(msgspec.Struct, frozen=True):
     """What mounts[] binds, open; `create` closes them."""
     restricted: tuple[Restricted, ...] = ()
     """Which of them become restricted engine sockets."""
+    commands: policy.CommandList = policy.CommandList()
+    """What these let through."""
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -186,6 +188,7 @@ def read_request(call: Invocation) -> Request:
         protected_paths=settings.vm.protected_paths,
         sources=sources,
         restricted=restricted,
+        commands=settings.enhanced_container_isolation.docker_socket_mount.command_list,
     )
 
 
@@ -644,6 +647,10 @@ def _make(request: Request, binary: str, successor: Successor) -> NoReturn:
 
         fork_keeper(_charge(request, taken, profile), clean, successor.pid)
         relieve()
+        if request.restricted:
+            base = 0 if taken.shift else taken.record.base
+            holder = engine_sockets.Holder(call.container_id, taken.state_dir, base)
+            engine_sockets.serve(request.restricted, request.sources, request.commands, holder)
         network = prepare(request, taken, profile, successor.pid)
         argv = call.with_bundle(f"{taken.state_dir}/bundle")
         successor.become(binary, argv, held=taken.busy, network=network)

@@ -234,6 +234,13 @@ class Sources:
         self.all.append(source)
         return source
 
+    def replace(self, index: int, path: str) -> None:
+        """Have `path` as the source of the bind mount `index`, and close what it was."""
+        old = self.bind(index)
+        new = look_up(self.mounts, index, old.destination, old.written, path)
+        self.all[self.all.index(old)] = new
+        os.close(old.fd)
+
 
 def look_up(
     mounts: HostMounts, index: int, destination: str, written: str, path: str | bytes

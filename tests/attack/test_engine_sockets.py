@@ -165,3 +165,13 @@ def test_no_spelling_gets_through(
 ) -> None:
     said = engine.refusal("-v", f"{spellings[spelling][0]}:/x")
     assert f"OCI runtime create failed: {DENIED.format('docker.io/library/box')}" in said
+
+
+def test_an_allowed_image_gets_a_restricted_socket(engine: Engine, sock: Path) -> None:
+    engine.allow(f"box@{engine.inspect('box', '{{.Id}}')}", commandList={"commands": ["push"]})
+    words = ("-v", f"{engine.socket}:/s", "-v", f"{sock.parent}:/t:ro")
+    with engine.container(*words) as container:
+        assert engine.out("exec", container, "/t/sock", "ask", "/s") == "engine"
+        info = engine.out("exec", container, "stat", "-c", "%u %g %a %F", "/s")
+        mode = oct(os.stat(engine.socket).st_mode & 0o777).removeprefix("0o")
+        assert info == f"0 {os.stat(engine.socket).st_gid} {mode} socket"
