@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from eci_supervisor.engines.sockets import Exposed
     from eci_supervisor.engines.store import Container
+    from eci_supervisor.policy.images import Entry
     from eci_supervisor.policy.settings import CommandList, ImageList
     from eci_supervisor.runtime.overlay import Layers
     from eci_supervisor.runtime.sources import Source, Sources
@@ -159,7 +160,7 @@ def _refuse_image(container: Container, allowed: ImageList) -> str:
     from eci_supervisor.engines import identity  # noqa: PLC0415 - seldom wanted
     from eci_supervisor.policy import images  # noqa: PLC0415 - seldom wanted
 
-    entries = tuple(images.parse_entry(text) for text in allowed.images)
+    entries = tuple(map(_entry, allowed.images))
     found = identity.find(container)
     if images.allows_every(entries):
         return found.shown
@@ -170,6 +171,16 @@ def _refuse_image(container: Container, allowed: ImageList) -> str:
     if allowed.allow_derived_images and images.is_derived(found.image, found.others(), entries):
         return found.shown
     raise SocketRefusedError(denied(found.shown))
+
+
+def _entry(text: str) -> Entry:
+    """Read an entry of the allow-list; SettingsError where it is none."""
+    from eci_supervisor.policy import images, settings  # noqa: PLC0415 - seldom wanted
+
+    try:
+        return images.parse_entry(text)
+    except ValueError as error:
+        raise settings.SettingsError(f"dockerSocketMount.imageList.images: {error}") from error
 
 
 def container_of(

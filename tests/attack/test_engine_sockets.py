@@ -19,7 +19,7 @@ from tests.support.programs import compile_programs
 from tests.support.registry import registry_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.place import Place
@@ -110,7 +110,7 @@ def spellings(engine: Engine, place: Place) -> Iterator[dict[str, tuple[str, str
             (top, here / "tree/in/alias"),
         ):
             subprocess.run(["mount", "--bind", source, target], check=True)
-            stack.callback(subprocess.run, ["umount", target], check=True)
+            stack.callback(lambda target=target: subprocess.run(["umount", target], check=True))
         volume = engine.out(
             *("volume", "create", "--opt", "type=none", "--opt", "o=bind"),
             *("--opt", f"device={top}"),
@@ -167,11 +167,268 @@ def test_no_spelling_gets_through(
     assert f"OCI runtime create failed: {DENIED.format('docker.io/library/box')}" in said
 
 
-def test_an_allowed_image_gets_a_restricted_socket(engine: Engine, sock: Path) -> None:
+@pytest.fixture(scope="module")
+def registry(engine: Engine) -> Iterator[Registry]:
+    """A registry that the engine can push to."""
+    with registry_in(f"/proc/{engine.daemon_pid}/ns/net") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pushed(engine: Engine, registry: Registry) -> str:
+    """The name of an image that a registry knows, with a layer of its own."""
+    name = f"{registry.name}/team/tool"
+    build = f"FROM box\nRUN echo {name} > /etc/tool\n"
+    engine.docker("build", "-t", name, "-", stdin=build)
+    engine.docker("push", name)
+    return name
+
+
+def gets_in(engine: Engine, sock: Path, image: str, *words: str) -> bool:
+    """Whether a container of the image has an engine's socket, restricted or not.
+
+    If not, the message is the one that users know.
+    """
+    mounts = ("-v", f"{engine.socket}:/s", "-v", f"{sock.parent}:/t:ro")
+    done = engine.docker("run", "--rm", *words, *mounts, image, "/t/sock", "ask", "/s", check=False)
+    if done.returncode == 0:
+        assert done.stdout == "engine\n"
+        return True
+    name = image.partition("@")[0]
+    repository = name if re.search(r":\d+/", name) else f"docker.io/library/{name}"
+    assert DENIED.format(re.sub(r":[a-z]+$", "", repository)) in done.stderr
+    return False
+
+
+@pytest.mark.parametrize("name", ["eci", "eci-crun"])
+def test_an_allowed_image_gets_a_restricted_socket(engine: Engine, sock: Path, name: str) -> None:
     engine.allow(f"box@{engine.inspect('box', '{{.Id}}')}", commandList={"commands": ["push"]})
-    words = ("-v", f"{engine.socket}:/s", "-v", f"{sock.parent}:/t:ro")
+    words = ("-v", f"{engine.socket}:/s", "-v", f"{sock.parent}:/t:ro", f"--runtime={name}")
     with engine.container(*words) as container:
         assert engine.out("exec", container, "/t/sock", "ask", "/s") == "engine"
         info = engine.out("exec", container, "stat", "-c", "%u %g %a %F", "/s")
         mode = oct(os.stat(engine.socket).st_mode & 0o777).removeprefix("0o")
         assert info == f"0 {os.stat(engine.socket).st_gid} {mode} socket"
+        (inside,) = engine.place.state_dir.glob(f"containers/{container[:32]}-*/socket/engine.sock")
+        done = subprocess.run(
+            ["docker", f"--host=unix://{inside}", "push", "box"],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert re.search(
+            r'enhanced container isolation: docker command "/v1\.\d+/images/docker.io/library/box/push'
+            r'\?tag=latest" is blocked; if you wish to allow it, configure the docker socket command list in the '
+            r"admin-settings\.",
+            done.stderr,
+        ), done
+    assert not inside.exists()
+
+
+def test_a_local_image_does_not_pass_by_its_name(engine: Engine, sock: Path) -> None:
+    engine.allow("box", "box:*", "docker.io/*")
+    assert not gets_in(engine, sock, "box")
+    engine.allow("*")
+    assert gets_in(engine, sock, "box")
+
+
+def test_an_image_passes_by_the_name_that_a_registry_knows_it_by(
+    engine: Engine, sock: Path, pushed: str
+) -> None:
+    engine.allow(pushed)
+    assert gets_in(engine, sock, pushed)
+    engine.allow(f"{pushed}:*")
+    assert gets_in(engine, sock, pushed)
+    engine.allow(f"{pushed}:other", f"{pushed}/more", "tool")
+    assert not gets_in(engine, sock, pushed)
+    digest = engine.inspect(pushed, "{{index .RepoDigests 0}}")
+    engine.allow(digest)
+    assert gets_in(engine, sock, pushed)
+
+
+def test_a_retagged_image_does_not_pass(
+    engine: Engine, sock: Path, pushed: str, registry: Registry
+) -> None:
+    """The attack: another image takes the name; and one of the attacker's own repository."""
+    engine.allow(pushed, f"{pushed}:*")
+    good = engine.inspect(pushed, "{{.Id}}")
+    elsewhere = f"{registry.name}/attacker/tool"
+    engine.docker("tag", "box", elsewhere)
+    engine.docker("push", elsewhere)
+    try:
+        for name in (pushed, f"{pushed}:more"):
+            engine.docker("tag", elsewhere, name)
+            assert engine.inspect(name, "{{.Id}}") == engine.inspect("box", "{{.Id}}")
+            assert gets_in(engine, sock, name, "--runtime=runc")
+            assert not gets_in(engine, sock, name)
+        # By an archive as well: it brings names along, and no digest of a registry.
+        archive = engine.top / "evil.tar"
+        engine.docker("save", "-o", str(archive), pushed)
+        engine.docker("load", "-i", str(archive))
+        assert not gets_in(engine, sock, pushed)
+    finally:
+        engine.docker("tag", good, pushed)
+    assert gets_in(engine, sock, pushed)
+
+
+def test_derived_images_pass_where_that_is_allowed(engine: Engine, sock: Path, pushed: str) -> None:
+    engine.docker("build", "-t", "derived", "-", stdin=f"FROM {pushed}\nRUN touch /derived\n")
+    engine.docker("build", "-t", "sibling", "-", stdin="FROM box\nRUN touch /sibling\n")
+    engine.allow(pushed)
+    assert not gets_in(engine, sock, "derived")
+    engine.allow(pushed, derived=True)
+    assert gets_in(engine, sock, "derived")
+    assert not gets_in(engine, sock, "sibling")
+    assert not gets_in(engine, sock, "box")  # the base of an allowed one
+
+
+def test_an_allowed_image_gets_no_directory_with_the_socket(engine: Engine) -> None:
+    engine.allow("*")
+    said = engine.refusal("-v", f"{engine.top}:/x")
+    assert f"{engine.top} is a directory with the engine socket {engine.socket} in it" in said
+    assert "mount the socket itself" in said
+
+
+def test_an_allowed_image_gets_no_socket_that_cannot_be_restricted(engine: Engine) -> None:
+    path = engine.top / "cd.sock"
+    assert DENIED.format("docker.io/library/box") in engine.refusal("-v", f"{path}:/x")
+    engine.allow("*")
+    said = engine.refusal("-v", f"{path}:/x")
+    assert f"{path} is a socket of containerd, and only the Engine API" in said
+
+
+def test_a_create_that_fails_leaves_no_socket(engine: Engine) -> None:
+    engine.allow("*")
+    done = engine.docker("run", "--rm", "-v", f"{engine.socket}:/s", "box", "/no/such", check=False)
+    assert done.returncode == 127
+    assert not list(engine.place.state_dir.glob("containers/*/socket"))
+
+
+@contextmanager
+def listening(program: Path, path: Path) -> Iterator[int]:
+    """Have a program listen at `path` for the block; yield its pid."""
+    with subprocess.Popen([program, "listen", path], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"listening\n"
+        yield process.pid
+        process.kill()
+
+
+def test_a_socket_of_somebody_else_is_mounted_as_ever(
+    engine: Engine, sock: Path, place: Place
+) -> None:
+    here = place.directory("y")
+    with listening(sock, here / "s"), socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(here / "dead"))
+        words = ["run", "--rm", "-v", f"{here}:/y", "-v", f"{here}/s:/s"]
+        words += ["-v", f"{here}/dead:/d", "box"]
+        assert engine.out(*words, "sh", "-c", "test -S /s && test -S /d && ls /y") == "dead\ns"
+
+
+def test_an_engine_is_known_by_its_program(engine: Engine, sock: Path, place: Place) -> None:
+    here = place.directory("y")
+    program = here / "dockerd"
+    shutil.copy(sock, program)
+    with ExitStack() as stack:
+        # In the engine's network namespace, and in another one.
+        entry = ["nsenter", f"--net=/proc/{engine.daemon_pid}/ns/net", str(program)]
+        near = stack.enter_context(
+            subprocess.Popen([*entry, "listen", here / "near"], stdout=subprocess.PIPE)
+        )
+        stack.callback(near.kill)
+        assert near.stdout is not None
+        assert near.stdout.readline() == b"listening\n"
+        stack.enter_context(listening(program, here / "far"))
+        for name in ("near", "far"):
+            assert DENIED.format("docker.io/library/box") in engine.refusal(
+                "-v", f"{here}/{name}:/x"
+            )
+        assert DENIED.format("docker.io/library/box") in engine.refusal("-v", f"{here}:/x")
+
+
+def test_an_engine_within_a_container_is_the_containers_own(
+    engine: Engine, sock: Path, place: Place
+) -> None:
+    here = place.directory("y")
+    shutil.copy(sock, here / "dockerd")
+    with engine.container("-v", f"{here}:/y", command="exec /y/dockerd listen /y/s") as inner:
+        waiting = "while ! test -S /y/s; do usleep 10000; done"
+        engine.docker("exec", inner, "sh", "-c", waiting)
+        assert engine.out("run", "--rm", "-v", f"{here}/s:/s", "box", "stat", "-c", "%F", "/s") == (
+            "socket"
+        )
+
+
+@contextmanager
+def forwarder(path: Path, upstream: Path) -> Iterator[None]:
+    """Pass on every connection to `path` to another socket, for the block."""
+
+    def carry(source: socket.socket, sink: socket.socket) -> None:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            with client, socket.socket(socket.AF_UNIX) as engine:
+                engine.connect(str(upstream))
+                back = threading.Thread(target=carry, args=(client, engine), daemon=True)
+                back.start()
+                carry(engine, client)
+                back.join(5)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(8)
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
+
+
+def test_a_forwarded_socket_is_an_engines(engine: Engine, sock: Path, place: Place) -> None:
+    here = place.directory("y")
+    with forwarder(here / "s", engine.socket):
+        words = ("-v", f"{here}/s:/s", "-v", f"{sock.parent}:/t:ro")
+        without = engine.out("run", "--rm", "--runtime=runc", *words, "box", "/t/sock", "ask", "/s")
+        assert without == "engine"
+        assert DENIED.format("docker.io/library/box") in engine.refusal(*words)
+
+
+def test_a_renamed_socket_is_found_in_its_directory(
+    engine: Engine, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = place.directory("y")
+    (here / "in").mkdir()
+    usual = engine.socket
+    os.rename(usual, here / "in/s")
+    monkeypatch.setattr(engine, "socket", here / "in/s")
+    try:
+        assert DENIED.format("docker.io/library/box") in engine.refusal("-v", f"{here}:/x")
+        assert DENIED.format("docker.io/library/box") in engine.refusal("-v", f"{here}/in/s:/x")
+    finally:
+        os.rename(here / "in/s", usual)
+
+
+def test_layers_over_the_directory_do_not_lead_to_the_engine(
+    engine: Engine, sock: Path, place: Place
+) -> None:
+    """An overlay has inodes of its own, at which nobody listens: so it is not looked for."""
+    here = place.directory("y")
+    for name in ("u", "w"):
+        (here / name).mkdir()
+    layers = f"lowerdir={engine.top},upperdir={here}/u,workdir={here}/w"
+    volume = engine.out(
+        *("volume", "create", "--opt", "type=overlay", "--opt", "device=overlay"),
+        *("--opt", f"o={layers}"),
+    )
+    words = ("run", "--rm", "--runtime=runc", "-v", f"{volume}:/x", "-v", f"{sock.parent}:/t:ro")
+    assert engine.out(*words, "box", "/t/sock", "ask", "/x/d.sock") == "ECONNREFUSED"
+    engine.docker("volume", "rm", volume)

@@ -66,6 +66,11 @@ class Dockerd:
         """Dockerd's --data-root."""
         return self.top / "data"
 
+    @property
+    def daemon_pid(self) -> int:
+        """Pid of dockerd."""
+        return self._processes[1].pid
+
     def __enter__(self) -> Self:
         """Start both daemons and wait until the API answers."""
         self.place.daemon_dirs.update({self.data_root, self.top / "x"})

@@ -69,7 +69,9 @@ class _Handler(BaseHTTPRequestHandler):
         media = json.loads(data)["mediaType"] if is_manifest else "application/octet-stream"
         self._answer(200, data, Content_Type=media, Docker_Content_Digest=digest)
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        """Tell of one."""
+        self.do_GET()
 
     def do_POST(self) -> None:
         """Begin an upload."""
