@@ -83,8 +83,8 @@ class Found(msgspec.Struct, frozen=True):
     inner: tuple[Inner, ...] = ()
     elsewhere: tuple[tuple[Identity, ...], ...] | None = None
     """For a volume that an engine made out of another place of the host: the chains of the places
-    where the host itself has it.  They decide, too; where there is none, nobody knows what it is.
-    """
+    where the host has it.  One of them has to be shared; where there is none, nobody knows what it
+    is.  None: it is the volume's own."""
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -140,6 +140,31 @@ def split(entry: str) -> tuple[str, Access]:
     return path, Access.PROTECTED if path == entry else Access.READ_ONLY
 
 
+def shared(entries: Iterable[str]) -> list[tuple[str, Access]]:
+    """Return the same of the entries of sharedPaths."""
+    return [
+        (path, Access.SHARED if access is Access.PROTECTED else access)
+        for path, access in map(split, entries)
+    ]
+
+
+class HostPaths(msgspec.Struct, frozen=True):
+    """The paths that the worker holds while the container runs (rule 3)."""
+
+    protected: tuple[str, ...] = ()
+    carved: tuple[str, ...] = ()
+    """What of them is not, where it lies in one: shared, or read-only and so held by rule 1."""
+
+
+def host_paths(paths: Iterable[tuple[str, Access]]) -> HostPaths:
+    """Return what the worker is to hold of the named paths."""
+    listed = list(paths)
+    return HostPaths(
+        protected=tuple(path for path, access in listed if access is Access.PROTECTED),
+        carved=tuple(path for path, access in listed if access is not Access.PROTECTED),
+    )
+
+
 def allows(table: Table, found: Found) -> bool:
     """Say whether a container may have the source.
 
@@ -160,9 +185,7 @@ def allows(table: Table, found: Found) -> bool:
         allowed.append(in_place)
     if found.elsewhere is not None:
         places = [table.decided(chain) for chain in found.elsewhere]
-        if None in places or not places:
-            return False
-        allowed += [place[1] for place in places if place is not None]
+        allowed.append(max((one[1] for one in places if one is not None), default=Access.PROTECTED))
     if not _suffices(min(allowed), read_only=found.read_only):
         return False
     return all(_allows_inner(table, one, found) for one in found.inner)

@@ -7,6 +7,7 @@ the command list lets through.
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -20,12 +21,12 @@ from eci_supervisor.runtime.errors import RefusedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eci_supervisor.engines.sockets import Exposed
+    from eci_supervisor.engines.sockets import Exposed, Host
     from eci_supervisor.engines.store import Container
     from eci_supervisor.policy.images import Entry
     from eci_supervisor.policy.settings import CommandList, ImageList
     from eci_supervisor.runtime.overlay import Layers
-    from eci_supervisor.runtime.sources import Source, Sources
+    from eci_supervisor.runtime.sources import Sources
     from eci_supervisor.runtime.spec import Spec
 
 IMAGE_NAME = "io.kubernetes.cri.image-name"
@@ -38,7 +39,7 @@ class SocketRefusedError(RefusedError):
     reason = "refused:engine-socket"
 
 
-class Restricted(msgspec.Struct, frozen=True):
+class Replaced(msgspec.Struct, frozen=True):
     """A mount in place of which the container gets a restricted socket."""
 
     index: int
@@ -74,51 +75,69 @@ def _denied_other(image: str, exposed: Exposed) -> str:
     )
 
 
-def judge(
-    spec: Spec,
-    sources: Sources,
-    container: Callable[[], Container],
-    root: int | None,
-    allowed: ImageList,
-) -> tuple[Restricted, ...]:
-    """Return which mounts are to be replaced; SocketRefusedError if the container may not have one.
+class Judge:
+    """Judges the mounts of one container.  To be used in the engine's mount namespace."""
 
-    `root`: a descriptor, the caller's, of a root file system that is a directory of the host's,
-    and so shows what is mounted in it; None where it is layers of an engine's.  To be called in
-    the engine's mount namespace.
-    """
-    candidates = [
-        source for source in sources.all if stat.S_ISSOCK(source.mode) or stat.S_ISDIR(source.mode)
-    ]
-    if not candidates and root is None:
-        return ()
-    from eci_supervisor.engines.sockets import Host  # noqa: PLC0415 - seldom wanted
+    def __init__(
+        self, sources: Sources, container: Callable[[], Container], allowed: ImageList
+    ) -> None:
+        """`container` is asked when it matters which image the container has."""
+        self._sources = sources.all
+        self._container = container
+        self._allowed = allowed
 
-    first, count = ranges.limits(os.environ.get("ECI_RANGES"))
-    host = Host(range(first, first + count * ranges.SIZE), state.root())
-    found = [(source, host.exposed(source.fd)) for source in candidates]
-    shown = [(source, exposed) for source, exposed in found if exposed is not None]
-    beneath_root = None if root is None else host.exposed(root)
-    if not shown and beneath_root is None:
-        return ()
-    image = _refuse_image(container(), allowed)
-    if beneath_root is not None:
-        path = str(oci.part(spec, "root", dict).get("path"))
-        raise SocketRefusedError(_denied_within(image, path, beneath_root.path))
-    for source, exposed in shown:
-        if not exposed.itself:
-            raise SocketRefusedError(_denied_within(image, source.written, exposed.path))
-        if not exposed.speaks_docker:
-            raise SocketRefusedError(_denied_other(image, exposed))
-    if len({exposed.path for _, exposed in shown}) > 1:
-        raise SocketRefusedError(f'{_PREFIX}"{image}"; a container gets the socket of one engine')
-    return tuple(_restricted(source, exposed) for source, exposed in shown)
+    @functools.cached_property
+    def _host(self) -> Host:
+        from eci_supervisor.engines.sockets import Host  # noqa: PLC0415 - seldom wanted
 
+        first, count = ranges.limits(os.environ.get("ECI_RANGES"))
+        return Host(range(first, first + count * ranges.SIZE), state.root())
 
-def _restricted(source: Source, exposed: Exposed) -> Restricted:
-    info = os.fstat(source.fd)
-    mode = stat.S_IMODE(info.st_mode)
-    return Restricted(source.index, exposed.path, info.st_uid, info.st_gid, mode)
+    @functools.cached_property
+    def _image(self) -> str:
+        """How the container's image is called, if it is allowed; else SocketRefusedError."""
+        return _refuse_image(self._container(), self._allowed)
+
+    def sockets(self) -> tuple[Replaced, ...]:
+        """Return which mounts are to be replaced, as they are an engine's socket.
+
+        SocketRefusedError if the container may not have it.
+        """
+        found = []
+        for source in self._sources:
+            exposed = self._host.exposed(source.fd) if stat.S_ISSOCK(source.mode) else None
+            if exposed is None:
+                continue
+            if self._image and not exposed.speaks_docker:
+                raise SocketRefusedError(_denied_other(self._image, exposed))
+            info = os.fstat(source.fd)
+            mode = stat.S_IMODE(info.st_mode)
+            found.append(Replaced(source.index, exposed.path, info.st_uid, info.st_gid, mode))
+        if len({one.upstream for one in found}) > 1:
+            message = f'{_PREFIX}"{self._image}"; a container gets the socket of one engine only'
+            raise SocketRefusedError(message)
+        return tuple(found)
+
+    def directories(self, root: bytes | None) -> None:
+        """Raise SocketRefusedError for a directory with an engine's socket in it.
+
+        `root`: path of a root file system that is a directory of the host's, and so shows what is
+        mounted in it; None where it is layers of an engine's.
+        """
+        for source in self._sources:
+            if stat.S_ISDIR(source.mode):
+                self._directory(source.fd, source.written)
+        if root is not None:
+            fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._directory(fd, os.fsdecode(root))
+            finally:
+                os.close(fd)
+
+    def _directory(self, fd: int, written: str) -> None:
+        exposed = self._host.exposed(fd)
+        if exposed is not None:
+            raise SocketRefusedError(_denied_within(self._image, written, exposed.path))
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -133,7 +152,7 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 def serve(
-    restricted: tuple[Restricted, ...], sources: Sources, commands: CommandList, holder: Holder
+    replaced: tuple[Replaced, ...], sources: Sources, commands: CommandList, holder: Holder
 ) -> None:
     """Start the restricted socket of a container, and have it mounted in place of the engine's.
 
@@ -141,7 +160,7 @@ def serve(
     """
     from eci_supervisor.socket import launch  # noqa: PLC0415 - seldom wanted
 
-    first = restricted[0]
+    first = replaced[0]
     path = launch.start(
         holder.state_dir,
         first.upstream,
@@ -151,7 +170,7 @@ def serve(
         gid=holder.base + first.gid,
         mode=first.mode,
     )
-    for one in restricted:
+    for one in replaced:
         sources.replace(one.index, path)
 
 

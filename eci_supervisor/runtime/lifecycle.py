@@ -22,6 +22,7 @@ import msgspec
 from eci_supervisor.kernel import features, syscalls
 from eci_supervisor.kernel.syscalls import lib
 from eci_supervisor.policy import settings as policy
+from eci_supervisor.policy.paths import Access, host_paths, shared, split
 from eci_supervisor.runtime import (
     cleanup,
     cover,
@@ -33,21 +34,34 @@ from eci_supervisor.runtime import (
     mounts,
     overlay,
     refuse,
+    restricted,
     rewrite,
     seccomp,
     spare,
     state,
 )
+from eci_supervisor.runtime import owned as owner
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.errors import EciError, RefusedError, SpecError, StageError, UsageError
 from eci_supervisor.runtime.points import Point
 from eci_supervisor.runtime.sources import open_sources
-from eci_supervisor.runtime.stage import Stage, closing, root_mount
+from eci_supervisor.runtime.stage import (
+    Stage,
+    closing,
+    has_unified,
+    hide_unified,
+    leave_host,
+    root_mount,
+)
 from eci_supervisor.supervisor.charge import Charge
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eci_supervisor.policy.paths import HostPaths
+    from eci_supervisor.policy.settings import Settings
     from eci_supervisor.runtime.args import Invocation
-    from eci_supervisor.runtime.engine_sockets import Restricted
+    from eci_supervisor.runtime.engine_sockets import Replaced
     from eci_supervisor.runtime.joins import Joins
     from eci_supervisor.runtime.overlay import Layers
     from eci_supervisor.runtime.ranges import RangeStore
@@ -76,10 +90,10 @@ class Request(msgspec.Struct, frozen=True):
     root_part: bytes
     """Where in the overlay the root file system begins."""
     engine_rootfs: str | None
-    protected_paths: tuple[str, ...]
+    host_paths: HostPaths
     sources: Sources
     """What mounts[] binds, open; `create` closes them."""
-    restricted: tuple[Restricted, ...] = ()
+    replaced: tuple[Replaced, ...] = ()
     """Which of them become restricted engine sockets."""
     commands: policy.CommandList = policy.CommandList()
     """What these let through."""
@@ -140,9 +154,13 @@ def _refuse_root(uids: tuple[Mapping, ...], gids: tuple[Mapping, ...]) -> None:
         )
 
 
-def read_request(call: Invocation) -> Request:
-    """Read bundle, settings and surroundings; raises what the user is to be told."""
-    settings = policy.load(call.settings or os.environ.get("ECI_SETTINGS") or None)
+def read_settings(call: Invocation) -> Settings:
+    """Read the settings that are in force; SettingsError where they cannot be used."""
+    return policy.load(call.settings or os.environ.get("ECI_SETTINGS") or None)
+
+
+def read_request(call: Invocation, settings: Settings) -> Request:
+    """Read bundle and surroundings; raises what the user is to be told."""
     spec = read_spec(call.config)
     namespaces = oci.namespaces(spec)
     if namespaces.get("mount"):
@@ -171,8 +189,20 @@ def read_request(call: Invocation) -> Request:
     layers = None if mount is None else overlay.layers(mount)
     sources = open_sources(spec, call.bundle)
     try:
-        allowed = settings.enhanced_container_isolation.docker_socket_mount.image_list
-        restricted = _judge_sockets(call, spec, root, layers, sources, allowed=allowed)
+        # Which of the two refuses what both would: a socket this one, a directory the paths.
+        judge = engine_sockets.Judge(
+            sources,
+            functools.partial(
+                engine_sockets.container_of, spec, call.container_id, call.bundle, root, layers
+            ),
+            settings.enhanced_container_isolation.docker_socket_mount.image_list,
+        )
+        replaced = judge.sockets()
+        passed = [one.index for one in replaced]
+        hosts = _refuse_restricted(
+            call, spec, settings, sources, root, own=mount is None, passed=passed
+        )
+        judge.directories(root if mount is None else None)
     except BaseException:
         sources.close()
         raise
@@ -185,30 +215,40 @@ def read_request(call: Invocation) -> Request:
         root=root,
         root_part=b"/" if mount is None else mount.root,
         engine_rootfs=None if mount is None else os.fsdecode(mount.target),
-        protected_paths=settings.vm.protected_paths,
+        host_paths=hosts,
         sources=sources,
-        restricted=restricted,
+        replaced=replaced,
         commands=settings.enhanced_container_isolation.docker_socket_mount.command_list,
     )
 
 
-def _judge_sockets(
+def _refuse_restricted(
     call: Invocation,
     spec: Spec,
-    root: bytes,
-    layers: Layers | None,
+    settings: Settings,
     sources: Sources,
+    root: bytes,
     *,
-    allowed: policy.ImageList,
-) -> tuple[Restricted, ...]:
-    """Return which mounts become restricted sockets; RefusedError for others of an engine's."""
-    container = functools.partial(
-        engine_sockets.container_of, spec, call.container_id, call.bundle, root, layers
-    )
-    if layers is not None:
-        return engine_sockets.judge(spec, sources, container, None, allowed)
-    with closing(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as directory:
-        return engine_sockets.judge(spec, sources, container, directory, allowed)
+    own: bool,
+    passed: Sequence[int],
+) -> HostPaths:
+    """Refuse what the container may not have of the host; return what its worker is to hold.
+
+    `own`: the root file system is a directory of the host's, and no overlay.  `passed`: indices in
+    mounts[] of what is judged already.
+    """
+    owned = owner.own(sources.all, spec, call.container_id, call.bundle)
+    vm = settings.vm
+    paths = [
+        *(split(path) for path in vm.protected_paths),
+        *((path, Access.PROTECTED) for path in (*sorted(owned.protected), state.root())),
+        *shared(vm.shared_paths),
+    ]
+    table = restricted.table(sources.mounts, paths, owned.shared)
+    restricted.refuse(sources, spec, table, owned, passed=passed)
+    if own:
+        restricted.refuse_root(sources.mounts, root, table)
+    return host_paths(paths)
 
 
 # -- taking -----------------------------------------------------------------------------------
@@ -515,7 +555,7 @@ def prepare(
     user = request.joins.user
     sysctls, network = _network(request)
     if call.runtime == "crun":
-        stage.hide_unified()
+        hide_unified()
     covered = _cover(request, taken, mounted.staged)
     records = covered.records(f"{taken.state_dir}/rootfs")
     if profile is not None and not records and _is_spared(request, taken, bare=mounted.bare):
@@ -562,7 +602,7 @@ def _is_spared(request: Request, taken: Taken, *, bare: bool) -> bool:
         and spare.asks_little(request.spec)
         and _trace(taken.record.key) is None
         and not spare.has_more(taken.state_dir)
-        and not spare.shows_protected(taken.state_dir, request.protected_paths)
+        and not spare.shows_protected(taken.state_dir, request.host_paths)
     )
 
 
@@ -602,7 +642,7 @@ def _charge(request: Request, taken: Taken, profile: seccomp.Profile | None) -> 
         waits_killable=seccomp.waits_killable(profile),
         masked_paths=tuple(oci.items(request.spec, "linux.maskedPaths", str)),
         readonly_paths=tuple(oci.items(request.spec, "linux.readonlyPaths", str)),
-        protected_paths=request.protected_paths,
+        host_paths=request.host_paths,
         trace=_trace(record.key),
         cgroups_path=_cgroups_path(request.spec),
         engine_rootfs=record.engine_rootfs if taken.shift else None,
@@ -615,6 +655,14 @@ def _cgroups_path(spec: oci.Spec) -> str | None:
     return path if isinstance(path, str) and path.startswith("/") else None
 
 
+def pass_on(call: Invocation, binary: str, successor: Successor) -> NoReturn:
+    """Leave the container to the runtime as the engine asked for it: the settings say so."""
+    if call.runtime == "crun" and has_unified():
+        leave_host()
+        hide_unified()
+    successor.become(binary, call.as_given())
+
+
 def create(call: Invocation, binary: str, successor: Successor) -> NoReturn:
     """Make a protected container of `call`; `successor` becomes the runtime.
 
@@ -622,8 +670,11 @@ def create(call: Invocation, binary: str, successor: Successor) -> NoReturn:
     """
     if _ID.fullmatch(call.container_id) is None or call.container_id in (".", ".."):
         raise UsageError(f"invalid container ID format: {call.container_id!r}")
+    settings = read_settings(call)
+    if not settings.enhanced_container_isolation.value:
+        pass_on(call, binary, successor)
     features.require()
-    request = read_request(call)
+    request = read_request(call, settings)
     with request.sources:
         _make(request, binary, successor)
 
@@ -647,10 +698,10 @@ def _make(request: Request, binary: str, successor: Successor) -> NoReturn:
 
         fork_keeper(_charge(request, taken, profile), clean, successor.pid)
         relieve()
-        if request.restricted:
+        if request.replaced:
             base = 0 if taken.shift else taken.record.base
             holder = engine_sockets.Holder(call.container_id, taken.state_dir, base)
-            engine_sockets.serve(request.restricted, request.sources, request.commands, holder)
+            engine_sockets.serve(request.replaced, request.sources, request.commands, holder)
         network = prepare(request, taken, profile, successor.pid)
         argv = call.with_bundle(f"{taken.state_dir}/bundle")
         successor.become(binary, argv, held=taken.busy, network=network)

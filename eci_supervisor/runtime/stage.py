@@ -84,6 +84,30 @@ def root_mount(path: bytes) -> Mount | None:
     return found
 
 
+def leave_host() -> None:
+    """Go to a mount namespace that only receives from the one that we were in."""
+    syscalls.unshare(lib.CLONE_NEWNS)
+    syscalls.mount(None, "/", None, lib.MS_REC | lib.MS_SLAVE)
+
+
+def hide_unified() -> None:
+    """Detach the v2 hierarchy of a hybrid layout, where crun 1.8 refuses to work.
+
+    In this process's mount namespace, which should be its own.
+    """
+    if has_unified():
+        syscalls.umount2(UNIFIED, lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
+
+
+def has_unified() -> bool:
+    """Say whether there is a v2 hierarchy in the place that a hybrid layout has for it."""
+    try:
+        with closing(os.open(UNIFIED, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+            return syscalls.fstatfs_type(fd) == CGROUP2_SUPER_MAGIC
+    except FileNotFoundError:
+        return False
+
+
 class Clone(msgspec.Struct, frozen=True):
     """A copy of a bind's source, ready to be mounted."""
 
@@ -118,8 +142,7 @@ class Stage:
         """Leave the host's mount namespace for one that only receives from it."""
         for name in ("rootfs", "m"):
             os.mkdir(f"{self.state_dir}/{name}", 0o711)
-        syscalls.unshare(lib.CLONE_NEWNS)
-        syscalls.mount(None, "/", None, lib.MS_REC | lib.MS_SLAVE)
+        leave_host()
         # Without nodev, for the nodes of named devices.
         self.tmpfs = syscalls.detached("tmpfs", {"mode": "0711"})
         self._attach(self.tmpfs, lib.AT_FDCWD, f"{self.state_dir}/m")
@@ -321,16 +344,6 @@ class Stage:
         syscalls.fchownat(self.tmpfs, name, owner, group, 0)
         syscalls.fchmodat(self.tmpfs, name, device.mode)
         return self.path(name)
-
-    def hide_unified(self) -> None:
-        """Detach the v2 hierarchy of a hybrid layout, where crun 1.8 refuses to work."""
-        try:
-            with closing(os.open(UNIFIED, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
-                hybrid = syscalls.fstatfs_type(fd) == CGROUP2_SUPER_MAGIC
-        except FileNotFoundError:
-            return
-        if hybrid:
-            syscalls.umount2(UNIFIED, lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
 
     def pin_namespace(self, fd: int) -> str:
         """Bind a namespace into the stage, so that it has a path that no pid reuse can change."""

@@ -339,7 +339,7 @@ class Keeper:
             self._kill_init()
 
     def _start_worker(self, pid: int) -> None:
-        self.protected = protected_rules(self.charge.protected_paths)
+        self.protected = protected_rules(self.charge.host_paths)
         self.ring = Ring()
         errors = self._open_log()
         try:

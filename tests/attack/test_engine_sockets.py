@@ -68,6 +68,9 @@ class Engine(Dockerd):
 def engine(place: Place, runtimes: dict[str, Path], busybox_root: Path) -> Iterator[Engine]:
     """A dockerd with `eci` as its default runtime and settings of its own."""
     daemon = Engine(place, runtimes, "eci")
+    # Away from what else an engine keeps, which is no container's to have either.
+    daemon.socket = place.directory("h") / "in/d.sock"
+    daemon.socket.parent.mkdir()
     daemon.environment = {"ECI_SETTINGS": str(daemon.settings)}
     daemon.allow()
     with daemon:
@@ -94,7 +97,8 @@ def unmount(target: Path) -> None:
 @pytest.fixture(scope="module")
 def spellings(engine: Engine, place: Place) -> Iterator[dict[str, tuple[str, str]]]:
     """Each way to show the socket: name → source of the mount, and where the socket is in it."""
-    top, api = engine.top, engine.socket
+    api = engine.socket
+    top = api.parent
     here = place.directory("x")
     (here / "link").symlink_to(api)
     (here / "links").symlink_to(top)
@@ -127,7 +131,7 @@ def spellings(engine: Engine, place: Place) -> Iterator[dict[str, tuple[str, str
             "a bind of it": (f"{here}/bound", ""),
             "through a process": (f"/proc/self/root{api}", ""),
             "its directory": (f"{top}", "/d.sock"),
-            "a directory above": (f"{place.root}", f"/{top.name}/d.sock"),
+            "a directory above": (f"{top.parent}", "/in/d.sock"),
             "a link to its directory": (f"{here}/links", "/d.sock"),
             "a bind of its directory": (f"{here}/alias", "/d.sock"),
             "a directory with a bind of it": (f"{here}/carried", "/in/s"),
@@ -288,8 +292,9 @@ def test_derived_images_pass_where_that_is_allowed(engine: Engine, sock: Path, p
 
 def test_an_allowed_image_gets_no_directory_with_the_socket(engine: Engine) -> None:
     engine.allow("*")
-    said = engine.refusal("-v", f"{engine.top}:/x")
-    assert f"{engine.top} is a directory with the engine socket {engine.socket} in it" in said
+    directory = engine.socket.parent
+    said = engine.refusal("-v", f"{directory}:/x")
+    assert f"{directory} is a directory with the engine socket {engine.socket} in it" in said
     assert "mount the socket itself" in said
 
 
@@ -428,7 +433,7 @@ def test_layers_over_the_directory_do_not_lead_to_the_engine(
     here = place.directory("y")
     for name in ("u", "w"):
         (here / name).mkdir()
-    layers = f"lowerdir={engine.top},upperdir={here}/u,workdir={here}/w"
+    layers = f"lowerdir={engine.socket.parent},upperdir={here}/u,workdir={here}/w"
     volume = engine.out(
         *("volume", "create", "--opt", "type=overlay", "--opt", "device=overlay"),
         *("--opt", f"o={layers}"),
