@@ -9,7 +9,8 @@ What a container's root file system is made of, its snapshot says: the parent is
 digest over its layers (chain id, image-spec config.md).  An image is the container's only if its
 layers have that chain id; which image it is, by name, the container's record says.  Where content
 came from, containerd has written on it when it was pulled: the label
-`containerd.io/distribution.source.REGISTRY`, with the repositories.
+`containerd.io/distribution.source.REGISTRY`, with the repositories.  REGISTRY has no port; so one
+with a port is where an image came from if the image has its name, too.
 """
 
 from __future__ import annotations
@@ -99,6 +100,11 @@ def _value(bucket: Bucket | None, key: bytes) -> str:
     return "" if found is None else found.decode("utf-8", "replace")
 
 
+def _without_port(repository: str) -> str:
+    domain, slash, path = repository.partition("/")
+    return f"{domain.partition(':')[0]}{slash}{path}"
+
+
 class _Store:
     """One namespace of one containerd.  `top` is its bucket, None where there is none."""
 
@@ -158,7 +164,7 @@ class _Store:
             config = text(field(manifest, "config", "digest"))
             layers = diff_ids(self._content(config))
             if layers:
-                origins = {one for each in chain for one in self._origins(top, each)}
+                origins = {one for each in chain for one in self._origins(top, each, called)}
                 yield Image(config, layers, called, frozenset(origins), frozenset(chain))
 
     def _names(self, top: Bucket, digest: str) -> Iterator[str]:
@@ -170,16 +176,18 @@ class _Store:
                     yield tag
 
     @staticmethod
-    def _origins(top: Bucket, digest: str) -> Iterator[str]:
+    def _origins(top: Bucket, digest: str, called: frozenset[str]) -> Iterator[str]:
         """Yield `repository@digest` for each repository that this content was pulled from."""
         labels = top.bucket(b"content", b"blob", digest.encode(), b"labels")
+        names = {name.rpartition(":")[0] for name in called}
         for name, value in () if labels is None else labels.items():
             if name.startswith(SOURCE) and isinstance(value, bytes):
                 registry = name.removeprefix(SOURCE).decode("utf-8", "replace")
                 for path in value.decode("utf-8", "replace").split(","):
-                    repository = tag_of(f"{registry}/{path}").rpartition(":")[0]
-                    if repository:
-                        yield f"{repository}@{digest}"
+                    source = tag_of(f"{registry}/{path}").rpartition(":")[0]
+                    for repository in {source, *(n for n in names if _without_port(n) == source)}:
+                        if repository:
+                            yield f"{repository}@{digest}"
 
     def _content(self, digest: str) -> object:
         kind, _, hexadecimal = digest.partition(":")

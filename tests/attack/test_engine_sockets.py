@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -17,12 +18,14 @@ import pytest
 from tests.support.docker import Dockerd
 from tests.support.programs import compile_programs
 from tests.support.registry import registry_in
+from tests.support.result import require_success
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.place import Place
+    from tests.support.podman import Podman
     from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
@@ -441,3 +444,112 @@ def test_layers_over_the_directory_do_not_lead_to_the_engine(
     words = ("run", "--rm", "--runtime=runc", "-v", f"{volume}:/x", "-v", f"{sock.parent}:/t:ro")
     assert engine.out(*words, "box", "/t/sock", "ask", "/x/d.sock") == "ECONNREFUSED"
     engine.docker("volume", "rm", volume)
+
+
+class Containerd:
+    """The engine's containerd, by ctr; its images are its own."""
+
+    def __init__(self, engine: Engine, runtime: Path) -> None:
+        self._engine = engine
+        self._runtime = runtime
+        self._numbers = itertools.count()
+
+    def ctr(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run ctr in the engine's network namespace."""
+        entry = ("nsenter", f"--net=/proc/{self._engine.daemon_pid}/ns/net")
+        done = subprocess.run(
+            [*entry, "ctr", "-a", f"{self._engine.top}/cd.sock", *words],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        if check:
+            require_success(done, f"ctr {words}")
+        return done
+
+    def gets_in(self, sock: Path, image: str, repository: str) -> bool:
+        """Whether a container of the image has an engine's socket."""
+        name = f"ctr{next(self._numbers)}"
+        mounts = [f"type=bind,src={self._engine.socket},dst=/s,options=rbind:rw"]
+        mounts += [f"type=bind,src={sock.parent},dst=/t,options=rbind:ro"]
+        done = self.ctr(
+            *("run", "--rm", "--runc-binary", str(self._runtime)),
+            *("--cgroup", f"/{self._engine.place.cgroup}/{name}"),
+            *(word for mount in mounts for word in ("--mount", mount)),
+            *(image, name, "/t/sock", "ask", "/s"),
+            check=False,
+        )
+        if done.returncode == 0:
+            assert done.stdout == "engine\n"
+            return True
+        self.ctr("container", "rm", name, check=False)
+        assert DENIED.format(repository) in done.stderr
+        return False
+
+
+@pytest.fixture(scope="module")
+def containerd(engine: Engine, runtimes: dict[str, Path], pushed: str) -> Containerd:
+    """With the pushed image, pulled, and the image `local`, which no registry knows."""
+    made = Containerd(engine, runtimes["eci"])
+    made.ctr("image", "pull", "--plain-http", f"{pushed}:latest")
+    archive = engine.top / "local.tar"
+    engine.docker("tag", "box", "local")
+    engine.docker("save", "-o", str(archive), "local")
+    made.ctr("image", "import", str(archive))
+    return made
+
+
+def test_containerds_images_pass_by_where_they_were_pulled_from(
+    engine: Engine, containerd: Containerd, sock: Path, pushed: str
+) -> None:
+    engine.allow(pushed)
+    assert containerd.gets_in(sock, f"{pushed}:latest", pushed)
+    engine.allow(f"{pushed}:other")
+    assert not containerd.gets_in(sock, f"{pushed}:latest", pushed)
+
+
+def test_containerds_images_do_not_pass_by_a_name_that_was_given_to_them(
+    engine: Engine, containerd: Containerd, sock: Path, pushed: str
+) -> None:
+    local = "docker.io/library/local"
+    engine.allow(pushed, f"{pushed}:*", "local", "docker.io/*")
+    assert not containerd.gets_in(sock, f"{local}:latest", local)
+    containerd.ctr("image", "tag", f"{local}:latest", f"{pushed}:evil")
+    assert not containerd.gets_in(sock, f"{pushed}:evil", pushed)
+    # What it is, does not depend on how it is called.
+    engine.allow(f"any@{engine.inspect('local', '{{.Id}}')}")
+    assert containerd.gets_in(sock, f"{pushed}:evil", pushed)
+    assert not containerd.gets_in(sock, f"{pushed}:latest", pushed)
+    engine.allow(f"any@{engine.inspect('local', '{{.Id}}')}", derived=True)
+    assert containerd.gets_in(sock, f"{pushed}:latest", pushed)
+
+
+def test_podmans_images_pass_by_digest_alone(
+    engine: Engine, podman: Podman, sock: Path, place: Place, runtimes: dict[str, Path]
+) -> None:
+    """A podman image has no record of where it came from: `podman tag` makes RepoDigests."""
+    runtime = place.directory("r") / "eci-runtime"
+    runtime.write_text(f'#!/bin/sh\nECI_SETTINGS={engine.settings} exec {runtimes["eci"]} "$@"\n')
+    runtime.chmod(0o755)
+    podman.podman("tag", "box", "docker.io/library/docker:latest", runtime="runc")
+    form = "{{.Id}} {{.Digest}}"
+    done = podman.podman("image", "inspect", "--format", form, "box", runtime="runc")
+    image_id, digest = done.stdout.split()
+
+    def gets_in() -> bool:
+        mounts = ("-v", f"{engine.socket}:/s", "-v", f"{sock.parent}:/t:ro")
+        words = ("run", "--rm", *podman.run_words(), *mounts, "box", "/t/sock", "ask", "/s")
+        done = podman.podman(*words, runtime=runtime, check=False)
+        if done.returncode == 0:
+            assert done.stdout == "engine\n"
+            return True
+        assert DENIED.format("docker.io/library/docker") in done.stderr
+        return False
+
+    engine.allow("docker", "docker:*", "localhost/box")
+    assert not gets_in()
+    engine.allow(f"docker@{digest}")
+    assert gets_in()
+    engine.allow(f"docker@sha256:{image_id}")
+    assert gets_in()
