@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from eci_supervisor.cli.run import run
+from eci_supervisor.cli.settings import settings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -14,6 +15,7 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(settings)
 
 if __name__ == "__main__":
     main()

@@ -9,12 +9,15 @@ bound elsewhere on the host.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+import posixpath
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+
+_Key = TypeVar("_Key")
 
 Identity = tuple[int, int]
 """Device (`st_dev`) and inode of a file or directory."""
@@ -39,6 +42,13 @@ class Place(msgspec.Struct, frozen=True):
     path: bytes
     """From the root of the file system."""
 
+    def above(self) -> Iterator[Place]:
+        """Yield what it lies in, nearest first."""
+        path = self.path
+        while path not in (b"/", b""):
+            path = posixpath.dirname(path)
+            yield Place(self.device, path)
+
     def holds(self, other: Place) -> bool:
         """Say whether `other` is this place or lies in it."""
         return self.device == other.device and (
@@ -59,6 +69,8 @@ class Named(msgspec.Struct, frozen=True):
 class Inner(msgspec.Struct, frozen=True):
     """A mount that comes along with a source, as it lies in it."""
 
+    path: bytes
+    """Where it is mounted."""
     place: Place
     kernel: bool
     """It is a file system of the kernel's own: /proc, /sys, /dev and their like."""
@@ -93,7 +105,8 @@ class Table(msgspec.Struct, frozen=True):
     access: dict[Identity, Access]
     above: dict[Identity, Access]
     """What lies above a path that is not shared, and what of it is the least allowed."""
-    places: tuple[tuple[Place, Access], ...]
+    places: dict[Place, Access]
+    above_places: dict[Place, Access]
 
     def decided(self, chain: Iterable[Identity]) -> tuple[int, Access] | None:
         """Return index and meaning of the first of `chain` that is named: the deepest match."""
@@ -105,33 +118,30 @@ class Table(msgspec.Struct, frozen=True):
 
     def of_place(self, place: Place) -> Access | None:
         """Return what the deepest named path that holds `place` means."""
-        found: tuple[int, Access] | None = None
-        for named, access in self.places:
-            depth = len(named.path.rstrip(b"/"))
-            # Deeper first; of the same depth the lower access.
-            if named.holds(place) and (found is None or (-depth, access) < (-found[0], found[1])):
-                found = depth, access
-        return None if found is None else found[1]
+        found = (self.places.get(one) for one in (place, *place.above()))
+        return next((access for access in found if access is not None), None)
 
     def within(self, place: Place) -> Access:
         """Return the least that is allowed of what lies beneath `place`."""
-        return min(
-            (access for named, access in self.places if place.holds(named)), default=Access.SHARED
-        )
+        return self.above_places.get(place, Access.SHARED)
 
 
 def compile_table(named: Iterable[Named]) -> Table:
     """Return the table; what is said twice of the same path, is said by the stricter one."""
-    access: dict[Identity, Access] = {}
-    above: dict[Identity, Access] = {}
-    places: list[tuple[Place, Access]] = []
+    table = Table({}, {}, {}, {})
     for one in named:
-        access[one.identity] = min(one.access, access.get(one.identity, one.access))
-        places.append((one.place, one.access))
+        _lower(table.access, one.identity, one.access)
+        _lower(table.places, one.place, one.access)
         if one.access is not Access.SHARED:
             for identity in one.above:
-                above[identity] = min(one.access, above.get(identity, one.access))
-    return Table(access, above, tuple(places))
+                _lower(table.above, identity, one.access)
+            for place in one.place.above():
+                _lower(table.above_places, place, one.access)
+    return table
+
+
+def _lower(known: dict[_Key, Access], key: _Key, access: Access) -> None:
+    known[key] = min(access, known.get(key, access))
 
 
 def split(entry: str) -> tuple[str, Access]:
@@ -165,12 +175,18 @@ def host_paths(paths: Iterable[tuple[str, Access]]) -> HostPaths:
     )
 
 
-def allows(table: Table, found: Found) -> bool:
-    """Say whether a container may have the source.
+def offender(table: Table, found: Found) -> Found | Inner | None:
+    """Return what of the source a container may not have: itself, a mount in it, or None.
 
     The deepest named path that it lies in decides; where there is none, it may not.  Nor may it
     have what a protected path lies in, as that would show it.
     """
+    if not _allows(table, found):
+        return found
+    return next((one for one in found.inner if not _allows_inner(table, one, found)), None)
+
+
+def _allows(table: Table, found: Found) -> bool:
     decided = table.decided(found.chain)
     if decided is None:
         return False
@@ -179,26 +195,26 @@ def allows(table: Table, found: Found) -> bool:
         return False  # only where it is named itself
     if found.kernel and (index > found.root or access is Access.PROTECTED):
         return False
-    allowed = [access, table.above.get(found.chain[0], Access.SHARED), table.within(found.place)]
+    allowed = [
+        access,
+        table.above.get(found.chain[0], Access.SHARED),
+        table.within(found.place),
+    ]
     in_place = table.of_place(found.place)
     if in_place is not None:
         allowed.append(in_place)
     if found.elsewhere is not None:
         places = [table.decided(chain) for chain in found.elsewhere]
         allowed.append(max((one[1] for one in places if one is not None), default=Access.PROTECTED))
-    if not _suffices(min(allowed), read_only=found.read_only):
-        return False
-    return all(_allows_inner(table, one, found) for one in found.inner)
+    return _suffices(min(allowed), read_only=found.read_only)
 
 
 def _allows_inner(table: Table, inner: Inner, found: Found) -> bool:
-    if inner.kernel:
-        return False
-    allowed = [table.within(inner.place)]
-    in_place = table.of_place(inner.place)
-    if in_place is not None:
-        allowed.append(in_place)
-    return _suffices(min(allowed), read_only=found.read_only and found.read_only_within)
+    access = table.of_place(inner.place)
+    if access is None:
+        access = Access.PROTECTED if inner.kernel else Access.SHARED
+    access = min(access, table.within(inner.place))
+    return _suffices(access, read_only=found.read_only and found.read_only_within)
 
 
 def _suffices(access: Access, *, read_only: bool) -> bool:

@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DEFAULT_PATH = "/etc/eci/admin-settings.json"
 
@@ -77,7 +80,7 @@ class SettingsError(ValueError):
 
 # The forms that values have to have.  What images and commands mean is said where they are used.
 _DIGEST = r"@sha256:[0-9a-f]{64}"
-_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?"
+_HOST = r"[A-Za-z0-9*](?:[A-Za-z0-9*.-]*[A-Za-z0-9*])?(?::[0-9]+)?"
 _PART = r"[a-z0-9*]+(?:(?:\.|__?|-+)[a-z0-9*]+)*"
 IMAGE = rf"^(?:\*|(?:{_HOST}/)?{_PART}(?:/{_PART})*(?::(?:\*|\w[\w.-]{{0,127}}))?(?:{_DIGEST})?)$"
 """`name[:tag]` or `name@sha256:…`, as docker reads it, with `*` in the name or for the tag."""
@@ -177,7 +180,7 @@ def _after_space(text: str, at: int) -> int:
     return match.end() if match else at
 
 
-def locate(text: str, steps: list[str | int]) -> int:
+def locate(text: str, steps: Sequence[str | int]) -> int:
     """Return the index in the valid JSON `text` of the value at `steps` (keys and indices).
 
     Where a step is not there, the innermost value that is.
@@ -219,6 +222,11 @@ def _steps(path: str) -> list[str | int]:
 def _line(text: str, at: int) -> int:
     """Return the line number, from 1, of index `at`."""
     return text.count("\n", 0, at) + 1
+
+
+def line_of(text: str, steps: Sequence[str | int]) -> int:
+    """Return the line, from 1, of the value at `steps`: see `locate`."""
+    return _line(text, locate(text, steps))
 
 
 def _check_values(settings: Settings) -> None:
@@ -284,7 +292,7 @@ def parse(data: bytes, source: str) -> Settings:
         key, what = error.args
     else:
         return settings
-    line = _line(text, locate(text, _steps(key)))
+    line = line_of(text, _steps(key))
     msg = f"{source}: line {line}: {key.removeprefix('$.')}: {what[:1].lower()}{what[1:]}"
     raise SettingsError(msg)
 
@@ -315,12 +323,17 @@ def load(path: str | None = None) -> Settings:
     if own.enhanced_container_isolation.locked:
         key = "enhancedContainerIsolation.locked"
         text = (data or b"").decode("utf-8-sig")
-        line = _line(text, locate(text, list(key.split("."))))
+        line = line_of(text, key.split("."))
         msg = (
             f"{DEFAULT_PATH}: line {line}: {key}: the settings are locked, and {path} is not used: "
             "leave out --settings and ECI_SETTINGS"
         )
         raise SettingsError(msg)
+    return read(path)
+
+
+def read(path: str) -> Settings:
+    """Read the settings that `path` names, whatever is in force.  SettingsError as of `load`."""
     data = _read(path)
     if data is None:
         msg = f"{path}: no such settings file"

@@ -241,9 +241,11 @@ def _refuse_restricted(
     vm = settings.vm
     paths = [
         *(split(path) for path in vm.protected_paths),
-        *((path, Access.PROTECTED) for path in (*sorted(owned.protected), state.root())),
         *shared(vm.shared_paths),
     ]
+    if vm.protected_paths:
+        # An empty list means it.  Else what holds other containers is protected wherever it is.
+        paths += [(path, Access.PROTECTED) for path in (*sorted(owned.protected), state.root())]
     table = restricted.table(sources.mounts, paths, owned.shared)
     restricted.refuse(sources, spec, table, owned, passed=passed)
     if own:

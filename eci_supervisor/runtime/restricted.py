@@ -9,7 +9,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from eci_supervisor.policy.paths import Access, Found, Inner, Named, Place, allows, compile_table
+from eci_supervisor.policy.paths import Access, Found, Inner, Named, Place, compile_table, offender
 from eci_supervisor.runtime import sources as opened
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.attributes import ATTRIBUTES, attributes
@@ -69,8 +69,12 @@ def refuse(
         if source.index in passed or _is_common_node(source):
             continue
         volume = position in owned.volumes
-        if not allows(table, facts(sources.mounts, source, mounts[source.index], volume=volume)):
+        known = facts(sources.mounts, source, mounts[source.index], volume=volume)
+        wrong = offender(table, known)
+        if wrong is known:
             raise RefusedError(message(source.written))
+        if isinstance(wrong, Inner):
+            raise RefusedError(message(os.fsdecode(wrong.path)))
 
 
 def refuse_root(mounts: HostMounts, root: bytes, table: Table) -> None:
@@ -114,7 +118,7 @@ def _is_common_node(source: Source) -> bool:
 
 def _inner(mount: HostMount) -> Inner:
     place = Place(mount.device, mount.root)
-    return Inner(place, kernel=mount.fstype in KERNEL_FILE_SYSTEMS)
+    return Inner(mount.target, place, kernel=mount.fstype in KERNEL_FILE_SYSTEMS)
 
 
 def _elsewhere(mounts: HostMounts, source: Source) -> tuple[tuple[Identity, ...], ...] | None:

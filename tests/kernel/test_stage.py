@@ -11,7 +11,6 @@ import fcntl
 import functools
 import os
 import stat
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ from eci_supervisor.runtime.errors import StageError
 from eci_supervisor.runtime.points import Point
 from eci_supervisor.runtime.spec import Device
 from eci_supervisor.runtime.stage import Stage, root_mount
+from tests.support.children import in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,25 +38,6 @@ BASE = 300000
 MAP = f"0 {BASE} 65536\n"
 MS_MOVE = 0x2000
 LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def in_child(work: Callable[[], None]) -> None:
-    """Run `work` in a child, and fail with its traceback where it fails."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-            os.write(write, b"ok")
-        except BaseException:  # noqa: BLE001 - all of it is reported by the parent
-            os.write(write, traceback.format_exc().encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as file:
-        said = file.read().decode()
-    os.waitpid(pid, 0)
-    assert said == "ok", said
 
 
 def errno_of(call: Callable[[], object]) -> int | None:
