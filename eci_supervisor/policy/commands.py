@@ -73,7 +73,7 @@ USES = {
     "container exec": "container inspect",
     "container cp": "container inspect",
     "container logs": "container inspect",
-    "container stats": "container ls, container inspect, system events",
+    "container stats": "container ls, container inspect, system events, version",
     "system prune": "container prune, image prune, network prune, volume prune, builder prune",
     "service create": "service inspect, service ps, node ls",
     "service update": "service inspect, service ps, node ls",
