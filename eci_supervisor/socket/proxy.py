@@ -222,7 +222,7 @@ class Proxy:
         text = str(target)
         found = api_target.route_of(method, target)
         if found is None:
-            verdict = self.commands.judge_unknown(target.path)
+            verdict = self.commands.judge_unknown(method, target.path)
         else:
             kind = heads.header(event.headers, b"content-type").decode("latin-1")
             verdict = self.commands.judge(

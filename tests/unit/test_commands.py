@@ -16,7 +16,7 @@ def allowed(commands: Commands, method: str, target: str, content_type: str = ""
     parsed = api_target.parse(target.encode())
     found = api_target.route_of(method, parsed)
     if found is None:
-        return commands.judge_unknown(parsed.path).allowed
+        return commands.judge_unknown(method, parsed.path).allowed
     names = api_target.commands_of(found[0], parsed.query, content_type)
     return commands.judge(found[0], names).allowed
 
@@ -175,11 +175,37 @@ def test_an_unknown_request_is_never_in_an_allow_list(path: str) -> None:
     assert not allowed(Commands("allow", every), "POST", path)
 
 
-def test_an_unknown_request_is_denied_beside_what_is_denied() -> None:
+def test_an_unknown_request_may_read_beside_what_is_not_denied() -> None:
     none, push = Commands("deny", []), Commands("deny", ["push"])
-    for path in ("/images/x/sign", "/v1.60/images/x/sign", "/other/x", "/", "/v1.60", "//"):
-        assert allowed(none, "POST", path)
-        assert not allowed(push, "POST", path)
-    assert allowed(push, "POST", "/v1.60/containers/x/freeze")
-    for path in ("/plugins/x/y", "/v1.60/swarm/split", "/services/x/y/z"):
-        assert not allowed(none, "POST", path)
+    for path in ("/images/x/signatures", "/v1.60/images/x/signatures"):
+        assert allowed(none, "GET", path)
+        assert allowed(none, "HEAD", path)
+        assert not allowed(push, "GET", path)
+    assert allowed(push, "GET", "/v1.60/containers/x/limits")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "OPTIONS", "post", "GETS"])
+@pytest.mark.parametrize("path", ["/images/x/sign", "/v1.60/containers/x/y/z", "/other", "/"])
+def test_an_unknown_request_changes_nothing(method: str, path: str) -> None:
+    assert not allowed(Commands("deny", []), method, path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/v1.60",
+        "/other/x",
+        "/libpod/containers/json",
+        "/v4.3.1/libpod/containers/x/archive",
+        "/v4.3.1-dev/containers/json",
+        "/debug/pprof/heap",
+        "/plugins/x/y",
+        "/v1.60/swarm/tokens",
+        "/services/x/y/z",
+    ],
+)
+def test_an_unknown_request_of_an_unknown_kind_or_beside_what_gives_the_host_is_denied(
+    path: str,
+) -> None:
+    assert not allowed(Commands("deny", []), "GET", path)

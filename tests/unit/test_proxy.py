@@ -90,7 +90,7 @@ def test_what_is_sent_on_is_written_anew(directory: Path) -> None:
         text = (
             "GET http://elsewhere/v1.41/%69nfo?a=%20 HTTP/1.1\r\nHost: elsewhere\r\n"
             "Connection: keep-alive, X-Gone\r\nX-Gone: 1\r\nUpgrade: h2c\r\nKeep-Alive: 5\r\n"
-            "te: trailers\r\nHTTP2-Settings: x\r\nX-Kept:  2 \r\n\r\n"
+            "Te: trailers\r\nHTTP2-Settings: x\r\nX-Kept:  2 \r\n\r\n"
         )
         assert served.send(text.encode()).body == b"ok"
         assert served.engine.heads == [
