@@ -124,7 +124,7 @@ GET    /services                           service ls
 GET    /services/{}                        service inspect, inspect
 GET    /services/{}/logs                   service logs
 !POST  /services/create                    service create, stack deploy
-!POST  /services/{}/update                 service update, service scale, service rollback
+!POST  /services/{}/update           service update, service scale, service rollback, stack deploy
 DELETE /services/{}                        service rm, stack rm
 GET    /tasks                              service ps, node ps, stack ps
 GET    /tasks/{}                           inspect

@@ -73,7 +73,7 @@ USES = {
     "container exec": "container inspect",
     "container cp": "container inspect",
     "container logs": "container inspect",
-    "container stats": "container ls, container inspect, system events",
+    "container stats": "container ls, container inspect, system events, version",
     "system prune": "container prune, image prune, network prune, volume prune, builder prune",
     "service create": "service inspect, service ps, node ls",
     "service update": "service inspect, service ps, node ls",
@@ -163,10 +163,8 @@ class Commands:
         listed = frozenset(name for word in commands for name in expand(word))
         self.named = listed
         self.listed = self._with_uses(listed) if self.allows else listed
-        # A route of a new engine is unknown: it may do what was denied by another name.
-        self._denied_families = frozenset(
-            route.family for route in routes() if not self.allows and route.commands & listed
-        ) | frozenset(route.family for route in routes() if route.takes_host)
+        denied = [route for route in routes() if route.takes_host or route.commands & listed]
+        self._closed_families = frozenset(route.family for route in denied)
         self._families = frozenset(route.family for route in routes())
 
     @classmethod
@@ -198,14 +196,14 @@ class Commands:
             return Verdict(allowed=commands <= self.listed, command=name)
         return Verdict(allowed=bool(commands & self.listed), command=name)
 
-    def judge_unknown(self, path: str) -> Verdict:
-        """Judge a request that no route fits, by the first segment of its decoded `path`.
+    def judge_unknown(self, method: str, path: str) -> Verdict:
+        """Judge a request that no route fits, with decoded `path`.
 
-        `allow`: refused.  `deny`: refused where a command with the same first segment is denied,
-        and, if anything is denied, where no known route begins so.
+        A newer engine, or podman beside docker's API, may have a route for it, and that may do what
+        is denied here by another name.  So with a `deny` list it may read (GET, HEAD), where the
+        first segment of its path is one that is known, and nothing beginning so is denied.
         """
         family = first_segment(without_version(path) + "/")
-        if self.allows or family in self._denied_families:
-            return Verdict(allowed=False, command="unknown")
-        known_family = family in self._families
-        return Verdict(allowed=known_family or not self.listed, command="unknown")
+        reads = method in ("GET", "HEAD")
+        known_one = family in self._families and family not in self._closed_families
+        return Verdict(allowed=not self.allows and reads and known_one, command="unknown")

@@ -71,6 +71,12 @@ def _get(found: Json, name: str) -> object:
     return None if key is None else found[key]
 
 
+def _part(found: Json, name: str) -> Json:
+    """Return the object that the engine takes for `name`; an empty one where there is none."""
+    value = _get(found, name)
+    return {} if value is None else _object(value, name)
+
+
 def _items(value: object, what: str) -> list[object]:
     if value is None:
         return []
@@ -93,12 +99,12 @@ def _judge_host_config(config: Json) -> tuple[str, ...]:
     for name in ("Devices", "DeviceRequests", "DeviceCgroupRules"):
         if _items(_get(config, name), f"HostConfig.{name}"):
             raise BodyRefusedError(f"HostConfig.{name}: no device of the host is given")
-    for name in _object(_get(config, "Annotations") or {}, "HostConfig.Annotations"):
+    for name in _part(config, "Annotations"):
         # crun loads plugins and finds sockets by these, as the host's root.
         if name.casefold().startswith(("run.oci.", "krun", "io.krun")):
             raise BodyRefusedError(f"HostConfig.Annotations: {name} changes what the runtime does")
-    log = _object(_get(config, "LogConfig") or {}, "HostConfig.LogConfig")
-    for name, value in _object(_get(log, "Config") or {}, "HostConfig.LogConfig.Config").items():
+    log = _part(config, "LogConfig")
+    for name, value in _part(log, "Config").items():
         if str(value).lower().startswith("unix"):
             raise BodyRefusedError(f"HostConfig.LogConfig: {name} names a socket of the host")
     return tuple(dict.fromkeys((*_bound_volumes(config), *_mounted_volumes(config))))
@@ -116,8 +122,7 @@ def _mounted_volumes(config: Json) -> list[str]:
     volumes = []
     for one in _items(_get(config, "Mounts"), "HostConfig.Mounts"):
         mount = _object(one, "an entry of HostConfig.Mounts")
-        options = _object(_get(mount, "VolumeOptions") or {}, "VolumeOptions")
-        driver = _object(_get(options, "DriverConfig") or {}, "DriverConfig")
+        driver = _part(_part(mount, "VolumeOptions"), "DriverConfig")
         if _get(driver, "Options"):
             raise BodyRefusedError(f"HostConfig.Mounts: {DRIVER_OPTIONS}")
         name = _get(mount, "Source")
@@ -133,7 +138,7 @@ def judge_new_container(body: bytes, runtime: str) -> NewContainer:
     """
     config = _object(_parse(body), "the body")
     key = _key(config, "HostConfig") or "HostConfig"
-    host = _object(config.get(key) or {}, "HostConfig")
+    host = _part(config, "HostConfig")
     volumes = _judge_host_config(host)
     config[key] = host | {_key(host, "Runtime") or "Runtime": runtime}
     return NewContainer(body=_dump(config), volumes=volumes)

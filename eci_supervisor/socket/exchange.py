@@ -57,12 +57,8 @@ class Exchange:
         HttpError: neither could be done, and no answer has begun.  ClientGoneError: nobody is
         there to answer to.  OSError: broken off in the midst of the answer.
         """
-        await self.upstream.send(self.asked.send(head))
-        if body is not None:
-            if body:
-                await self.upstream.send(self.asked.send(h11.Data(data=body)))
-            await self.upstream.send(self.asked.send(h11.EndOfMessage()))
-        up = asyncio.create_task(self._upload(is_sent=body is not None))
+        await self._ask(head)
+        up = asyncio.create_task(self._upload(body))
         down = asyncio.create_task(self._download())
         try:
             await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
@@ -82,9 +78,19 @@ class Exchange:
 
     # -- towards the engine ---------------------------------------------------------------
 
-    async def _upload(self, *, is_sent: bool) -> None:
-        if not is_sent:
+    async def _ask(self, event: h11.Event) -> bool:
+        """Send a part of the request; False: the engine wants no more, and its answer says why."""
+        try:
+            await self.upstream.send(self.asked.send(event))
+        except OSError:
+            return False
+        return True
+
+    async def _upload(self, body: bytes | None) -> None:
+        if body is None:
             await self._send_body()
+        elif await self._ask(h11.Data(data=body)):
+            await self._ask(h11.EndOfMessage())
         await self._watch()
 
     async def _send_body(self) -> None:
@@ -95,22 +101,18 @@ class Exchange:
                 if self.client.ended:
                     raise ClientGoneError from error
                 raise HttpError(error.error_status_hint, f"bad body: {error}") from error
-            if not isinstance(event, (h11.Data, h11.EndOfMessage)):
-                try:
-                    self.served.receive_data(await self.client.receive())
-                except OSError as error:
-                    raise ClientGoneError from error
-                continue
-            is_last = isinstance(event, h11.EndOfMessage)
-            if is_last:
-                event = h11.EndOfMessage()  # trailers mean nothing to the engine
+            if isinstance(event, h11.EndOfMessage):
                 self.client.pending[:0] = self.served.trailing_data[0]
-            try:
-                await self.upstream.send(self.asked.send(event))
-            except OSError:
-                return  # the engine wants no more of it, and its answer says why
-            if is_last:
+                await self._ask(h11.EndOfMessage())  # trailers mean nothing to the engine
                 return
+            if isinstance(event, h11.Data):
+                if not await self._ask(event):
+                    return
+                continue
+            try:
+                self.served.receive_data(await self.client.receive())
+            except OSError as error:
+                raise ClientGoneError from error
 
     async def _watch(self) -> None:
         """Take what the client sends before its answer has come; pass its end on."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import resource
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -25,7 +24,6 @@ from eci_supervisor.socket.exchange import UPGRADES, Exchange, read_body, reques
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
     from eci_supervisor.policy.api_routes import Route
     from eci_supervisor.policy.commands import Commands
@@ -40,9 +38,9 @@ CONNECTIONS = 2048
 """At once; the next one is answered 503."""
 BODY_BYTES = 4 << 20
 """Of a request whose body is judged."""
+KEEPING = frozenset({301, 403, 404, 502})
+"""Of our answers, those after which the connection may be kept: the request was understood."""
 OWN_FDS = 64
-WATCH_SECONDS = 1.0
-"""Between two looks whether the container's state is still there."""
 
 CREATE = ("POST", "/containers/create")
 ARCHIVES = frozenset(
@@ -92,18 +90,15 @@ class Proxy:
         self.room = max(1, min(CONNECTIONS, (soft - OWN_FDS) // 3))
         self.clients: set[asyncio.Task[None]] = set()
 
-    async def serve(self, listener: socket.socket, is_over: Callable[[], bool]) -> None:
-        """Serve until `is_over`, which is asked now and then."""
+    async def serve(self, listener: socket.socket) -> None:
+        """Serve until cancelled; then no connection is left."""
         listener.setblocking(False)  # noqa: FBT003
-        accepting = asyncio.create_task(self._accept(listener))
         try:
-            while not is_over() and not accepting.done():
-                await asyncio.wait((accepting,), timeout=WATCH_SECONDS)
+            await self._accept(listener)
         finally:
-            accepting.cancel()
             for task in self.clients:
                 task.cancel()
-            await asyncio.gather(accepting, *self.clients, return_exceptions=True)
+            await asyncio.gather(*self.clients, return_exceptions=True)
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -190,7 +185,8 @@ class Proxy:
         self, client: Channel, served: h11.Connection, method: bytes, error: HttpError
     ) -> bool:
         """Answer a request with an error of ours; whether another may follow."""
-        if served.our_state is h11.SEND_RESPONSE and _is_whole(client, served):
+        may_keep = error.status in KEEPING and served.our_state is h11.SEND_RESPONSE
+        if may_keep and _is_whole(client, served):
             answer = h11.Response(status_code=error.status, headers=error.headers())
             await client.send(served.send(answer))
             if method != b"HEAD":
@@ -226,7 +222,7 @@ class Proxy:
         text = str(target)
         found = api_target.route_of(method, target)
         if found is None:
-            verdict = self.commands.judge_unknown(target.path)
+            verdict = self.commands.judge_unknown(method, target.path)
         else:
             kind = heads.header(event.headers, b"content-type").decode("latin-1")
             verdict = self.commands.judge(
@@ -383,8 +379,3 @@ def raise_limits() -> None:
     if soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def is_removed(fd: int) -> bool:
-    """Whether the file open as `fd` has no name any more."""
-    return os.fstat(fd).st_nlink == 0

@@ -6,6 +6,7 @@ PLACE is the directory that launch.py made, LISTENER and LOCK are inherited desc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -15,13 +16,28 @@ import msgspec
 
 from eci_supervisor.policy.commands import Commands
 from eci_supervisor.socket import refusals
-from eci_supervisor.socket.proxy import Config, Proxy, is_removed, raise_limits
+from eci_supervisor.socket.proxy import Config, Proxy, raise_limits
+
+WATCH_SECONDS = 1.0
+"""Between two looks whether the container's state is still there."""
+
+
+def _is_removed(fd: int) -> bool:
+    """Whether the file open as `fd` has no name any more."""
+    return os.fstat(fd).st_nlink == 0
 
 
 async def _run(proxy: Proxy, listener: socket.socket, lock: int) -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    await proxy.serve(listener, lambda: ended.is_set() or is_removed(lock))
+    serving = asyncio.create_task(proxy.serve(listener))
+    serving.add_done_callback(lambda _: ended.set())
+    while not ended.is_set() and not _is_removed(lock):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WATCH_SECONDS):
+                await ended.wait()
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
 
 
 def main(argv: list[str]) -> int:

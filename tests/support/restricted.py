@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eci_supervisor.policy.settings import CommandList
@@ -18,6 +17,7 @@ from tests.support.docker import DOCKER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support.place import Place
 
@@ -38,66 +38,12 @@ class Answer(NamedTuple):
         return str(json.loads(self.body)["message"])
 
 
-class Restricted:
-    """A restricted socket and its proxy, which ends with `close`."""
+class Clients:
+    """Clients of one socket."""
 
-    def __init__(
-        self,
-        place: Place,
-        upstream: Path,
-        kind: str = "deny",
-        commands: tuple[str, ...] = (),
-        *,
-        container: str = "c" * 64,
-        runtime: str | None = "eci",
-    ) -> None:
-        """Start one in a new state directory below `place`."""
-        self.state_dir = place.directory("k")
-        self.path = launch.start(
-            str(self.state_dir),
-            str(upstream),
-            CommandList(type=kind, commands=commands),
-            container=container,
-            uid=0,
-            gid=0,
-            runtime=runtime,
-        )
-        self.client = place.directory("client")
-
-    def close(self) -> None:
-        """End the proxy and remove its state."""
-        launch.stop(str(self.state_dir))
-        shutil.rmtree(self.state_dir)
-
-    @property
-    def pid(self) -> int:
-        """The proxy's."""
-        return int((self.state_dir / "socket/lock").read_text())
-
-    def refusals(self) -> list[dict[str, Any]]:
-        """What it has noted."""
-        log = self.state_dir / "socket/refusals.log"
-        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-
-    # -- clients --------------------------------------------------------------------------
-
-    def docker(
-        self, *words: str, stdin: str = "", environment: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Run the docker client on it."""
-        return subprocess.run(
-            [DOCKER, *words],
-            env=os.environ
-            | {"DOCKER_HOST": f"unix://{self.path}", "DOCKER_BUILDKIT": "0"}
-            | {"DOCKER_CONFIG": str(self.client)}
-            | (environment or {}),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=60,
-            check=False,
-        )
+    def __init__(self, path: str) -> None:
+        """Of the Unix socket `path`."""
+        self.path = path
 
     @contextmanager
     def connect(self) -> Iterator[socket.socket]:
@@ -118,6 +64,67 @@ class Restricted:
     ) -> Answer:
         """Make one request and read its answer."""
         return self.send(request(method, target, body, headers), method)
+
+
+class Restricted(Clients):
+    """A restricted socket and its proxy, which ends with `close`."""
+
+    def __init__(
+        self,
+        place: Place,
+        upstream: Path,
+        kind: str = "deny",
+        commands: tuple[str, ...] = (),
+        *,
+        container: str = "c" * 64,
+        runtime: str | None = "eci",
+    ) -> None:
+        """Start one in a new state directory below `place`."""
+        self.state_dir = place.directory("k")
+        path = launch.start(
+            str(self.state_dir),
+            str(upstream),
+            CommandList(type=kind, commands=commands),
+            container=container,
+            uid=0,
+            gid=0,
+            runtime=runtime,
+        )
+        super().__init__(path)
+        self.client = place.directory("client")
+
+    def close(self) -> None:
+        """End the proxy and remove its state."""
+        launch.stop(str(self.state_dir))
+        shutil.rmtree(self.state_dir)
+
+    @property
+    def pid(self) -> int:
+        """The proxy's."""
+        return int((self.state_dir / "socket/lock").read_text())
+
+    def refusals(self) -> list[dict[str, Any]]:
+        """What it has noted."""
+        log = self.state_dir / "socket/refusals.log"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def docker(
+        self, *words: str, stdin: str = "", environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the docker client on it."""
+        return subprocess.run(
+            [DOCKER, *words],
+            env=os.environ
+            | {"DOCKER_HOST": f"unix://{self.path}", "DOCKER_BUILDKIT": "0"}
+            | {"DOCKER_CONFIG": str(self.client)}
+            | (environment or {}),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+            check=False,
+        )
 
 
 def request(
