@@ -31,8 +31,8 @@ ANY = "*"
 # distribution/reference, "Grammar"; a `*` stands for a part of a component.
 _COMPONENT = re.compile(r"[a-z0-9*]+(?:(?:\.|_|__|-+)[a-z0-9*]+)*")
 _DOMAIN = re.compile(
-    r"(?:[A-Za-z0-9*](?:[A-Za-z0-9*-]*[A-Za-z0-9*])?)"
-    r"(?:\.[A-Za-z0-9*](?:[A-Za-z0-9*-]*[A-Za-z0-9*])?)*(?::[0-9]+)?"
+    r"(?:\[[0-9A-Fa-f:]+\]|[A-Za-z0-9*](?:[A-Za-z0-9*-]*[A-Za-z0-9*])?"
+    r"(?:\.[A-Za-z0-9*](?:[A-Za-z0-9*-]*[A-Za-z0-9*])?)*)(?::[0-9]+)?"
 )
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eci_supervisor.policy import images
+from eci_supervisor.policy import images, settings
 from eci_supervisor.policy.images import Image, parse_entry, parse_reference
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
@@ -198,3 +199,14 @@ def test_derivation_is_a_prefix(base: list[str], layers: list[str]) -> None:
     known = pulled(DOCKER, layers=tuple(base))
     expected = bool(base) and layers[: len(base)] == base
     assert images.is_derived(image, [known], [parse_entry("docker")]) is expected
+
+
+@given(st.one_of(st.from_regex(settings.IMAGE, fullmatch=True), st.text("a/:@*.-_", max_size=9)))
+def test_what_the_settings_take_is_an_entry(text: str) -> None:
+    image_list = {"images": [text]}
+    document = {"enhancedContainerIsolation": {"dockerSocketMount": {"imageList": image_list}}}
+    try:
+        settings.parse(json.dumps(document).encode(), "x")
+    except settings.SettingsError:
+        return
+    assert parse_entry(text).repository
