@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.bundle import bind, make_spec
 from tests.support.docker import Dockerd
 from tests.support.programs import compile_programs
 from tests.support.registry import registry_in
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support.engines import Bundles
     from tests.support.place import Place
     from tests.support.podman import Podman
     from tests.support.registry import Registry
@@ -553,3 +555,67 @@ def test_podmans_images_pass_by_digest_alone(
     assert gets_in()
     engine.allow(f"docker@sha256:{image_id}")
     assert gets_in()
+
+
+def test_podmans_own_socket_is_an_engines(engine: Engine, podman: Podman, sock: Path) -> None:
+    path = podman.top / "p.sock"
+    with podman.service(path):
+        words = ("-v", f"{path}:/s", "-v", f"{sock.parent}:/t:ro")
+        without = engine.out("run", "--rm", "--runtime=runc", *words, "box", "/t/sock", "ask", "/s")
+        assert without == "engine"
+        assert DENIED.format("docker.io/library/box") in engine.refusal(*words)
+        engine.allow("*")
+        assert engine.out("run", "--rm", *words, "box", "/t/sock", "ask", "/s") == "engine"
+        said = engine.refusal(*words, "-v", f"{engine.socket}:/d")
+        assert "a container gets the socket of one engine only" in said
+
+
+def test_a_container_that_starts_again_has_a_socket_again(engine: Engine, sock: Path) -> None:
+    engine.allow("*")
+    words = ("-v", f"{engine.socket}:/s", "-v", f"{engine.socket}:/r:ro", "-v", f"{sock.parent}:/t")
+    with engine.container(*words) as container:
+        engine.docker("restart", "-t", "1", container)
+        answers = engine.out("exec", container, "/t/sock", "ask", "/s", "/r")
+        assert answers == "engine\nengine"
+
+
+@pytest.fixture
+def beside(engine: Engine, place: Place, runtimes: dict[str, Path]) -> Path:
+    """The runtime, in the network namespace of the engine and with its settings."""
+    program = place.directory("r") / "eci-runtime"
+    entry = f"nsenter --net=/proc/{engine.daemon_pid}/ns/net"
+    program.write_text(
+        f'#!/bin/sh\nECI_SETTINGS={engine.settings} exec {entry} {runtimes["eci"]} "$@"\n'
+    )
+    program.chmod(0o755)
+    return program
+
+
+def test_a_root_file_system_is_no_way_to_the_socket(
+    engine: Engine, bundles: Bundles, beside: Path
+) -> None:
+    name = bundles.name()
+    bundle = bundles.write(make_spec(["true"], cgroup=bundles.cgroup(name)), engine.socket.parent)
+    done = bundles.runtime(beside).call("create", "--bundle", str(bundle), name, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip() == DENIED.format("unknown")
+
+
+def test_an_engine_that_shifts_ids_itself_has_the_socket_shifted(
+    engine: Engine, bundles: Bundles, beside: Path, sock: Path
+) -> None:
+    engine.allow("*")
+    name = bundles.name()
+    spec = make_spec(
+        ["sh", "-c", "stat -c '%u %F' /home/user/mine; /mnt/sock ask /home/user/mine"],
+        cgroup=bundles.cgroup(name),
+        # Mount points that are there: the root file system is nobody's in this container.
+        mounts=[bind(engine.socket, "/home/user/mine"), bind(sock.parent, "/mnt")],
+    )
+    ids = [{"containerID": 0, "hostID": 1_000_000_000, "size": 65536}]
+    spec["linux"] |= {"uidMappings": ids, "gidMappings": ids}
+    spec["linux"]["namespaces"].append({"type": "user"})
+    runtime = bundles.runtime(beside)
+    bundles.expect(runtime, name)
+    done = runtime.call("run", "--bundle", str(bundles.write(spec)), name)
+    assert done.stdout.splitlines() == ["0 socket", "engine"]
