@@ -10,6 +10,7 @@ from eci_supervisor.cli.engines import disable, enable
 from eci_supervisor.cli.explain import explain
 from eci_supervisor.cli.metrics import metrics
 from eci_supervisor.cli.run import run
+from eci_supervisor.cli.settings import settings
 from eci_supervisor.cli.status import status
 from eci_supervisor.cli.trace import trace
 
@@ -20,7 +21,18 @@ def main() -> None:
     """Enhanced container isolation for every Linux host and engine."""
 
 
-for command in (completion, disable, doctor, enable, explain, metrics, run, status, trace):
+for command in (
+    completion,
+    disable,
+    doctor,
+    enable,
+    explain,
+    metrics,
+    run,
+    settings,
+    status,
+    trace,
+):
     main.add_command(command)
 
 if __name__ == "__main__":

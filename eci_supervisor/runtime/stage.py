@@ -71,6 +71,11 @@ def _fs_ids(owner: int) -> Iterator[None]:
         syscalls.setfsids(0, 0)
 
 
+def _path_of(fd: int) -> bytes:
+    """Return where the kernel says that `fd` lies."""
+    return os.readlink(b"/proc/self/fd/%d" % fd)
+
+
 def root_mount(path: bytes) -> Mount | None:
     """Return the overlay mount whose root is the directory `path`, or None if it is no such."""
     with closing(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
@@ -81,6 +86,30 @@ def root_mount(path: bytes) -> Mount | None:
     if found is None or found.fstype != b"overlay" or found.target != real:
         return None
     return found
+
+
+def leave_host() -> None:
+    """Go to a mount namespace that only receives from the one that we were in."""
+    syscalls.unshare(lib.CLONE_NEWNS)
+    syscalls.mount(None, "/", None, lib.MS_REC | lib.MS_SLAVE)
+
+
+def hide_unified() -> None:
+    """Detach the v2 hierarchy of a hybrid layout, where crun 1.8 refuses to work.
+
+    In this process's mount namespace, which should be its own.
+    """
+    if has_unified():
+        syscalls.umount2(UNIFIED, lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
+
+
+def has_unified() -> bool:
+    """Say whether there is a v2 hierarchy in the place that a hybrid layout has for it."""
+    try:
+        with closing(os.open(UNIFIED, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+            return syscalls.fstatfs_type(fd) == CGROUP2_SUPER_MAGIC
+    except FileNotFoundError:
+        return False
 
 
 class Clone(msgspec.Struct, frozen=True):
@@ -100,7 +129,7 @@ class Clone(msgspec.Struct, frozen=True):
 
 
 class Stage:
-    """What is prepared for one container.  `enter` first; then the rest in any order."""
+    """What is prepared for one container: `clone`, then `enter`, then the rest in any order."""
 
     def __init__(self, state_dir: str, userns: int | None, owner: int) -> None:
         """Take note; nothing is done yet.
@@ -117,8 +146,7 @@ class Stage:
         """Leave the host's mount namespace for one that only receives from it."""
         for name in ("rootfs", "m"):
             os.mkdir(f"{self.state_dir}/{name}", 0o711)
-        syscalls.unshare(lib.CLONE_NEWNS)
-        syscalls.mount(None, "/", None, lib.MS_REC | lib.MS_SLAVE)
+        leave_host()
         # Without nodev, for the nodes of named devices.
         self.tmpfs = syscalls.detached("tmpfs", {"mode": "0711"})
         self._attach(self.tmpfs, lib.AT_FDCWD, f"{self.state_dir}/m")
@@ -168,13 +196,13 @@ class Stage:
             raise
         return True
 
-    def _clone(self, index: int, source: str | bytes, flags: int) -> int:
-        """Return a detached copy of the mount at `source`; StageError if it is not there."""
+    def _clone(self, index: int, source: int, flags: int) -> int:
+        """Return a detached copy of the mount that `source` is open on; StageError without it."""
         try:
-            return syscalls.open_tree(lib.AT_FDCWD, source, lib.OPEN_TREE_CLONE | flags)
+            return syscalls.open_tree(source, b"", lib.OPEN_TREE_CLONE | lib.AT_EMPTY_PATH | flags)
         except OSError as error:
             raise StageError(
-                f"mounts[{index}]: bind source {os.fsdecode(source)}: "
+                f"mounts[{index}]: bind source {os.fsdecode(_path_of(source))}: "
                 f"{os.strerror(error.errno or 0)}"
             ) from error
 
@@ -218,11 +246,12 @@ class Stage:
 
     # -- binds ------------------------------------------------------------------------------
 
-    def clone(self, index: int, source: str, options: list[str], userns: int | None) -> Clone:
+    def clone(self, index: int, source: int, options: list[str], userns: int | None) -> Clone:
         """Clone the source of entry `index` of mounts[], with the flags of its options.
 
-        `userns`: the ID mapping, or None for none.  StageError if the source is not there.  The
-        clone lies nowhere yet: `put` or `nest` is to follow.
+        `source`: a descriptor of it, opened in this process's mount namespace; so `enter` comes
+        afterwards.  `userns`: the ID mapping, or None for none.  StageError if it cannot be bound.
+        The clone lies nowhere yet: `put` or `nest` is to follow.
         """
         recursive = lib.AT_RECURSIVE if "rbind" in options else 0
         one_by_one = False
@@ -243,7 +272,10 @@ class Stage:
                 lib.AT_EMPTY_PATH,
                 attr_set=to_set,
                 attr_clr=to_clear,
-                propagation=lib.MS_SLAVE,
+            )
+            # What is mounted in the container, in it or beneath, is no business of the host's.
+            syscalls.mount_setattr(
+                tree, b"", lib.AT_EMPTY_PATH | lib.AT_RECURSIVE, propagation=lib.MS_SLAVE
             )
         except BaseException:
             os.close(tree)
@@ -254,7 +286,7 @@ class Stage:
             directory=stat.S_ISDIR(os.fstat(tree).st_mode),
             flags=tuple(flag for flag, bit in _SHOWN.items() if shown & bit),
             beneath=beneath,
-            source=os.path.realpath(os.fsencode(source)) if one_by_one else None,
+            source=_path_of(source) if one_by_one else None,
             userns=userns,
         )
 
@@ -320,16 +352,6 @@ class Stage:
         syscalls.fchmodat(self.tmpfs, name, device.mode)
         return self.path(name)
 
-    def hide_unified(self) -> None:
-        """Detach the v2 hierarchy of a hybrid layout, where crun 1.8 refuses to work."""
-        try:
-            with closing(os.open(UNIFIED, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
-                hybrid = syscalls.fstatfs_type(fd) == CGROUP2_SUPER_MAGIC
-        except FileNotFoundError:
-            return
-        if hybrid:
-            syscalls.umount2(UNIFIED, lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
-
     def pin_namespace(self, fd: int) -> str:
         """Bind a namespace into the stage, so that it has a path that no pid reuse can change."""
         self._mount_point("user-namespace", directory=False)
@@ -380,18 +402,17 @@ class Stage:
             finally:
                 syscalls.umount2(self.path(name), lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
 
-    def _overlay_again(self, index: int, source: str, options: list[str]) -> int | None:
-        """Return what `source` shows of an overlay, ID-mapped as the root file system is.
+    def _overlay_again(self, index: int, source: int, options: list[str]) -> int | None:
+        """Return what `source`, a descriptor, shows of an overlay, ID-mapped as the root file system is.
 
         An overlay cannot be ID-mapped itself: builders bind such into their steps, as caches and
         as files of other stages.  None where it is no overlay, its layers cannot be found or
         mapped, or it is the host's own root, to which others write at the same time.
         """
-        with closing(os.open(source, os.O_PATH | os.O_CLOEXEC)) as fd:
-            if syscalls.fstatfs_type(fd) != OVERLAYFS_SUPER_MAGIC:
-                return None
-            mount = mountinfo.find(syscalls.statx_mnt_id(fd, b"", lib.AT_EMPTY_PATH))
-            real = os.readlink(b"/proc/self/fd/%d" % fd)
+        if syscalls.fstatfs_type(source) != OVERLAYFS_SUPER_MAGIC:
+            return None
+        mount = mountinfo.find(syscalls.statx_mnt_id(source, b"", lib.AT_EMPTY_PATH))
+        real = _path_of(source)
         if mount is None or mount.target == b"/" or not real.startswith(mount.target):
             return None
         beneath = real[len(mount.target) :].strip(b"/")

@@ -375,7 +375,7 @@ class Keeper:
                 self._start_worker()
 
     def _start_worker(self) -> Worker:
-        self.protected = protected_rules(self.charge.protected_paths)
+        self.protected = protected_rules(self.charge.host_paths)
         self.ring = Ring()
         watched = watch.create(self.charge.state_dir)
         errors = self._open_log()
