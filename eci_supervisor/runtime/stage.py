@@ -403,7 +403,7 @@ class Stage:
                 syscalls.umount2(self.path(name), lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
 
     def _overlay_again(self, index: int, source: int, options: list[str]) -> int | None:
-        """Return what `source`, a descriptor, shows of an overlay, ID-mapped as the root file system is.
+        """Return what `source` shows of an overlay, ID-mapped as the root file system is.
 
         An overlay cannot be ID-mapped itself: builders bind such into their steps, as caches and
         as files of other stages.  None where it is no overlay, its layers cannot be found or

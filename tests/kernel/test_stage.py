@@ -24,7 +24,7 @@ from eci_supervisor.runtime.attributes import attributes
 from eci_supervisor.runtime.errors import StageError
 from eci_supervisor.runtime.points import Point
 from eci_supervisor.runtime.spec import Device
-from eci_supervisor.runtime.stage import Stage, root_mount
+from eci_supervisor.runtime.stage import Stage, closing, root_mount
 from tests.support.children import in_child
 
 if TYPE_CHECKING:
@@ -370,7 +370,8 @@ def test_an_overlay_that_is_our_own_root_is_left_alone(state_dir: Path, tmp_path
         syscalls.mount("/proc", str(merged / "proc"), None, lib.MS_BIND | lib.MS_REC)
         stage = entered(state_dir)
         os.chroot(merged)
-        assert stage._overlay_again(0, "/two", ["ro"]) is None
+        with closing(os.open("/two", os.O_PATH)) as source:
+            assert stage._overlay_again(0, source, ["ro"]) is None
 
     in_child(work)
 
