@@ -148,7 +148,7 @@ class _Server:
         """Serve until nobody has asked for a while, or the code has changed."""
         # What children need.
         from eci_supervisor.runtime import lifecycle  # noqa: F401, PLC0415
-        from eci_supervisor.supervisor import keeper, view  # noqa: F401, PLC0415
+        from eci_supervisor.supervisor import standby, view  # noqa: F401, PLC0415
 
         with open("/proc/self/comm", "w", encoding="ascii") as file:
             file.write("eci-fork-server")

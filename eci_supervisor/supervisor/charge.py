@@ -36,11 +36,17 @@ class Charge(msgspec.Struct, frozen=True):
     readonly_paths: tuple[str, ...] = ()
     host_paths: HostPaths = HostPaths()
     """Host-protected paths: no call may touch what lies in or above them."""
+    hooks_meddle: bool = False
+    """A hook of the engine's may have moved or mounted something before the worker's turn."""
     trace: str | None = None
     """None, `stderr` (the wrapper's), or the file that gets the trace lines."""
     cgroups_path: str | None = None
     """`linux.cgroupsPath` of the spec, where it is a path."""
     engine_rootfs: str | None = None
     """The engine's own overlay mount whose layers the container uses, if any."""
+    image: str = ""
+    """The image's name, where the engine says it in the bundle."""
+    engine_record: str | None = None
+    """The engine's directory of this container, which knows it otherwise: engine.py."""
     clearing: tuple[str, str] = ("", "")
     """What csrc/cleanup.c has to be told: `cleanup.words_of`."""

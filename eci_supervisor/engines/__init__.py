@@ -1,0 +1,1 @@
+"""Container engines: switching them over and back, and what they run."""
