@@ -10,6 +10,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from eci_supervisor.policy.paths import Access, Found, Inner, Named, Place, compile_table, offender
+from eci_supervisor.policy.refusals import HOST_MOUNT
 from eci_supervisor.runtime import sources as opened
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.attributes import ATTRIBUTES, attributes
@@ -72,9 +73,9 @@ def refuse(
         known = facts(sources.mounts, source, mounts[source.index], volume=volume)
         wrong = offender(table, known)
         if wrong is known:
-            raise RefusedError(message(source.written))
+            raise RefusedError(message(source.written), HOST_MOUNT)
         if isinstance(wrong, Inner):
-            raise RefusedError(message(os.fsdecode(wrong.path)))
+            raise RefusedError(message(os.fsdecode(wrong.path)), HOST_MOUNT)
 
 
 def refuse_root(mounts: HostMounts, root: bytes, table: Table) -> None:
@@ -87,7 +88,7 @@ def refuse_root(mounts: HostMounts, root: bytes, table: Table) -> None:
         table.within(found.place),
     )
     if least is not Access.SHARED:
-        raise RefusedError(message(os.fsdecode(root)))
+        raise RefusedError(message(os.fsdecode(root)), HOST_MOUNT)
 
 
 def facts(
@@ -103,7 +104,7 @@ def facts(
         root=source.depth,
         kernel=source.mount.fstype in KERNEL_FILE_SYSTEMS,
         device=stat.S_ISCHR(source.mode) or stat.S_ISBLK(source.mode),
-        read_only=bool(attr_set & ATTRIBUTES["ro"]),
+        read_only=bool(attr_set & ATTRIBUTES["ro"]) or source.layer in ("lowerdir", "datadir"),
         read_only_within=bool(recursive & ATTRIBUTES["ro"]),
         inner=tuple(_inner(one) for one in mounts.beneath(source.real)) if whole else (),
         elsewhere=_elsewhere(mounts, source) if volume else None,
@@ -131,12 +132,7 @@ def _elsewhere(mounts: HostMounts, source: Source) -> tuple[tuple[Identity, ...]
     if mount.fstype == b"overlay":
         return ()  # its layers may be anything
     if mount.root != b"/":
-        inside = source.place
-        places = [
-            opened.join(other.target, opened.below(inside.path, other.root))
-            for other in mounts.of_device(mount.device)
-            if other.mount_id != mount.mount_id and Place(other.device, other.root).holds(inside)
-        ]
+        places = mounts.showing(source.place, but=mount.mount_id)
         there = (_look_up(mounts, path) for path in places)
         return tuple(
             one.chain for one in there if one is not None and one.identity == source.identity
