@@ -237,7 +237,7 @@ def _refuse_restricted(
     `own`: the root file system is a directory of the host's, and no overlay.  `passed`: indices in
     mounts[] of what is judged already.
     """
-    owned = owner.own(sources.all, spec, call.container_id, call.bundle)
+    owned = owner.own(sources, spec, call.container_id, call.bundle)
     vm = settings.vm
     paths = [
         *(split(path) for path in vm.protected_paths),
