@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from eci_supervisor.policy.api_routes import first_segment, routes, without_version
+from eci_supervisor.policy.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -98,7 +99,7 @@ WITHOUT_REQUEST = frozenset(
 """Commands that send nothing of their own: they may stand in a list, and nothing comes of it."""
 
 
-class CommandError(ValueError):
+class CommandError(SettingsError):
     """A word of a command list that is no command; the text is for the administrator."""
 
 

@@ -236,7 +236,7 @@ def request_of(
 
 async def read_body(client: Channel, served: h11.Connection, limit: int) -> bytes:
     """Read the whole body of a request.  HttpError: longer than `limit` bytes, or none."""
-    body = b""
+    body = bytearray()
     while True:
         if served.they_are_waiting_for_100_continue:
             go_on = served.send(h11.InformationalResponse(status_code=100, headers=[]))
@@ -255,8 +255,8 @@ async def read_body(client: Channel, served: h11.Connection, limit: int) -> byte
             raise HttpError(error.error_status_hint, f"bad body: {error}") from error
         if isinstance(event, h11.EndOfMessage):
             client.pending[:0] = served.trailing_data[0]
-            return body
+            return bytes(body)
         if isinstance(event, h11.Data):
-            body += bytes(event.data)
+            body += event.data
         if len(body) > limit:
             raise HttpError(413, f"the body of this request may have {limit} bytes")

@@ -24,6 +24,7 @@ from eci_supervisor.socket.exchange import UPGRADES, Exchange, read_body, reques
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Coroutine
 
     from eci_supervisor.policy.api_routes import Route
     from eci_supervisor.policy.commands import Commands
@@ -35,7 +36,9 @@ IDLE_SECONDS = 300.0
 LINGER_SECONDS = 5.0
 """How long a client may go on to send what nobody will read, so that it can read why."""
 CONNECTIONS = 2048
-"""At once; the next one is answered 503."""
+"""At once; the next ones are answered 503."""
+TURNED_AWAY = 256
+"""How many of these at once; those that follow are closed without a word."""
 BODY_BYTES = 4 << 20
 """Of a request whose body is judged."""
 KEEPING = frozenset({301, 403, 404, 502})
@@ -87,8 +90,9 @@ class Proxy:
         self.commands = commands
         self.runtime = config.runtime
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.room = max(1, min(CONNECTIONS, (soft - OWN_FDS) // 3))
+        self.room = max(1, min(CONNECTIONS, (soft - OWN_FDS - TURNED_AWAY) // 3))
         self.clients: set[asyncio.Task[None]] = set()
+        self.turned_away: set[asyncio.Task[None]] = set()
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until cancelled; then no connection is left."""
@@ -96,9 +100,10 @@ class Proxy:
         try:
             await self._accept(listener)
         finally:
-            for task in self.clients:
+            tasks = self.clients | self.turned_away
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self.clients, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -108,18 +113,30 @@ class Proxy:
             except OSError:
                 await asyncio.sleep(0.1)  # out of descriptors or memory for now
                 continue
-            if len(self.clients) >= self.room:
-                error = HttpError(
-                    HTTPStatus.SERVICE_UNAVAILABLE,
-                    f"this socket serves {self.room} connections at once, and has that many",
-                )
-                with connection, contextlib.suppress(OSError):
-                    connection.setblocking(False)  # noqa: FBT003
-                    connection.send(error.raw())
-                continue
-            task = asyncio.create_task(self._client(Channel(connection)))
-            self.clients.add(task)
-            task.add_done_callback(self.clients.discard)
+            channel = Channel(connection)
+            if len(self.clients) < self.room:
+                self._keep(self.clients, self._client(channel))
+            elif len(self.turned_away) < TURNED_AWAY:
+                self._keep(self.turned_away, self._turn_away(channel))
+            else:
+                channel.close()
+
+    @staticmethod
+    def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def _turn_away(self, client: Channel) -> None:
+        """Say that there is no room."""
+        message = f"this socket serves {self.room} connections at once, and has that many"
+        try:
+            await client.send(HttpError(HTTPStatus.SERVICE_UNAVAILABLE, message).raw())
+            await _linger(client)
+        except OSError:
+            pass  # it has gone already
+        finally:
+            client.close()
 
     # -- a connection ---------------------------------------------------------------------
 
@@ -375,7 +392,7 @@ async def _linger(client: Channel) -> None:
 def raise_limits() -> None:
     """Let this process have as many descriptors as it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS * 3 + OWN_FDS
+    wanted = CONNECTIONS * 3 + OWN_FDS + TURNED_AWAY
     if soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
