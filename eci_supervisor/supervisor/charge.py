@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from eci_supervisor.policy.paths import HostPaths
+
 
 class Charge(msgspec.Struct, frozen=True):
     """One container, as the keeper has to know it.
@@ -32,7 +34,7 @@ class Charge(msgspec.Struct, frozen=True):
     """Whether nothing but a fatal signal interrupts a supervised call (see killable.py)."""
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
-    protected_paths: tuple[str, ...] = ()
+    host_paths: HostPaths = HostPaths()
     """Host-protected paths: no call may touch what lies in or above them."""
     trace: str | None = None
     """None, `stderr` (the wrapper's), or the file that gets the trace lines."""

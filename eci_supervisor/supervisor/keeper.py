@@ -45,6 +45,8 @@ HOOK_SOCKET = "hook.sock"
 NOTIFY_SOCKET = "notify.sock"
 LOG = "keeper.log"
 LOCK = "lock"
+MET = "met"
+"""A file that says that the keeper knows of a process of the container's: csrc/cleanup.c."""
 LOG_CHARACTERS = 1 << 20
 """What one container may bring into its keeper.log."""
 PAUSE_SECONDS = 0.05
@@ -291,6 +293,7 @@ class Keeper:
             # Whether the container is still there is judged by it; a wrong guess would end it.
             msg = f"{self.charge.runtime} keeps no state of it in {self.charge.runtime_root}"
             raise ValueError(f"{msg}: name the directory with --root")
+        self._meet()
         pid = int(state["pid"])
         self.init_pidfd = os.pidfd_open(pid)
         self.init_pid = pid
@@ -300,6 +303,10 @@ class Keeper:
             path = Path(self.charge.state_dir, COVER)
             self.cover = tuple(path.read_bytes().split(b"\0")[:-1])
             self._send_worker(pid)
+
+    def _meet(self) -> None:
+        path = os.path.join(self.charge.state_dir, MET)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
     # -- listeners --------------------------------------------------------------------------
 
@@ -336,6 +343,7 @@ class Keeper:
         try:
             if self.worker is None:
                 # No hook has run: the runtime has made the mounts of another time (restore).
+                self._meet()
                 self._send_worker(state.pid)
             if self.worker is not None:
                 self._serve(self.worker, listener)
@@ -367,7 +375,7 @@ class Keeper:
                 self._start_worker()
 
     def _start_worker(self) -> Worker:
-        self.protected = protected_rules(self.charge.protected_paths)
+        self.protected = protected_rules(self.charge.host_paths)
         self.ring = Ring()
         watched = watch.create(self.charge.state_dir)
         errors = self._open_log()

@@ -27,7 +27,7 @@ from eci_supervisor.observe import counts, find, metrics
 from eci_supervisor.observe.limit import BURST
 from eci_supervisor.policy.refusals import TEXTS
 from tests.support.bundle import bind, make_spec
-from tests.support.waiting import wait_until
+from tests.support.waiting import stop, wait_until
 from tests.support.worker import worker_of
 
 if TYPE_CHECKING:
@@ -400,7 +400,7 @@ def test_stopped_or_killed_follower_holds_up_nothing(
         return switches(worker) == asleep
 
     wait_until(asked_without_waking, "a follower wakes the worker")
-    os.kill(follower.process.pid, signal.SIGSTOP)
+    stop(follower.process.pid)
     rounds = watch.SLOTS // 200 + 1
     for _ in range(rounds):
         assert box.calls(*[MOUNT, UMOUNT] * 100) == ["0"] * 200
