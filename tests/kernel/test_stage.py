@@ -24,7 +24,7 @@ from eci_supervisor.runtime.attributes import attributes
 from eci_supervisor.runtime.errors import StageError
 from eci_supervisor.runtime.points import Point
 from eci_supervisor.runtime.spec import Device
-from eci_supervisor.runtime.stage import Stage, closing, root_mount
+from eci_supervisor.runtime.stage import Stage, root_mount
 from tests.support.children import in_child
 
 if TYPE_CHECKING:
