@@ -31,6 +31,7 @@
 #define ECI_INODE_PROTECTED 1 /* a host-protected path */
 #define ECI_INODE_ABOVE     2 /* an ancestor of one */
 #define ECI_INODE_RECURSE   4 /* lies above a mask: may be bound only with MS_REC */
+#define ECI_INODE_SHARED    8 /* in a host-protected path, and not protected */
 
 /*
  * One initial mount.  Storage is named by super block and root inside it, so that a copy in

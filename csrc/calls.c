@@ -345,8 +345,9 @@ unsigned int call_texts(const struct session *session, enum family family,
  * thread's root is, which is the caller's or the container's; it is for people, nothing rests on
  * it.
  */
-static void note(struct session *session, unsigned int i, const struct target *target,
-                 const struct eci_place *place)
+__attribute__((noinline, cold)) static void note(struct session *session, unsigned int i,
+                                                 const struct target *target,
+                                                 const struct eci_place *place)
 {
     char *path = session->noted_as[i].path;
     char whole[PATH_MAX + NAME_MAX + 2];
@@ -354,7 +355,6 @@ static void note(struct session *session, unsigned int i, const struct target *t
     int fd = target->fd >= 0 ? target->fd : target->parent;
     ssize_t n;
 
-    session->noted = true;
     session->noted_as[i].object = (struct eci_object){
         .mnt_id = place->mnt_id,
         .ino = place->ino,
@@ -380,6 +380,7 @@ static void note_refusal(struct session *session, const struct eci_verdict *verd
     if (verdict->reason < ECI_REASON_LOOSEN)
         return;
     memset(session->noted_as, 0, sizeof(session->noted_as));
+    session->noted = true;
     if (source)
         note(session, 0, source, &session->source);
     note(session, 1, target, &session->target);

@@ -79,6 +79,8 @@ __attribute__((used, aligned(4), section(".note.eci"))) static const struct note
 struct call {
     bool crun;
     const char *subcommand; /* NULL: there is none */
+    int at;                 /* its argv index */
+    const char *root;       /* the runtime's state directory */
     const char *log;        /* NULL: stderr alone */
     bool json;
     int settings; /* argv index of our own --settings, 0 if absent */
@@ -161,12 +163,9 @@ static void read_words(struct call *call, int argc, char **argv)
     for (i = 1; i < argc; i++) {
         const char *word = argv[i];
 
-        if (word[0] != '-') {
-            call->subcommand = word;
-            return;
-        }
-        if (strcmp(word, "--") == 0) {
-            call->subcommand = i + 1 < argc ? argv[i + 1] : NULL;
+        if (word[0] != '-' || strcmp(word, "--") == 0) {
+            call->at = word[0] != '-' ? i : i + 1;
+            call->subcommand = argv[call->at];
             return;
         }
         const char *name = word + strspn(word, "-");
@@ -178,6 +177,8 @@ static void read_words(struct call *call, int argc, char **argv)
         const char *value = words == 1 ? name + size + 1 : i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(flag, "log") == 0)
             call->log = value;
+        else if (strcmp(flag, "root") == 0)
+            call->root = value;
         else if (strcmp(flag, "log-format") == 0)
             call->json = strcmp(value, "json") == 0;
         else if (strcmp(flag, "settings") == 0 && call->settings == 0) {
@@ -417,6 +418,130 @@ static int find_start(char *out, size_t size)
     return access(out, R_OK) < 0 ? -errno : 0;
 }
 
+/* The container that `runc exec` is told of, or NULL. */
+static const char *exec_container(const struct call *call, int argc, char **argv)
+{
+    static const char *const valued[] = {
+        "additional-gids",
+        "apparmor",
+        "c",
+        "cap",
+        "cgroup",
+        "console-socket",
+        "cwd",
+        "e",
+        "env",
+        "g",
+        "p",
+        "pid-file",
+        "process",
+        "preserve-fds",
+        "process-label",
+        "u",
+        "user",
+    };
+    int i;
+
+    for (i = call->at + 1; i < argc; i++) {
+        size_t at;
+
+        if (argv[i][0] != '-')
+            return argv[i];
+        if (strcmp(argv[i], "--") == 0)
+            return argv[i + 1];
+        for (at = 0; at < sizeof(valued) / sizeof(valued[0]); at++) {
+            /* One with a "=" in it holds its value. */
+            if (strcmp(argv[i] + strspn(argv[i], "-"), valued[at]) == 0) {
+                i++;
+                break;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* Reads the beginning of a file as text.  Returns 0 or -errno. */
+static int read_head(const char *path, char *text, size_t size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n;
+
+    if (fd < 0)
+        return -errno;
+    n = read(fd, text, size - 1);
+    if (n < 0)
+        n = -errno;
+    close(fd);
+    text[n < 0 ? 0 : n] = '\0';
+    return n < 0 ? (int)n : 0;
+}
+
+/* Whether process PID has begun at START, in clock ticks since boot: proc_pid_stat(5), field 22. */
+static bool has_begun(long pid, unsigned long long start)
+{
+    char path[64];
+    char text[1024];
+    unsigned long long found;
+    char *at;
+
+    snprintf(path, sizeof(path), "/proc/%ld/stat", pid);
+    if (read_head(path, text, sizeof(text)) < 0)
+        return false;
+    /* The name of the command may hold anything, parentheses, too. */
+    at = strrchr(text, ')');
+    return at != NULL &&
+           sscanf(at + 1,
+                  " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d "
+                  "%*d %*d %llu",
+                  &found) == 1 &&
+           found == start;
+}
+
+/*
+ * Goes to the network namespace of the container that a process is to be added to.
+ *
+ * Of a container in a network namespace of the host's user namespace (podman, pods) runc has not
+ * been told which one that is, since it may not enter it from inside of the container's user
+ * namespace (lifecycle.py, _network): so it leaves the new process in ours.  Where the namespace
+ * is the container's own, runc enters it once more.
+ *
+ * Who the container's first process is, runc itself has written down.  Returns 0, also where
+ * there is no such container or it has ended, which is runc's to say; or -errno.
+ */
+static int join_network(const struct call *call, const char *container)
+{
+    static const char pid_key[] = "\"init_process_pid\":";
+    static const char start_key[] = "\"init_process_start\":";
+    char path[PATH_MAX];
+    char text[4096];
+    int rc;
+
+    if (container == NULL || strchr(container, '/') != NULL)
+        return 0;
+    if (snprintf(path, sizeof(path), "%s/%s/state.json",
+                 call->root != NULL ? call->root : "/run/runc", container) >= (int)sizeof(path))
+        return -ENAMETOOLONG;
+    rc = read_head(path, text, sizeof(text));
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    const char *pid_at = strstr(text, pid_key);
+    const char *start_at = strstr(text, start_key);
+    if (pid_at == NULL || start_at == NULL)
+        return -EBADMSG;
+    long pid = strtol(pid_at + strlen(pid_key), NULL, 10);
+    unsigned long long start = strtoull(start_at + strlen(start_key), NULL, 10);
+    if (pid <= 0)
+        return -EBADMSG;
+    snprintf(path, sizeof(path), "/proc/%ld/ns/net", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT || errno == ESRCH ? 0 : -errno;
+    /* Asked afterwards: what has been opened is that process's. */
+    rc = has_begun(pid, start) && setns(fd, CLONE_NEWNET) < 0 ? -errno : 0;
+    close(fd);
+    return rc;
+}
+
 /* Whether CALL's sub-command is one of those that make a container. */
 static bool creates(const struct call *call)
 {
@@ -557,6 +682,12 @@ int main(int argc, char **argv)
         rc = call.crun ? replace_null() : 0;
         if (rc < 0)
             return fail(&call, "cannot replace /dev/null for ", name, -rc);
+        if (!call.crun) {
+            rc = join_network(&call, exec_container(&call, argc, argv));
+            if (rc < 0)
+                return fail(&call, "cannot find the network namespace of the container for exec",
+                            "", -rc);
+        }
         /* The new process must not have a call that the container's first one has not. */
         rc = guard_install();
         if (rc < 0)

@@ -113,7 +113,7 @@ static void record(struct session *session, enum family family, const struct eci
 
     eci_watch_count(worker->watch, family, verdict->reason);
     /* Another look at the clock: only once somebody has asked for it. */
-    if (worker->watch->timed)
+    if (__atomic_load_n(&worker->watch->timed, __ATOMIC_RELAXED))
         eci_watch_time(worker->watch, now_ns(CLOCK_MONOTONIC) - began);
     if (!session->shown && !refused)
         return;
@@ -144,7 +144,7 @@ static void record(struct session *session, enum family family, const struct eci
     if (!refused && !worker->policy->trace)
         return;
     r = eci_ring_put(worker->ring, &event);
-    if (r < 0)
+    if (r < 0 && refused)
         __atomic_fetch_add(&worker->watch->counts.dropped, 1, __ATOMIC_RELAXED);
     if (r == 1) {
         const uint64_t one = 1;
@@ -382,7 +382,8 @@ static void handle(struct session *session)
     session->result = session->added_on = -1;
     session->made = 0;
     session->noted = false;
-    session->followed = session->worker->watch->follow_until > began;
+    session->followed =
+        __atomic_load_n(&session->worker->watch->follow_until, __ATOMIC_RELAXED) > began;
     session->shown = session->followed || session->worker->policy->trace;
     if (family == FAMILY_NONE) {
         verdict.error = ENOSYS;

@@ -101,7 +101,7 @@ class Ring:
         """Make an empty ring of `slots` (a power of two) events.
 
         With `kept`, the `fd` and `event_fd` of a ring that this process had before an execve(2),
-        take that one up, with what is in it.
+        take that one up, with what is in it; ValueError if its events are of another version.
         """
         size = lib.eci_ring_bytes(slots)
         if kept is None:
@@ -117,6 +117,9 @@ class Ring:
         self._event = ffi.new("struct eci_event *")
         if kept is None:
             lib.eci_ring_init(self.address, slots)
+        elif lib.eci_ring_bytes(self.address.slots) != size:
+            msg = "the ring is that of a worker of another version"
+            raise ValueError(msg)
 
     def close(self) -> None:
         """Close both fds; the memory goes with its last mapping."""

@@ -28,7 +28,8 @@ FILE = "watch"
 """In the state directory."""
 TOTAL = "counts"
 """In the state root: what the workers of containers that are gone have counted (cleanup.c)."""
-SLOTS = 1024
+SLOTS = 256
+"""How many events the file holds: 0.4 MB, taken when somebody follows for the first time."""
 KINDS = (
     "unknown",
     "mount",
@@ -135,31 +136,46 @@ def ask_for_times(directory: str) -> None:
     watch.close()
 
 
+def _mapped(fd: int, path: str) -> mmap.mmap:
+    """Map the whole file; WatchError where it is not one of this version's."""
+    msg = f"{path}: written by another version of eci-supervisor"
+    size = os.fstat(fd).st_size
+    if size < lib.ECI_WATCH_HEAD:
+        raise WatchError(msg)
+    memory = mmap.mmap(fd, size)
+    buffer = ffi.from_buffer(memory)
+    valid = lib.eci_watch_check(ffi.cast("struct eci_watch *", buffer), size) == 0
+    ffi.release(buffer)
+    if not valid:
+        memory.close()
+        raise WatchError(msg)
+    return memory
+
+
 class Watch:
-    """The file of a worker, mapped.  Owns the mapping."""
+    """The file of a worker, mapped.  Owns mapping and descriptor."""
 
     def __init__(self, directory: str) -> None:
-        """Map the file in this state directory.
+        """Open and map the file in this state directory.
 
         FileNotFoundError where there is no worker, WatchError where it is another version's.
         """
         path = f"{directory}/{FILE}"
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            size = os.fstat(fd).st_size
-            self._map = mmap.mmap(fd, max(size, lib.ECI_WATCH_HEAD))
-            self._buffer = ffi.from_buffer(self._map)
-            self.head = ffi.cast("struct eci_watch *", self._buffer)
-            if size < lib.ECI_WATCH_HEAD or lib.eci_watch_check(self.head, size) < 0:
-                self.close()
-                msg = f"{path}: written by another version of eci-supervisor"
-                raise WatchError(msg)
-            self._fd = os.dup(fd)
-        finally:
+            self._map = _mapped(fd, path)
+        except BaseException:
             os.close(fd)
+            raise
+        self._fd = fd
+        self._buffer = ffi.from_buffer(self._map)
+        self.head = ffi.cast("struct eci_watch *", self._buffer)
         self._event = ffi.new("struct eci_event *")
         self._turn = int(self.head.head)
         self._stuck = -1
+        self._since = 0.0
+        self.patience = 1.0
+        """Seconds until an event that is being written is given up: its writer may be held up."""
         self.lost = 0
         """Events that were overwritten before they were read."""
 
@@ -168,8 +184,7 @@ class Watch:
         self.head = None
         ffi.release(self._buffer)
         self._map.close()
-        if hasattr(self, "_fd"):
-            os.close(self._fd)
+        os.close(self._fd)
 
     def counts(self) -> Counts:
         """Return what the worker has done so far."""
@@ -185,6 +200,13 @@ class Watch:
             os.posix_fallocate(self._fd, 0, len(self._map))
         lib.eci_watch_follow(self.head, time.monotonic_ns() + LEASE_NS)
 
+    def _is_hole(self) -> bool:
+        """Say whether nobody will write the next event: it has not come for long."""
+        now = time.monotonic()
+        if self._stuck != self._turn:
+            self._stuck, self._since = self._turn, now
+        return now - self._since >= self.patience
+
     def events(self) -> list[Event]:
         """Return what has come since the last time, or since this was opened, oldest first."""
         found = []
@@ -196,11 +218,9 @@ class Watch:
             state = lib.eci_watch_get(self.head, self._turn, self._event)
             if state == 1:
                 found.append(event_of(self._event))
-            elif state == -errno.ESTALE or self._stuck == self._turn:
-                # Overwritten; or nobody writes it, as it was not there the last time either.
+            elif state == -errno.ESTALE or self._is_hole():
                 self.lost += 1
             else:
-                self._stuck = self._turn
                 break
             self._turn += 1
         return found

@@ -59,6 +59,19 @@ def is_refusal(reason: str) -> bool:
     return reason.startswith("refused:")
 
 
+def verdict_of(reason: str) -> str:
+    """Return what became of a call that was answered for this reason (its name).
+
+    `performed`, `passed` (the kernel made it), `failed` (it would have without us), `refused` or
+    `gone` (nobody waited any more).
+    """
+    if is_refusal(reason):
+        return "refused"
+    if reason.startswith("passed:"):
+        return "passed"
+    return {"performed": "performed", "caller-gone": "gone"}.get(reason, "failed")
+
+
 @contextlib.contextmanager
 def _locked(state_root: str) -> Iterator[None]:
     """Hold off who clears up, for as long as it takes to read a few files."""

@@ -20,12 +20,15 @@ class SpecError(EciError):
 class RefusedError(EciError):
     """The container asks for what no protected container gets.
 
-    `reason` is its code in `policy.refusals`, for the audit log.
+    `reason` is its code in `policy.refusals`, for the audit log: that of the class, or its own.
     """
 
-    def __init__(self, message: str, reason: str = refusals.CONTAINER_SPEC) -> None:
+    reason: str = refusals.CONTAINER_SPEC
+
+    def __init__(self, message: str, reason: str | None = None) -> None:
         super().__init__(message)
-        self.reason = reason
+        if reason is not None:
+            self.reason = reason
 
 
 class RangeError(EciError):

@@ -66,6 +66,11 @@ class Dockerd:
         """Dockerd's --data-root."""
         return self.top / "data"
 
+    @property
+    def pid(self) -> int:
+        """The pid of the running dockerd."""
+        return self._processes[1].pid
+
     def __enter__(self) -> Self:
         """Start both daemons and wait until the API answers."""
         self.place.daemon_dirs.update({self.data_root, self.top / "x"})
@@ -166,6 +171,37 @@ class Dockerd:
         if tar.returncode:
             raise RuntimeError(f"{tree} cannot be packed: tar exits with {tar.returncode}")
         return name
+
+    def build(
+        self,
+        dockerfile: str,
+        *words: str,
+        kit: bool = True,
+        files: Mapping[str, str] | None = None,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        """Build an image without any cache; `kit`: by BuildKit.  All that it prints is in stdout.
+
+        `files`: name -> content of what the build context has besides the Dockerfile.
+        """
+        context = self.place.directory("context")
+        for name, content in {"Dockerfile": dockerfile, **(files or {})}.items():
+            (context / name).write_text(content)
+        progress = ["--progress=plain"] if kit else []
+        done = subprocess.run(
+            [DOCKER, "build", "--no-cache", *progress, *words, str(context)],
+            env=self.environ() | {"DOCKER_BUILDKIT": str(int(kit))},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=100,
+            check=False,
+        )
+        if check:
+            require_success(done, f"docker build {words}: {dockerfile}")
+        return done
 
     def import_archive(self, archive: Path, name: str) -> None:
         """Import a tar archive as the image `name`, with Debian's PATH."""
