@@ -69,6 +69,8 @@ def _show(found: Status) -> None:
 def _settings(state: SettingsState) -> str:
     if state.state == "error":
         return f"NO CONTAINER STARTS: {state.error}"
+    if not state.protects:
+        return f"NEW CONTAINERS ARE NOT PROTECTED: {state.path}: enhancedContainerIsolation.value"
     return state.path if state.state == "file" else f"defaults, as there is no {state.path}"
 
 

@@ -270,6 +270,9 @@ def settings() -> Check:
     found = settings_state()
     if found.state == "error":
         return Check("settings", MISSING, found.error, "no container starts: mend the file")
+    if not found.protects:
+        off = f"{found.path}: enhancedContainerIsolation.value is false"
+        return Check("settings", LESS, off, "new containers are not protected: set it to true")
     return Check("settings", OK, f"{found.path} ({found.state})", "")
 
 

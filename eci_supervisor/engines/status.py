@@ -60,6 +60,8 @@ class SettingsState(msgspec.Struct, frozen=True):
     """`file`, `defaults` (there is no file) or `error`."""
     error: str
     """Empty, or what is wrong: then no container starts."""
+    protects: bool
+    """False: `enhancedContainerIsolation.value` is false, and new containers are bare ones."""
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -79,10 +81,11 @@ def settings_state() -> SettingsState:
     named = os.environ.get("ECI_SETTINGS")
     path = named or policy.DEFAULT_PATH
     try:
-        policy.load(named or None)
+        found = policy.load(named or None)
     except policy.SettingsError as error:
-        return SettingsState(path, "error", str(error))
-    return SettingsState(path, "file" if os.path.exists(path) else "defaults", "")
+        return SettingsState(path, "error", str(error), protects=True)
+    state = "file" if os.path.exists(path) else "defaults"
+    return SettingsState(path, state, "", protects=found.enhanced_container_isolation.value)
 
 
 def _process(daemon: Daemon, launcher: Launcher, files: list[str]) -> Process:

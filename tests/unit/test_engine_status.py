@@ -177,6 +177,25 @@ def test_doctor_fails_where_no_container_would_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
+def test_settings_that_switch_protection_off_are_named(tmp_path: Path) -> None:
+    off = tmp_path / "settings.json"
+    off.write_text('{"enhancedContainerIsolation": {"value": false}}')
+    done = doctor("--json", ECI_SETTINGS=str(off))
+    assert done.returncode == 0
+    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert found["settings"]["result"] == "less"
+    seen = subprocess.run(
+        [ECI, "status"],
+        env=os.environ | {"ECI_SETTINGS": str(off)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert f"settings: NEW CONTAINERS ARE NOT PROTECTED: {off}" in seen.stdout
+
+
+@pytest.mark.root
 def test_a_file_system_that_cannot_be_mapped_is_named() -> None:
     assert checks.can_idmap("/proc") != ""
     assert checks.can_idmap("/dev/shm") == ""
