@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.buildah import BUILDAH
 from tests.support.docker import CONTAINERD, SLEEP
 from tests.support.podman import PODMAN
 from tests.support.result import require_success
@@ -157,6 +158,46 @@ def test_podman_reads_the_drop_in(told: Told, place: Place) -> None:
     assert name == "crun"
     assert path.startswith(f"{told.library}/wrapped/crun-")
     assert sorted(path.name for path in copy.rglob("*")) == before
+
+
+def test_buildah_reads_the_same_file(place: Place, busybox_root: Path) -> None:
+    top = place.directory("bh")
+    config = top / "containers.conf"
+    text = '[engine]\nruntime = "runc"\n'
+    config.write_text(text)
+
+    def buildah(*words: str) -> str:
+        flags = [f"--root={top}/root", f"--runroot={top}/run", "--storage-driver=vfs"]
+        done = subprocess.run(
+            [BUILDAH, *flags, *words],
+            env=os.environ | {"CONTAINERS_CONF": str(config)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        require_success(done, f"buildah {words}")
+        return done.stdout.strip()
+
+    def uid_map() -> list[str]:
+        run = ["run", "--isolation=oci", "--network=none", made, "/bin/cat", "/proc/self/uid_map"]
+        return buildah(*run).split()
+
+    made = buildah("from", f"--cgroup-parent=/{place.cgroup}/bh", *LIMITS, "scratch")
+    try:
+        buildah("copy", made, str(busybox_root), "/")
+        assert uid_map() == BARE
+        library = place.directory("lib") / "eci"
+        flags = ["--engine=podman", f"--containers-conf={config}"]
+        require_success(eci(library, "enable", *flags), "eci enable")
+        inside, outside, size = uid_map()
+        assert (inside, size) == ("0", "65536")
+        assert int(outside) >= 100000
+        require_success(eci(library, "disable", *flags), "eci disable")
+        assert config.read_text() == text
+    finally:
+        buildah("rm", "--all")
 
 
 SECTION = ("plugins", "io.containerd.grpc.v1.cri", "containerd")
