@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from eci_supervisor.engines.service import drop_in
 from tests.support.inside import AWAIT_BOOT
 from tests.support.workload import PRIVILEGED, SYS_ADMIN, Workload
 
@@ -125,6 +126,18 @@ def test_service_in_a_sandbox(booted: Workload) -> None:
     ) == ("/tmp/outside\nown")
     booted.out("systemctl stop probe; rm /tmp/outside")
     assert booted.run("ls -d /tmp/systemd-private-*-probe*", check=False).returncode == 2
+
+
+def test_drop_in_of_eci_enable_has_the_last_word(booted: Workload) -> None:
+    change = drop_in("one", "/var/lib/eci/path", '/opt/50% "off":/usr/bin:/bin')
+    directory = "/etc/systemd/system/one.service.d"
+    assert change.path == f"{directory}/zz-eci.conf"
+    booted.out(f"mkdir {directory}; cat > {change.path} <<'END'\n{change.after.decode()}END\n")
+    try:
+        seen = run_unit(booted, 'echo "$PATH" | tr " " _', "Environment=PATH=/bin", "User=root")
+    finally:
+        booted.out(f"rm -r {directory}; systemctl daemon-reload")
+    assert seen == ['/var/lib/eci/path:/opt/50%_"off":/usr/bin:/bin']
 
 
 def test_hidden_and_read_only_directories(booted: Workload) -> None:
