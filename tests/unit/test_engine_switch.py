@@ -23,6 +23,7 @@ from eci_supervisor.engines import switch
 from eci_supervisor.engines.errors import EngineError
 from eci_supervisor.engines.files import Tree
 from eci_supervisor.engines.plan import Options, Where
+from eci_supervisor.runtime.state import bin_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -630,3 +631,48 @@ def test_a_damaged_record_is_named() -> None:
         write(where, f"{LIBRARY}/engines/record.json", b"{")
         with pytest.raises(EngineError, match=r"record\.json: damaged"):
             switch.disable(where, "podman")
+
+
+# -- on this machine, with files of its own ---------------------------------------------------
+
+VALIDATOR = """#!/bin/sh
+case $1 in
+--help) echo "  --validate   Validate daemon configuration and exit" ;;
+--validate) grep -q '"default-runtime": "eci"' "${{2#--config-file=}}" || exit 3
+    {answer} ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_dockerd_is_asked_where_it_can_validate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, valid: bool
+) -> None:
+    dockerd = tmp_path / "dockerd"
+    answer = "exit 0" if valid else "echo unable to configure: no such thing >&2; exit 1"
+    dockerd.write_text(VALIDATOR.format(answer=answer))
+    dockerd.chmod(0o755)
+    monkeypatch.setattr(switch, "installed", lambda _tree, _program: str(dockerd))
+    config = tmp_path / "daemon.json"
+    config.write_text("{}")
+    where = Where(docker=str(config), library=str(tmp_path / "lib"))
+    if valid:
+        switch.enable(where, "docker", Options())
+        switch.disable(where, "docker")
+    else:
+        with pytest.raises(EngineError, match=r"dockerd does not take .*: no such thing"):
+            switch.enable(where, "docker", Options())
+    assert config.read_text() == "{}"
+    assert not (tmp_path / "lib").exists()
+
+
+def test_what_was_registered_by_hand_gets_the_name_that_stays(tmp_path: Path) -> None:
+    config = tmp_path / "daemon.json"
+    by_hand = {"runtimes": {"eci": {"path": bin_path("eci-runtime")}}, "default-runtime": "eci"}
+    config.write_text(json.dumps(by_hand))
+    where = Where(docker=str(config), library=str(tmp_path / "lib"))
+    switch.enable(where, "docker", Options())
+    now = json.loads(config.read_text())
+    assert now["runtimes"]["eci"]["path"] == f"{tmp_path}/lib/path/eci-runtime"
+    switch.disable(where, "docker")
+    assert json.loads(config.read_text()) == by_hand
