@@ -62,14 +62,15 @@ def plan(where: Where, options: Options, read: Callable[[str], bytes | None]) ->
     edit = TomlEdit(where.containerd, data)
     if _has_cri(edit.value):
         _handlers(edit, where, options, pods, found)
-        found.add(edit.change())
         path = f"{where.library}/{MANIFEST_NAME}"
         found.add(Change(path, "own", None, MANIFEST.encode()))
         found.notes.append(f"for Kubernetes: kubectl apply -f {path}")
     else:
         found.notes.append(f"{where.containerd}: the CRI plugin is disabled there, and stays so")
     if pods != "by-class":
+        _wrap_old(edit, where.launcher, found)
         refuse_shims(found, where.launcher, options)
+    found.add(edit.change())
     own = is_service(where, "containerd", read)
     if pods == "by-class":
         found.restart += ["containerd"] if own else []
@@ -199,6 +200,24 @@ def _wrap(
     return None
 
 
+def _wrap_old(edit: TomlEdit, launcher: Launcher, found: Plan) -> None:
+    """Wrap the program of the runtime that containerd had before shims of version 2.
+
+    Without one it is `runc` on PATH.
+    """
+    for name in ("io.containerd.runtime.v1.linux", "linux"):
+        steps = ("plugins", name, "runtime")
+        binary = toml_text.find(edit.value, steps)
+        if not isinstance(binary, str) or "/" not in binary or launcher.is_ours(binary):
+            continue
+        kind = launcher.kind(binary)
+        if kind is None:
+            raise EngineError(edit.where(steps, f"{binary} is neither runc nor crun: remove it"))
+        path, links = launcher.wrapped(name, kind, binary)
+        found.link(links)
+        edit.set(steps, path)
+
+
 def _refuse_imports(edit: TomlEdit, section: tuple[str, ...], where: Where) -> None:
     """EngineError if a file that is imported has a say in the same things: it would win."""
     for pattern in edit.value.get("imports", []):
@@ -230,6 +249,9 @@ def check(where: Where, change: Change) -> None:
     if done.returncode != 0:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
         raise EngineError(f"{change.path}: containerd does not take it: {lines[-1]}")
+    _, meant = toml_text.load(change.after, change.path)
+    if not _has_cri(meant):
+        return
     _, tables = toml_text.load(done.stdout, "containerd config dump")
     for section in SECTIONS.values():
         handlers = toml_text.find(tables, (*section, "runtimes"))

@@ -39,6 +39,7 @@ WAYS = {
     "default": (),
     "runc": ("--runtime=runc",),
     "v2": ("--runtime=io.containerd.runc.v2",),
+    "v1": ("--runtime=io.containerd.runtime.v1.linux",),
     "mine": ("--runtime=mine",),
     "other": ("--runtime=other",),
     "privileged": ("--privileged", "--runtime=runc"),

@@ -255,6 +255,25 @@ def test_containerd_reads_what_it_is_given(place: Place, text: str) -> None:
     assert not library.exists()
 
 
+def test_containerd_without_cri_gets_only_its_old_runtime_wrapped(place: Place) -> None:
+    config = place.directory("cd") / "config.toml"
+    text = """\
+version = 2
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[plugins."io.containerd.runtime.v1.linux"]
+  runtime = "/usr/sbin/runc" # ours
+"""
+    config.write_text(text)
+    library = place.directory("lib") / "eci"
+    flags = ["--engine=containerd", f"--containerd-config={config}"]
+    require_success(eci(library, "enable", *flags), "eci enable")
+    now = config.read_text()
+    assert f'  runtime = "{library}/wrapped/' in now
+    assert now.endswith("# ours\n")
+    require_success(eci(library, "disable", *flags), "eci disable")
+    assert config.read_text() == text
+
+
 def test_what_containerd_does_not_take_leaves_all_as_it_was(place: Place) -> None:
     config = place.directory("cd") / "config.toml"
     text = 'version = 2\noom_score = "no number"\n'

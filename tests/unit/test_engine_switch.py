@@ -188,6 +188,7 @@ TABLES = (
   runtime_type = "io.containerd.runc.v2"
   options = {{ BinaryName = "/usr/bin/crun" }} # inline
 """,
+    '[plugins."io.containerd.runtime.v1.linux"]\nruntime="/usr/sbin/runc"\n',
     f'[{CRI}.cni]\nbin_dir = "/usr/lib/cni"\n# last comment\n',
 )
 
@@ -196,7 +197,7 @@ TABLES = (
 def toml_texts(draw: st.DrawFn) -> bytes:
     """Draw a config.toml of containerd with some formatting or other."""
     tops = draw(st.lists(st.sampled_from(PIECES), unique=True, max_size=3))
-    tables = draw(st.lists(st.sampled_from(TABLES), unique=True, max_size=7))
+    tables = draw(st.lists(st.sampled_from(TABLES), unique=True, max_size=8))
     text = "".join([*tops, "version = 2\n", draw(st.sampled_from(["", "\n\n"])), *tables])
     if draw(st.booleans()):
         text = text.rstrip("\n")
@@ -225,10 +226,15 @@ def test_containerd_config_comes_back_byte_identical(text: bytes) -> None:
     assert options.get("SystemdCgroup", False) == (b"SystemdCgroup" in text)
     if "old" in now["runtimes"]:
         assert now["runtimes"]["old"]["options"]["BinaryName"].startswith(f"{LIBRARY}/wrapped/")
+    assert b'"/usr/sbin/runc"' not in seen
     # Nothing of what was there is lost, comments above all, and its order is kept.
     rest = iter(seen.decode().splitlines())
     for line in text.decode().splitlines():
-        if "default_runtime_name" not in line and "BinaryName" not in line:
+        if (
+            "default_runtime_name" not in line
+            and "BinaryName" not in line
+            and "sbin/runc" not in line
+        ):
             assert line in rest
 
 
