@@ -61,9 +61,9 @@ def _show(found: Status) -> None:
     out.print(_table(found.containers))
     for container in found.containers:
         if container.recreate:
-            name = container.name or container.id[:12]
+            name = _plain(container.name or container.id[:12])
             out.print(f"{name} is not protected: {container.why}. To protect it:")
-            out.print(f"  {container.recreate}")
+            out.print(f"  {_plain(container.recreate)}")
 
 
 def _settings(state: SettingsState) -> str:

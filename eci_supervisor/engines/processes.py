@@ -174,10 +174,11 @@ def daemons() -> list[Daemon]:
 def keepers() -> dict[str, int]:
     """Return state directory -> pid of the keeper that holds its lock open."""
     found = {}
-    for process, _ in _own():
+    for process, words in _own():
         try:
             with open(f"/proc/{process.pid}/comm", encoding="ascii", errors="replace") as file:
-                if file.read().strip() != "eci-keeper":
+                # One that takes up its work again gets its name a moment after it began.
+                if file.read().strip() != "eci-keeper" and "resume" not in words:
                     continue
             for fd in os.listdir(f"/proc/{process.pid}/fd"):
                 target = os.readlink(f"/proc/{process.pid}/fd/{fd}")
