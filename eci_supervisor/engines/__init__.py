@@ -1,1 +1,1 @@
-"""The container engines of this host: their sockets, their stores of images."""
+"""The container engines of this host: their files, containers, sockets, stores of images."""

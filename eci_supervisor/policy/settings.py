@@ -62,6 +62,7 @@ DEFAULT_PROTECTED_PATHS = (
     "/var/lib/containers",
     "/var/lib/crio",
     "/var/lib/docker",
+    "/var/lib/eci",
     "/var/lib/etcd",
     "/var/lib/kubelet",
     "/var/lib/private",

@@ -21,6 +21,8 @@ import msgspec
 
 from eci_supervisor.kernel import features, syscalls
 from eci_supervisor.kernel.syscalls import lib
+from eci_supervisor.observe import settings_log
+from eci_supervisor.policy import refusals
 from eci_supervisor.policy import settings as policy
 from eci_supervisor.policy.paths import Access, host_paths, shared, split
 from eci_supervisor.runtime import (
@@ -28,7 +30,6 @@ from eci_supervisor.runtime import (
     cover,
     engine,
     engine_sockets,
-    guard,
     joins,
     killable,
     mounts,
@@ -72,6 +73,12 @@ if TYPE_CHECKING:
 
 TRACE_DIRECTORY = "/var/log/eci/trace"
 _INFINITY = 2**64 - 1
+_HOST_NETWORK_SYSCTLS = {
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    "net.ipv4.ping_group_range": "0 2147483647",
+}
+"""As Docker sets them for every container: ports below 1024, and ping.  Over a network namespace of
+the host's no container has CAP_NET_BIND_SERVICE or CAP_NET_RAW."""
 _ID = re.compile(r"[\w+.-]+")
 
 
@@ -150,13 +157,17 @@ def _refuse_root(uids: tuple[Mapping, ...], gids: tuple[Mapping, ...]) -> None:
     if any(entry.outside == 0 for entry in (*uids, *gids)):
         raise RefusedError(
             "error in the container spec: invalid or unsupported container spec: the user "
-            "namespace maps id 0 of the host, which no eci container gets: map to ids above 65535"
+            "namespace maps id 0 of the host, which no eci container gets: map to ids above 65535",
+            refusals.HOST_ROOT,
         )
 
 
 def read_settings(call: Invocation) -> Settings:
     """Read the settings that are in force; SettingsError where they cannot be used."""
-    return policy.load(call.settings or os.environ.get("ECI_SETTINGS") or None)
+    named = call.settings or os.environ.get("ECI_SETTINGS") or None
+    settings = policy.load(named)
+    settings_log.note(state.root(), settings, named or policy.DEFAULT_PATH)
+    return settings
 
 
 def read_request(call: Invocation, settings: Settings) -> Request:
@@ -165,8 +176,11 @@ def read_request(call: Invocation, settings: Settings) -> Request:
     namespaces = oci.namespaces(spec)
     if namespaces.get("mount"):
         raise RefusedError(
-            "error in the container spec: eci containers can't join a mount namespace"
+            "error in the container spec: eci containers can't join a mount namespace",
+            refusals.MOUNT_NAMESPACE,
         )
+    bounding = oci.items(spec, "process.capabilities.bounding", str)
+    refuse.refuse_insecure_build(call.bundle, bounding)
     host = refuse.host_identities()
     joined = refuse.open_joined(namespaces)
     try:
@@ -472,24 +486,29 @@ def _network(request: Request) -> tuple[frozenset[str], int | None]:
     """Set what the container cannot set in a network namespace of the host's.
 
     Returns the sysctls that were set, and a descriptor, the caller's, of that namespace if the
-    runtime has to be in it from the beginning: runc 1.1 enters the user namespace first and then
-    may not enter this one.
+    runtime has to be in it from the beginning: where runc 1.1 joins a user namespace, it does so
+    first and then may not enter this one.  In `exec` it always joins one; so there the launcher
+    enters what runc does not know of (csrc/launcher.c, join_network).
     """
     if not request.joins.network_of_host:
         return frozenset(), None
-    joined = request.call.runtime == "runc" and request.joins.user is not None
+    joined = request.call.runtime == "runc"
     path = oci.namespaces(request.spec)["network"]
-    sysctl = oci.part(request.spec, "linux.sysctl", dict)
-    names = frozenset(name for name in sysctl if name.startswith("net."))
-    if not names and not joined:
+    given = oci.part(request.spec, "linux.sysctl", dict)
+    names = frozenset(name for name in given if name.startswith("net."))
+    wanted = {name: str(given[name]) for name in names}
+    if request.joins.user is None:
+        # The first container of a pod; those that join it find them set.
+        wanted = _HOST_NETWORK_SYSCTLS | wanted
+    if not wanted and not joined:
         return names, None
     with closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as away:
-        if names:
+        if wanted:
             with closing(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as home:
                 syscalls.setns(away, lib.CLONE_NEWNET)
                 try:
-                    for name in names:
-                        _set_sysctl(name, str(sysctl[name]))
+                    for name, value in wanted.items():
+                        _set_sysctl(name, value)
                 finally:
                     syscalls.setns(home, lib.CLONE_NEWNET)
         return names, os.dup(away) if joined else None
@@ -648,6 +667,8 @@ def _charge(request: Request, taken: Taken, profile: seccomp.Profile | None) -> 
         trace=_trace(record.key),
         cgroups_path=_cgroups_path(request.spec),
         engine_rootfs=record.engine_rootfs if taken.shift else None,
+        image=engine.image_name(request.spec),
+        engine_record=engine.record_directory(request.spec, record.id),
         clearing=cleanup.words_of(record),
     )
 
@@ -690,16 +711,15 @@ def _make(request: Request, binary: str, successor: Successor) -> NoReturn:
         f"{state_dir}/notify.sock",
         wait_killable=killable.waits_killable(call.runtime, binary, state.root()),
     )
-    relieve = guard.stand(state.root())
+    # The keeper is heavy to import, and not wanted before all has been found in order.
+    from eci_supervisor.supervisor import keeper, standby  # noqa: PLC0415
+
+    hand_over = standby.stand_by(state.root(), adopted=successor.pid != os.getpid())
     taken = take(request, supervised=profile is not None)
-    clean = functools.partial(cleanup.clean, nonce=taken.record.nonce)
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # The keeper is heavy to import, and not wanted before all has been found in order.
-        from eci_supervisor.supervisor.keeper import fork_keeper  # noqa: PLC0415
-
-        fork_keeper(_charge(request, taken, profile), clean, successor.pid)
-        relieve()
+        charge = _charge(request, taken, profile)
+        hand_over(charge, keeper.hold(charge, successor.pid))
         if request.replaced:
             base = 0 if taken.shift else taken.record.base
             holder = engine_sockets.Holder(call.container_id, taken.state_dir, base)
@@ -711,5 +731,5 @@ def _make(request: Request, binary: str, successor: Successor) -> NoReturn:
         # The keeper does the same when we are gone; but the caller shall find nothing when we
         # return.  Back home first: the stage's mounts are gone then, and the engine's reachable.
         syscalls.setns(home, lib.CLONE_NEWNS)
-        clean(taken.state_dir)
+        cleanup.clean(taken.state_dir, taken.record.nonce)
         raise

@@ -28,7 +28,7 @@ import msgspec
 
 from eci_supervisor.kernel import mountinfo, syscalls
 from eci_supervisor.kernel.syscalls import lib
-from eci_supervisor.runtime import points
+from eci_supervisor.runtime import overlay, points
 from eci_supervisor.runtime.attributes import attributes, propagation
 from eci_supervisor.runtime.errors import StageError
 from eci_supervisor.runtime.rewrite import Staged
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 
 UNIFIED = "/sys/fs/cgroup/unified"
 CGROUP2_SUPER_MAGIC = 0x63677270
+OVERLAYFS_SUPER_MAGIC = 0x794C7630
+
+WORKS = "works"
+"""NUL-terminated paths of work directories, in the state directory: csrc/cleanup.c."""
 
 # statfs(2) f_flags, whose values differ from MOUNT_ATTR_* and are the same as MS_* for these.
 _SHOWN = {"ro": 0x1, "nosuid": 0x2, "nodev": 0x4, "noexec": 0x8}
@@ -252,11 +256,14 @@ class Stage:
         recursive = lib.AT_RECURSIVE if "rbind" in options else 0
         one_by_one = False
         tree = self._clone(index, source, recursive)
-        if userns is not None and not self._map(tree, userns, recursive) and recursive:
-            os.close(tree)
-            one_by_one = True
-            tree = self._clone(index, source, 0)
-            self._map(tree, userns)
+        if userns is not None and not self._map(tree, userns, recursive):
+            again = self._overlay_again(index, source, options) if userns == self.userns else None
+            if again is not None or recursive:
+                os.close(tree)
+                one_by_one = bool(recursive)
+                tree = self._clone(index, source, 0) if again is None else again
+            if again is None and recursive:
+                self._map(tree, userns)
         to_set, to_clear, beneath = attributes(options)
         try:
             syscalls.mount_setattr(
@@ -367,30 +374,74 @@ class Stage:
 
         Nothing else may write to the work directory `layers.work`; it is made here.
         """
-        if layers.work is not None:
+        with closing(self._mapped_overlay(layers, layers.work, part, "layers")) as tree:
+            self._attach(tree, lib.AT_FDCWD, f"{self.state_dir}/rootfs")
+
+    def _mapped_overlay(self, layers: Layers, work: bytes | None, part: bytes, name: str) -> int:
+        """Return a detached mount of `part` of these layers, mounted once more and ID-mapped.
+
+        `work`: the work directory, which is made here, beside the upper layer.  `name`: of a new
+        directory in the tmpfs.
+        """
+        if work is not None:
             import shutil  # noqa: PLC0415 - it brings every compressor along
 
             with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(layers.work)
-            os.mkdir(layers.work, 0o700)
-        os.mkdir("layers", 0o711, dir_fd=self.tmpfs)
+                shutil.rmtree(work)
+            os.mkdir(work, 0o700)
+        os.mkdir(name, 0o711, dir_fd=self.tmpfs)
         # overlayfs takes private clones, so the layers need no place once it is mounted.
         with closing(syscalls.detached("tmpfs", {"mode": "0700"})) as place:
-            self._attach(place, self.tmpfs, "layers")
+            self._attach(place, self.tmpfs, name)
             try:
-                with closing(self._overlay(layers, place)) as tree:
-                    if part != b"/":
-                        with closing(
-                            syscalls.open_tree(tree, part.lstrip(b"/"), lib.OPEN_TREE_CLONE)
-                        ) as inner:
-                            self._attach(inner, lib.AT_FDCWD, f"{self.state_dir}/rootfs")
-                    else:
-                        self._attach(tree, lib.AT_FDCWD, f"{self.state_dir}/rootfs")
+                tree = self._overlay(layers, work, place, name)
+                if part == b"/":
+                    return tree
+                with closing(tree):
+                    return syscalls.open_tree(tree, part.lstrip(b"/"), lib.OPEN_TREE_CLONE)
             finally:
-                syscalls.umount2(self.path("layers"), lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
+                syscalls.umount2(self.path(name), lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
 
-    def _layer(self, source: bytes, place: int, name: str) -> str:
-        """Attach an ID-mapped clone of a layer's directory; returns its path."""
+    def _overlay_again(self, index: int, source: int, options: list[str]) -> int | None:
+        """Return what `source` shows of an overlay, ID-mapped as the root file system is.
+
+        An overlay cannot be ID-mapped itself: builders bind such into their steps, as caches and
+        as files of other stages.  None where it is no overlay, its layers cannot be found or
+        mapped, or it is the host's own root, to which others write at the same time.
+        """
+        if syscalls.fstatfs_type(source) != OVERLAYFS_SUPER_MAGIC:
+            return None
+        mount = mountinfo.find(syscalls.statx_mnt_id(source, b"", lib.AT_EMPTY_PATH))
+        real = _path_of(source)
+        if mount is None or mount.target == b"/" or not real.startswith(mount.target):
+            return None
+        beneath = real[len(mount.target) :].strip(b"/")
+        part = os.path.join(mount.root, beneath) if beneath else mount.root
+        try:
+            layers = overlay.layers(mount)
+            if "ro" in options:
+                layers = layers.readonly()
+            work = None
+            if layers.work is not None:
+                # Of several containers with one cache each has its own.
+                key = os.fsencode(os.path.basename(self.state_dir))
+                work = layers.work + b"-%s-%d" % (key, index)
+                self._note_work(work)
+            return self._mapped_overlay(layers, work, part, f"layers-{index}")
+        except StageError:
+            return None
+
+    def _note_work(self, path: bytes) -> None:
+        """Have csrc/cleanup.c remove a work directory, whoever is killed from here on."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        with closing(os.open(f"{self.state_dir}/{WORKS}", flags, 0o600)) as fd:
+            os.write(fd, path + b"\0")
+
+    def _layer(self, source: bytes, place: int, name: str, where: str) -> str:
+        """Attach an ID-mapped clone of a layer's directory; returns its path.
+
+        `place`: the directory `where` of the tmpfs.
+        """
         try:
             tree = syscalls.open_tree(lib.AT_FDCWD, source, lib.OPEN_TREE_CLONE)
         except OSError as error:
@@ -400,15 +451,17 @@ class Stage:
         with closing(self._required(tree, f"the layer {os.fsdecode(source)!r}")):
             os.mkdir(name, 0o711, dir_fd=place)
             self._attach(tree, place, name)
-        return self.path(f"layers/{name}")
+        return self.path(f"{where}/{name}")
 
-    def _overlay(self, layers: Layers, place: int) -> int:
-        """Return a descriptor of the detached second overlay."""
+    def _overlay(self, layers: Layers, work: bytes | None, place: int, where: str) -> int:
+        """Return a descriptor of the detached second overlay; `place`, `where` as of `_layer`."""
         lower = [
-            self._layer(source, place, f"l{index}") for index, source in enumerate(layers.lower)
+            self._layer(source, place, f"l{index}", where)
+            for index, source in enumerate(layers.lower)
         ]
         data = [
-            self._layer(source, place, f"d{index}") for index, source in enumerate(layers.data_only)
+            self._layer(source, place, f"d{index}", where)
+            for index, source in enumerate(layers.data_only)
         ]
         with closing(self._as_mounter(syscalls.fsopen, "overlay")) as context:
             syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "source", "overlay")
@@ -416,13 +469,13 @@ class Stage:
                 syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "lowerdir+", path)
             for path in data:
                 syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "datadir+", path)
-            if layers.upper is not None and layers.work is not None:
+            if layers.upper is not None and work is not None:
                 # Upper and work directory have to lie on one and the same mount.
                 parent, name = os.path.split(layers.upper)
-                top = os.fsencode(self._layer(parent, place, "upper"))
+                top = os.fsencode(self._layer(parent, place, "upper", where))
                 syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "upperdir", top + b"/" + name)
-                work = top + b"/" + os.path.basename(layers.work)
-                syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "workdir", work)
+                beside = top + b"/" + os.path.basename(work)
+                syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "workdir", beside)
             for key, value in (*layers.options, (b"index", b"off")):
                 syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, key.decode("ascii"), value)
             if layers.volatile:

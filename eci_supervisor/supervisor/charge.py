@@ -42,5 +42,9 @@ class Charge(msgspec.Struct, frozen=True):
     """`linux.cgroupsPath` of the spec, where it is a path."""
     engine_rootfs: str | None = None
     """The engine's own overlay mount whose layers the container uses, if any."""
+    image: str = ""
+    """The image's name, where the engine says it in the bundle."""
+    engine_record: str | None = None
+    """The engine's directory of this container, which knows it otherwise: engine.py."""
     clearing: tuple[str, str] = ("", "")
     """What csrc/cleanup.c has to be told: `cleanup.words_of`."""

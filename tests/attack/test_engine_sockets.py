@@ -183,7 +183,7 @@ def test_no_spelling_gets_through(
 @pytest.fixture(scope="module")
 def registry(engine: Engine) -> Iterator[Registry]:
     """A registry that the engine can push to."""
-    with registry_in(f"/proc/{engine.daemon_pid}/ns/net") as made:
+    with registry_in(f"/proc/{engine.pid}/ns/net") as made:
         yield made
 
 
@@ -345,7 +345,7 @@ def test_an_engine_is_known_by_its_program(engine: Engine, sock: Path, place: Pl
     shutil.copy(sock, program)
     with ExitStack() as stack:
         # In the engine's network namespace, and in another one.
-        entry = ["nsenter", f"--net=/proc/{engine.daemon_pid}/ns/net", str(program)]
+        entry = ["nsenter", f"--net=/proc/{engine.pid}/ns/net", str(program)]
         near = stack.enter_context(
             subprocess.Popen([*entry, "listen", here / "near"], stdout=subprocess.PIPE)
         )
@@ -458,7 +458,7 @@ class Containerd:
 
     def ctr(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run ctr in the engine's network namespace."""
-        entry = ("nsenter", f"--net=/proc/{self._engine.daemon_pid}/ns/net")
+        entry = ("nsenter", f"--net=/proc/{self._engine.pid}/ns/net")
         done = subprocess.run(
             [*entry, "ctr", "-a", f"{self._engine.top}/cd.sock", *words],
             check=False,
@@ -583,7 +583,7 @@ def test_a_container_that_starts_again_has_a_socket_again(engine: Engine, sock: 
 def beside(engine: Engine, place: Place, runtimes: dict[str, Path]) -> Path:
     """The runtime, in the network namespace of the engine and with its settings."""
     program = place.directory("r") / "eci-runtime"
-    entry = f"nsenter --net=/proc/{engine.daemon_pid}/ns/net"
+    entry = f"nsenter --net=/proc/{engine.pid}/ns/net"
     program.write_text(
         f'#!/bin/sh\nECI_SETTINGS={engine.settings} exec {entry} {runtimes["eci"]} "$@"\n'
     )

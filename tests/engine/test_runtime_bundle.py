@@ -520,6 +520,25 @@ def test_kill_during_create_leaves_nothing(
     assert place.leftovers(before=before) == []
 
 
+def test_delete_of_what_never_began_is_not_hurried(
+    program: Path, bundles: Bundles, spec_of: Callable[..., Spec], place: Place
+) -> None:
+    """The hooks of a delete find the bundle, though nothing of the container is left by then."""
+    before = place.leftovers(patience=0)
+    runtime = bundles.runtime(program)
+    name = bundles.name()
+    bundles.expect(runtime, name)
+    spec = spec_of(SLEEP, name)
+    # Comes before ours, and gives the keeper the time to be too early.
+    bundle = """$(sed -n 's/.*"bundle": *"\\([^"]*\\)".*/\\1/p')"""
+    slow = ["sh", "-c", f"bundle={bundle}; sleep 0.3; test -e $bundle/config.json"]
+    spec["hooks"] = {"poststop": [{"path": "/bin/sh", "args": slow}]}
+    runtime.call("create", "--bundle", str(bundles.write(spec)), name)
+    done = runtime.call("delete", "--force", name)
+    assert done.stderr == ""
+    assert place.leftovers(before=before) == []
+
+
 def test_container_that_dies_alone_gives_its_range_back(
     program: Path, bundles: Bundles, spec_of: Callable[..., Spec], place: Place
 ) -> None:

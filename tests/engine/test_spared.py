@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.bundle import appearing, bind
 from tests.support.filters import ALLOW, I386, NOTIFY, X86_64, filters_of, verdict
-from tests.support.waiting import call_of, wait_until
+from tests.support.waiting import call_of, stop, wait_until
 from tests.support.worker import worker_of
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Box:
     def without_worker(self) -> Iterator[None]:
         """Have nobody answer within the block."""
         worker = worker_of(self.pid)
-        os.kill(worker, signal.SIGSTOP)
+        stop(worker)
         try:
             yield
         finally:
@@ -378,7 +378,7 @@ def test_docker_privileged_is_spared(dockerd: Dockerd, mark: Callable[[], str]) 
     run = ("run", "--privileged", "--rm", "--detach", f"--volume={mark()}:/w", "--name", name)
     dockerd.docker(*run, "box", "sleep", "1000")
     worker = worker_of(int(dockerd.inspect(name, "{{.State.Pid}}")))
-    os.kill(worker, signal.SIGSTOP)
+    stop(worker)
     try:
         words = " , ".join(PAIRS).split()
         assert dockerd.out("exec", name, "mnt", *words).split() == ANSWERS

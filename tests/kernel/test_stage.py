@@ -24,7 +24,7 @@ from eci_supervisor.runtime.attributes import attributes
 from eci_supervisor.runtime.errors import StageError
 from eci_supervisor.runtime.points import Point
 from eci_supervisor.runtime.spec import Device
-from eci_supervisor.runtime.stage import Stage, root_mount
+from eci_supervisor.runtime.stage import Stage, closing, root_mount
 from tests.support.children import in_child
 
 if TYPE_CHECKING:
@@ -300,6 +300,78 @@ def test_a_tree_is_mapped_mount_by_mount(state_dir: Path, tmp_path: Path) -> Non
         assert os.stat(f"{staged.path}/own").st_uid == BASE
         assert os.stat(staged.path).st_uid == BASE
         assert os.stat(f"{staged.path}/proc").st_uid == 0
+
+    in_child(work)
+
+
+def own_mounts() -> None:
+    """Go into a mount namespace of this process's own."""
+    syscalls.unshare(lib.CLONE_NEWNS)
+    syscalls.mount(None, "/", None, lib.MS_REC | lib.MS_PRIVATE)
+
+
+@pytest.mark.parametrize("kind", ["bind", "rbind"])
+def test_an_overlay_is_mapped_as_a_volume(state_dir: Path, tmp_path: Path, kind: str) -> None:
+    def work() -> None:
+        own_mounts()
+        _, merged = layers(tmp_path)
+        (merged / "dir").mkdir()
+        (merged / "dir/x").write_text("x")
+        stage = entered(state_dir)
+        whole = bound(stage, 4, str(merged), [kind], stage.userns)
+        part = bound(stage, 5, str(merged / "dir"), [kind], stage.userns)
+        file = bound(stage, 6, str(merged / "two"), [kind], stage.userns)
+        become_container()
+        info = os.stat(f"{whole.path}/two")
+        assert (info.st_uid, info.st_gid) == (5, 6)
+        assert os.listdir(part.path) == ["x"]
+        assert (os.stat(f"{part.path}/x").st_uid, os.stat(file.path).st_uid) == (0, 5)
+        Path(whole.path, "new").write_text("new")
+        os.chown(f"{whole.path}/new", 7, 8)
+
+    in_child(work)
+    info = (tmp_path / "o/x/diff/new").stat()
+    assert (info.st_uid, info.st_gid) == (7, 8)
+    # Each has a work directory that nobody else uses, and they are removed with the container.
+    works = sorted(path.name for path in (tmp_path / "o/x").glob("eci-work*"))
+    assert works == ["eci-work-c-1-4", "eci-work-c-1-5", "eci-work-c-1-6"]
+    cleanup.clean(str(state_dir))
+    assert sorted(path.name for path in (tmp_path / "o/x").iterdir()) == ["diff", "merged", "work"]
+    assert not state_dir.exists()
+
+
+def test_a_read_only_overlay_is_mapped_without_writing_anything(
+    state_dir: Path, tmp_path: Path
+) -> None:
+    def work() -> None:
+        own_mounts()
+        _, merged = layers(tmp_path)
+        (merged / "one").unlink()
+        (merged / "mine").write_text("mine")
+        stage = entered(state_dir)
+        staged = bound(stage, 0, str(merged), ["rbind", "ro"], stage.userns)
+        become_container()
+        assert sorted(os.listdir(staged.path)) == ["mine", "two"]
+        assert os.stat(f"{staged.path}/two").st_uid == 5
+        assert errno_of(lambda: Path(staged.path, "x").touch()) == errno.EROFS
+        loosen = lib.MS_REMOUNT | lib.MS_BIND
+        again = functools.partial(syscalls.mount, None, staged.path, None, loosen)
+        assert errno_of(again) == errno.EPERM
+
+    in_child(work)
+    assert list((tmp_path / "o/x").glob("eci-work*")) == []
+
+
+def test_an_overlay_that_is_our_own_root_is_left_alone(state_dir: Path, tmp_path: Path) -> None:
+    def work() -> None:
+        own_mounts()
+        _, merged = layers(tmp_path)
+        (merged / "proc").mkdir()
+        syscalls.mount("/proc", str(merged / "proc"), None, lib.MS_BIND | lib.MS_REC)
+        stage = entered(state_dir)
+        os.chroot(merged)
+        with closing(os.open("/two", os.O_PATH)) as source:
+            assert stage._overlay_again(0, source, ["ro"]) is None
 
     in_child(work)
 
