@@ -99,12 +99,12 @@ class _Socket(msgspec.Struct, frozen=True):
 class Host:
     """What is asked about this host, once for all mounts of a container."""
 
-    def __init__(self, ranges: range, own: str) -> None:
-        """`ranges`: host ids of protected containers; `own`: the state root, whose sockets count.
+    def __init__(self, bases: range, own: str) -> None:
+        """Take note of `bases` (holders.engines), and of the state root, whose sockets count.
 
         Must be used in the host's mount and network namespace.
         """
-        self._ranges = ranges
+        self._bases = bases
         self._own = os.path.realpath(own)
         self._directories: dict[bytes, Identity | None] = {}
 
@@ -116,7 +116,7 @@ class Host:
 
     @functools.cached_property
     def _engines(self) -> list[Engine]:
-        return holders.engines(self._ranges)
+        return holders.engines(self._bases)
 
     @functools.cached_property
     def _sockets(self) -> list[_Socket]:

@@ -91,7 +91,7 @@ class Judge:
         from eci_supervisor.engines.sockets import Host  # noqa: PLC0415 - seldom wanted
 
         first, count = ranges.limits(os.environ.get("ECI_RANGES"))
-        return Host(range(first, first + count * ranges.SIZE), state.root())
+        return Host(range(first, first + count * ranges.SIZE, ranges.SIZE), state.root())
 
     @functools.cached_property
     def _image(self) -> str:

@@ -319,13 +319,16 @@ def test_a_create_that_fails_leaves_no_socket(engine: Engine) -> None:
 
 
 @contextmanager
-def listening(program: Path, path: Path) -> Iterator[int]:
-    """Have a program listen at `path` for the block; yield its pid."""
-    with subprocess.Popen([program, "listen", path], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"listening\n"
-        yield process.pid
-        process.kill()
+def listening(program: Path, path: Path, *entry: str) -> Iterator[None]:
+    """Have a program listen at `path` for the block; `entry`: words that execute it."""
+    words = [*entry, str(program), "listen", str(path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"listening\n"
+            yield
+        finally:
+            process.kill()
 
 
 def test_a_socket_of_somebody_else_is_mounted_as_ever(
