@@ -363,6 +363,24 @@ def test_an_engine_is_known_by_its_program(engine: Engine, sock: Path, place: Pl
         assert DENIED.format("docker.io/library/box") in engine.refusal("-v", f"{here}:/x")
 
 
+def test_a_socket_that_was_made_for_an_engine_is_the_engines(engine: Engine, place: Place) -> None:
+    """As systemd makes them: SO_PEERCRED names whoever made it."""
+    here = place.directory("y")
+    shutil.copy("/bin/sleep", here / "dockerd")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(here / "s"))
+        made.listen()
+        words = ("run", "--rm", "-v", f"{here}/s:/s", "box", "true")
+        engine.docker(*words)  # nobody's yet
+        with subprocess.Popen([here / "dockerd", "100"], pass_fds=[made.fileno()]) as process:
+            try:
+                # Popen returns when the program has been executed.
+                said = engine.refusal("-v", f"{here}/s:/s")
+                assert DENIED.format("docker.io/library/box") in said
+            finally:
+                process.kill()
+
+
 def test_an_engine_within_a_container_is_the_containers_own(
     engine: Engine, sock: Path, place: Place
 ) -> None:
