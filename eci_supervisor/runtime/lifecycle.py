@@ -664,6 +664,7 @@ def _charge(request: Request, taken: Taken, profile: seccomp.Profile | None) -> 
         masked_paths=tuple(oci.items(request.spec, "linux.maskedPaths", str)),
         readonly_paths=tuple(oci.items(request.spec, "linux.readonlyPaths", str)),
         host_paths=request.host_paths,
+        hooks_meddle=spare.hooks_meddle(request.spec),
         trace=_trace(record.key),
         cgroups_path=_cgroups_path(request.spec),
         engine_rootfs=record.engine_rootfs if taken.shift else None,
