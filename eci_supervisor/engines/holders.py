@@ -98,7 +98,7 @@ def _sockets(pid: str) -> Iterator[int]:
             yield int(link[len("socket:[") : -1])
 
 
-def elsewhere(engine: Engine) -> Iterator[str]:
+def elsewhere(engine: Engine) -> Iterator[bytes]:
     """Yield paths of an engine's listening sockets, where its network namespace is not ours.
 
     They lead through its root directory.
@@ -107,18 +107,16 @@ def elsewhere(engine: Engine) -> Iterator[str]:
         own, its = os.stat("/proc/self/ns/net"), os.stat(f"/proc/{engine.pid}/ns/net")
         if (own.st_dev, own.st_ino) == (its.st_dev, its.st_ino):
             return
-        with open(
-            f"/proc/{engine.pid}/net/unix", encoding="utf-8", errors="surrogateescape"
-        ) as file:
+        with open(f"/proc/{engine.pid}/net/unix", "rb") as file:
             lines = file.read().splitlines()[1:]
     except (FileNotFoundError, ProcessLookupError):
         return
     for line in lines:
         # Num RefCount Protocol Flags Type St Inode Path
         words = line.split(maxsplit=7)
-        has_path = len(words) == 8 and words[7].startswith("/")  # noqa: PLR2004 - the columns
+        has_path = len(words) == 8 and words[7].startswith(b"/")  # noqa: PLR2004 - the columns
         if has_path and int(words[3], 16) & _LISTENS and int(words[6]) in engine.sockets:
-            yield f"/proc/{engine.pid}/root{words[7]}"
+            yield b"/proc/%d/root%s" % (engine.pid, words[7])
 
 
 def command(pid: int) -> tuple[str, list[bytes]]:

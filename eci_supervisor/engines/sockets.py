@@ -183,8 +183,11 @@ class Host:
                     return _itself(found.path or os.fsencode(path), program)
         for engine in self._engines:
             for other in holders.elsewhere(engine):
-                if _identity(os.fsencode(other)) == (info.st_dev, info.st_ino):
-                    return _itself(os.fsencode(other), engine.program)
+                if _identity(other) == (info.st_dev, info.st_ino):
+                    # By its own name, where that leads there for us as well: pids are used anew.
+                    name = other.removeprefix(b"/proc/%d/root" % engine.pid)
+                    same = _identity(name) == (info.st_dev, info.st_ino)
+                    return _itself(name if same else other, engine.program)
         paths = {os.fsencode(one) for one in _well_known()}
         paths |= {one.path for one in self._sockets if one.known and one.path}
         why = probe.leads_to_engine(fd, paths)
