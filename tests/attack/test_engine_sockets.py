@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from eci_supervisor.engines import bolt, containerd_images
+from eci_supervisor.engines.bolt import Bucket
 from tests.support.bundle import bind, make_spec
 from tests.support.docker import Dockerd
 from tests.support.programs import compile_programs
@@ -640,3 +643,36 @@ def test_an_engine_that_shifts_ids_itself_has_the_socket_shifted(
     bundles.expect(runtime, name)
     done = runtime.call("run", "--bundle", str(bundles.write(spec)), name)
     assert done.stdout.splitlines() == ["0 socket", "engine"]
+
+
+def test_containerds_database_is_read_while_it_is_written(
+    engine: Engine, containerd: Containerd
+) -> None:
+    """It holds the lock meanwhile, and no state is seen that never was."""
+    path = f"{engine.top}/cd/root/{containerd_images.DATABASE}"
+    kept = b"docker.io/library/local:latest"
+
+    def names(top: Bucket) -> set[bytes]:
+        found = top.bucket(b"v1", b"default", b"images")
+        assert found is not None
+        return {name for name, inner in found.items() if isinstance(inner, Bucket)}
+
+    def churn() -> None:
+        # A label of another length each time moves the bucket to other pages.
+        for number in range(25):
+            containerd.ctr("image", "label", kept.decode(), f"x={'y' * (number * 97 % 1000)}")
+        over.set()
+
+    with open(path, "rb") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    before = bolt.snapshot(path, names)
+    assert kept in before
+    over = threading.Event()
+    thread = threading.Thread(target=churn)
+    thread.start()
+    count = 0
+    while not over.is_set():
+        assert bolt.snapshot(path, names) == before
+        count += 1
+    thread.join()
+    assert count > 25
