@@ -39,24 +39,26 @@ class Engine(msgspec.Struct, frozen=True):
     """Inodes, in sockfs, of what it has open."""
 
 
-def _confined(pid: int, ranges: range) -> bool:
+def _confined(pid: int, bases: range) -> bool:
     """Whether it runs in a protected container: what it can do is the container's to do.
 
-    Its root is then an id of `ranges`, those that containers get.
+    Its ids are then one whole range of those that containers get.  The map of an engine that some
+    user runs by himself ("rootless") begins with that user's own id, and a line for it alone.
     """
     own = os.stat("/proc/self/ns/user")
     its = os.stat(f"/proc/{pid}/ns/user")
     if (own.st_dev, own.st_ino) == (its.st_dev, its.st_ino):
         return False
     with open(f"/proc/{pid}/uid_map", encoding="ascii") as file:
-        lines = [line.split() for line in file]
-    return bool(lines) and all(int(outside) in ranges for _, outside, _ in lines)
+        lines = [[int(word) for word in line.split()] for line in file]
+    return len(lines) == 1 and lines[0][1] in bases and lines[0][::2] == [0, bases.step]
 
 
-def engines(ranges: range) -> list[Engine]:
+def engines(bases: range) -> list[Engine]:
     """Return the engines of this host.  Pids are of our own PID namespace.
 
-    `ranges`: host ids of protected containers.  Who ends meanwhile is not among them.
+    `bases`: first host ids of the ranges of protected containers; its step is their size.  Who
+    ends meanwhile is not among them.
     """
     found = []
     for name in os.listdir("/proc"):
@@ -64,7 +66,7 @@ def engines(ranges: range) -> list[Engine]:
             continue
         try:
             program = _executed(name)
-            if program in PROGRAMS and not _confined(int(name), ranges):
+            if program in PROGRAMS and not _confined(int(name), bases):
                 found.append(Engine(int(name), program, frozenset(_sockets(name))))
         except (FileNotFoundError, ProcessLookupError):
             continue
@@ -96,7 +98,7 @@ def _sockets(pid: str) -> Iterator[int]:
             yield int(link[len("socket:[") : -1])
 
 
-def elsewhere(engine: Engine) -> Iterator[str]:
+def elsewhere(engine: Engine) -> Iterator[bytes]:
     """Yield paths of an engine's listening sockets, where its network namespace is not ours.
 
     They lead through its root directory.
@@ -105,18 +107,16 @@ def elsewhere(engine: Engine) -> Iterator[str]:
         own, its = os.stat("/proc/self/ns/net"), os.stat(f"/proc/{engine.pid}/ns/net")
         if (own.st_dev, own.st_ino) == (its.st_dev, its.st_ino):
             return
-        with open(
-            f"/proc/{engine.pid}/net/unix", encoding="utf-8", errors="surrogateescape"
-        ) as file:
+        with open(f"/proc/{engine.pid}/net/unix", "rb") as file:
             lines = file.read().splitlines()[1:]
     except (FileNotFoundError, ProcessLookupError):
         return
     for line in lines:
         # Num RefCount Protocol Flags Type St Inode Path
         words = line.split(maxsplit=7)
-        has_path = len(words) == 8 and words[7].startswith("/")  # noqa: PLR2004 - the columns
+        has_path = len(words) == 8 and words[7].startswith(b"/")  # noqa: PLR2004 - the columns
         if has_path and int(words[3], 16) & _LISTENS and int(words[6]) in engine.sockets:
-            yield f"/proc/{engine.pid}/root{words[7]}"
+            yield b"/proc/%d/root%s" % (engine.pid, words[7])
 
 
 def command(pid: int) -> tuple[str, list[bytes]]:

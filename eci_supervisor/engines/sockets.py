@@ -99,12 +99,12 @@ class _Socket(msgspec.Struct, frozen=True):
 class Host:
     """What is asked about this host, once for all mounts of a container."""
 
-    def __init__(self, ranges: range, own: str) -> None:
-        """`ranges`: host ids of protected containers; `own`: the state root, whose sockets count.
+    def __init__(self, bases: range, own: str) -> None:
+        """Take note of `bases` (holders.engines), and of the state root, whose sockets count.
 
         Must be used in the host's mount and network namespace.
         """
-        self._ranges = ranges
+        self._bases = bases
         self._own = os.path.realpath(own)
         self._directories: dict[bytes, Identity | None] = {}
 
@@ -116,7 +116,7 @@ class Host:
 
     @functools.cached_property
     def _engines(self) -> list[Engine]:
-        return holders.engines(self._ranges)
+        return holders.engines(self._bases)
 
     @functools.cached_property
     def _sockets(self) -> list[_Socket]:
@@ -151,9 +151,7 @@ class Host:
 
     def _holder(self, found: _Socket) -> str:
         """Return whose socket it is: an engine's program, a well-known path's name, or ""."""
-        if _AGENT[1] == os.path.basename(found.path) and os.path.basename(
-            os.path.dirname(found.path)
-        ).startswith(_AGENT[0]):
+        if _is_agent(found.path):
             return ""
         if found.socket:
             for engine in self._engines:
@@ -179,12 +177,17 @@ class Host:
         for found in self._sockets:
             if found.inode == info.st_ino & _INODE and not devices.isdisjoint(found.devices):
                 program = self._holder(found)
+                if _is_agent(found.path):
+                    return None
                 if program:
                     return _itself(found.path or os.fsencode(path), program)
         for engine in self._engines:
             for other in holders.elsewhere(engine):
-                if _identity(os.fsencode(other)) == (info.st_dev, info.st_ino):
-                    return _itself(os.fsencode(other), engine.program)
+                if _identity(other) == (info.st_dev, info.st_ino):
+                    # By its own name, if that leads there for us as well: the engine may restart.
+                    name = other.removeprefix(b"/proc/%d/root" % engine.pid)
+                    same = _identity(name) == (info.st_dev, info.st_ino)
+                    return _itself(name if same else os.fsencode(path), engine.program)
         paths = {os.fsencode(one) for one in _well_known()}
         paths |= {one.path for one in self._sockets if one.known and one.path}
         why = probe.leads_to_engine(fd, paths)
@@ -228,6 +231,11 @@ def _itself(path: bytes, program: str) -> Exposed:
     name = os.fsdecode(os.path.basename(path))
     speaks = program in ENGINE_API or name in ENGINE_API
     return Exposed(os.fsdecode(path), program, itself=True, speaks_docker=speaks)
+
+
+def _is_agent(path: bytes) -> bool:
+    directory, name = os.path.split(path)
+    return name == _AGENT[1] and os.path.basename(directory).startswith(_AGENT[0])
 
 
 def _well_known() -> Iterator[str]:

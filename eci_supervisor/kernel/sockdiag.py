@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -64,7 +65,8 @@ def _take(data: bytes, found: list[Listener]) -> bool:
             return False
         if kind == NLMSG_ERROR:
             (code,) = struct.unpack_from("=i", data, at + _HEADER.size)
-            raise OSError(-code, f"sock_diag(AF_UNIX): {os.strerror(-code)}")
+            why = "; does this kernel have unix_diag?" if -code == errno.ENOENT else ""
+            raise OSError(-code, f"sock_diag(AF_UNIX): {os.strerror(-code)}{why}")
         found.append(_listener(data[at + _HEADER.size : at + length]))
         at += _aligned(length)
     return True

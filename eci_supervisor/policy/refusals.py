@@ -118,7 +118,8 @@ TEXTS: dict[str, Text] = {
         rule="Who has an engine's socket has the host, so no container gets one, but for images "
         "that the administrator has listed.",
         setting="enhancedContainerIsolation.dockerSocketMount.imageList",
-        advice="Add the image to imageList.images.",
+        advice="Add the image to imageList.images: by its name if it was pulled, and as NAME@ID "
+        "(`docker image inspect -f '{{.Id}}' IMAGE`) if it was made on this machine.",
     ),
     COMMAND: Text(
         rule="A container with an engine's socket may use the commands that the administrator "

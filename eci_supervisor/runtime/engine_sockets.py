@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from eci_supervisor.policy import refusals
 from eci_supervisor.runtime import ranges, state
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.errors import RefusedError
@@ -36,7 +37,7 @@ _PREFIX = "enhanced container isolation: docker socket mount denied for containe
 class SocketRefusedError(RefusedError):
     """A mount shows an engine's socket to a container that may not have it."""
 
-    reason = "refused:engine-socket"
+    reason = refusals.ENGINE_SOCKET
 
 
 class Replaced(msgspec.Struct, frozen=True):
@@ -91,7 +92,7 @@ class Judge:
         from eci_supervisor.engines.sockets import Host  # noqa: PLC0415 - seldom wanted
 
         first, count = ranges.limits(os.environ.get("ECI_RANGES"))
-        return Host(range(first, first + count * ranges.SIZE), state.root())
+        return Host(range(first, first + count * ranges.SIZE, ranges.SIZE), state.root())
 
     @functools.cached_property
     def _image(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from eci_supervisor.engines import bolt, containerd_images
+from eci_supervisor.engines.bolt import Bucket
 from tests.support.bundle import bind, make_spec
 from tests.support.docker import Dockerd
 from tests.support.programs import compile_programs
@@ -319,13 +322,16 @@ def test_a_create_that_fails_leaves_no_socket(engine: Engine) -> None:
 
 
 @contextmanager
-def listening(program: Path, path: Path) -> Iterator[int]:
-    """Have a program listen at `path` for the block; yield its pid."""
-    with subprocess.Popen([program, "listen", path], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"listening\n"
-        yield process.pid
-        process.kill()
+def listening(program: Path, path: Path, *entry: str) -> Iterator[None]:
+    """Have a program listen at `path` for the block; `entry`: words that execute it."""
+    words = [*entry, str(program), "listen", str(path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"listening\n"
+            yield
+        finally:
+            process.kill()
 
 
 def test_a_socket_of_somebody_else_is_mounted_as_ever(
@@ -358,6 +364,24 @@ def test_an_engine_is_known_by_its_program(engine: Engine, sock: Path, place: Pl
                 "-v", f"{here}/{name}:/x"
             )
         assert DENIED.format("docker.io/library/box") in engine.refusal("-v", f"{here}:/x")
+
+
+def test_a_socket_that_was_made_for_an_engine_is_the_engines(engine: Engine, place: Place) -> None:
+    """As systemd makes them: SO_PEERCRED names whoever made it."""
+    here = place.directory("y")
+    shutil.copy("/bin/sleep", here / "dockerd")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(here / "s"))
+        made.listen()
+        words = ("run", "--rm", "-v", f"{here}/s:/s", "box", "true")
+        engine.docker(*words)  # nobody's yet
+        with subprocess.Popen([here / "dockerd", "100"], pass_fds=[made.fileno()]) as process:
+            try:
+                # Popen returns when the program has been executed.
+                said = engine.refusal("-v", f"{here}/s:/s")
+                assert DENIED.format("docker.io/library/box") in said
+            finally:
+                process.kill()
 
 
 def test_an_engine_within_a_container_is_the_containers_own(
@@ -619,3 +643,36 @@ def test_an_engine_that_shifts_ids_itself_has_the_socket_shifted(
     bundles.expect(runtime, name)
     done = runtime.call("run", "--bundle", str(bundles.write(spec)), name)
     assert done.stdout.splitlines() == ["0 socket", "engine"]
+
+
+def test_containerds_database_is_read_while_it_is_written(
+    engine: Engine, containerd: Containerd
+) -> None:
+    """It holds the lock meanwhile, and no state is seen that never was."""
+    path = f"{engine.top}/cd/root/{containerd_images.DATABASE}"
+    kept = b"docker.io/library/local:latest"
+
+    def names(top: Bucket) -> set[bytes]:
+        found = top.bucket(b"v1", b"default", b"images")
+        assert found is not None
+        return {name for name, inner in found.items() if isinstance(inner, Bucket)}
+
+    def churn() -> None:
+        # A label of another length each time moves the bucket to other pages.
+        for number in range(25):
+            containerd.ctr("image", "label", kept.decode(), f"x={'y' * (number * 97 % 1000)}")
+        over.set()
+
+    with open(path, "rb") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    before = bolt.snapshot(path, names)
+    assert kept in before
+    over = threading.Event()
+    thread = threading.Thread(target=churn)
+    thread.start()
+    count = 0
+    while not over.is_set():
+        assert bolt.snapshot(path, names) == before
+        count += 1
+    thread.join()
+    assert count > 25
