@@ -45,6 +45,7 @@ enum {
     PATIENCE_MS = 10000, /* for the keeper, which has the last trace lines to write */
     PAUSE_NS = 500 * 1000,
     PAUSES = PATIENCE_MS * 1000 / 500,
+    LATE_LINES = 16,       /* of a proxy's log, at most */
     OPEN_DIRECTORIES = 16, /* at most, while a tree is removed */
 };
 
@@ -403,12 +404,30 @@ static int remove_flat(const char *path, const char *last)
     return r;
 }
 
+/*
+ * Removes the directory of a restricted engine socket (socket/launch.py).  Its proxy, which ends
+ * when it sees that, may be writing a line to its log meanwhile, and make that file anew.
+ */
+static int remove_socket(const char *state)
+{
+    char path[PATH_MAX];
+    int r = join(path, state, "socket");
+
+    if (r == 0)
+        r = remove_flat(path, "");
+    for (int i = 0; i < LATE_LINES && r == -ENOTEMPTY; i++)
+        r = remove_flat(path, "");
+    return r;
+}
+
 /* Whatever is neither ours by name nor a plain file is left, and then an error. */
 static int remove_state(const char *state)
 {
     char bundle[PATH_MAX];
     int r = join(bundle, state, "bundle");
 
+    if (r == 0)
+        r = remove_socket(state);
     if (r == 0)
         r = remove_mount_point(state, "rootfs");
     if (r == 0)

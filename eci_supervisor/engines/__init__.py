@@ -1,1 +1,1 @@
-"""Container engines: switching them over and back, and what they run."""
+"""The container engines of this host: their files, containers, sockets, stores of images."""

@@ -230,6 +230,17 @@ def line_of(text: str, steps: Sequence[str | int]) -> int:
     return _line(text, locate(text, steps))
 
 
+def _is_image(text: str) -> bool:
+    """Say whether an entry is one that can be judged by; `IMAGE` alone is a little wider."""
+    from eci_supervisor.policy.images import parse_entry  # noqa: PLC0415 - most lists are empty
+
+    try:
+        parse_entry(text)
+    except ValueError:
+        return False
+    return re.fullmatch(IMAGE, text) is not None
+
+
 def _check_values(settings: Settings) -> None:
     """Raise ValueError (key, message) for a value that its type alone does not exclude."""
     mount = settings.enhanced_container_isolation.docker_socket_mount
@@ -240,7 +251,7 @@ def _check_values(settings: Settings) -> None:
             f'expected "deny" or "allow", got {json.dumps(mount.command_list.type)}',
         )
     for index, image in enumerate(mount.image_list.images):
-        if re.fullmatch(IMAGE, image) is None:
+        if not _is_image(image):
             raise ValueError(
                 f"{top}.imageList.images[{index}]",
                 "expected an image, as docker.io/library/docker:cli or NAME@sha256:DIGEST (a tag "

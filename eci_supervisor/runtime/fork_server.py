@@ -147,6 +147,7 @@ class _Server:
     def run(self) -> None:
         """Serve until nobody has asked for a while, or the code has changed."""
         # What children need.
+        from eci_supervisor.engines import sockets  # noqa: F401, PLC0415
         from eci_supervisor.runtime import lifecycle  # noqa: F401, PLC0415
         from eci_supervisor.supervisor import standby, view  # noqa: F401, PLC0415
 

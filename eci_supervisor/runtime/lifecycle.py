@@ -10,6 +10,7 @@ or the launcher for which it was forked (successor.py).
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import re
 import resource
@@ -28,6 +29,7 @@ from eci_supervisor.runtime import (
     cleanup,
     cover,
     engine,
+    engine_sockets,
     joins,
     killable,
     mounts,
@@ -55,9 +57,12 @@ from eci_supervisor.runtime.stage import (
 from eci_supervisor.supervisor.charge import Charge
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from eci_supervisor.policy.paths import HostPaths
     from eci_supervisor.policy.settings import Settings
     from eci_supervisor.runtime.args import Invocation
+    from eci_supervisor.runtime.engine_sockets import Replaced
     from eci_supervisor.runtime.joins import Joins
     from eci_supervisor.runtime.overlay import Layers
     from eci_supervisor.runtime.ranges import RangeStore
@@ -95,6 +100,10 @@ class Request(msgspec.Struct, frozen=True):
     host_paths: HostPaths
     sources: Sources
     """What mounts[] binds, open; `create` closes them."""
+    replaced: tuple[Replaced, ...] = ()
+    """Which of them become restricted engine sockets."""
+    commands: policy.CommandList = policy.CommandList()
+    """What these let through."""
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -191,9 +200,23 @@ def read_request(call: Invocation, settings: Settings) -> Request:
         mount = root_mount(root) if own_maps is None else None
     except OSError as error:
         raise StageError(f"root file system {os.fsdecode(root)}: {error.strerror}") from error
+    layers = None if mount is None else overlay.layers(mount)
     sources = open_sources(spec, call.bundle)
     try:
-        hosts = _refuse_restricted(call, spec, settings, sources, root, own=mount is None)
+        # Which of the two refuses what both would: a socket this one, a directory the paths.
+        judge = engine_sockets.Judge(
+            sources,
+            functools.partial(
+                engine_sockets.container_of, spec, call.container_id, call.bundle, root, layers
+            ),
+            settings.enhanced_container_isolation.docker_socket_mount.image_list,
+        )
+        replaced = judge.sockets()
+        passed = [one.index for one in replaced]
+        hosts = _refuse_restricted(
+            call, spec, settings, sources, root, own=mount is None, passed=passed
+        )
+        judge.directories(root if mount is None else None)
     except BaseException:
         sources.close()
         raise
@@ -202,21 +225,31 @@ def read_request(call: Invocation, settings: Settings) -> Request:
         spec=spec,
         joins=found,
         own_maps=own_maps,
-        layers=None if mount is None else overlay.layers(mount),
+        layers=layers,
         root=root,
         root_part=b"/" if mount is None else mount.root,
         engine_rootfs=None if mount is None else os.fsdecode(mount.target),
         host_paths=hosts,
         sources=sources,
+        replaced=replaced,
+        commands=settings.enhanced_container_isolation.docker_socket_mount.command_list,
     )
 
 
 def _refuse_restricted(
-    call: Invocation, spec: Spec, settings: Settings, sources: Sources, root: bytes, *, own: bool
+    call: Invocation,
+    spec: Spec,
+    settings: Settings,
+    sources: Sources,
+    root: bytes,
+    *,
+    own: bool,
+    passed: Sequence[int],
 ) -> HostPaths:
     """Refuse what the container may not have of the host; return what its worker is to hold.
 
-    `own`: the root file system is a directory of the host's, and no overlay.
+    `own`: the root file system is a directory of the host's, and no overlay.  `passed`: indices in
+    mounts[] of what is judged already.
     """
     owned = owner.own(sources, spec, call.container_id, call.bundle)
     vm = settings.vm
@@ -228,7 +261,7 @@ def _refuse_restricted(
         # An empty list means it.  Else what holds other containers is protected wherever it is.
         paths += [(path, Access.PROTECTED) for path in (*sorted(owned.protected), state.root())]
     table = restricted.table(sources.mounts, paths, owned.shared)
-    restricted.refuse(sources, spec, table, owned, passed=())
+    restricted.refuse(sources, spec, table, owned, passed=passed)
     if own:
         restricted.refuse_root(sources.mounts, root, table)
     return host_paths(paths)
@@ -688,6 +721,10 @@ def _make(request: Request, binary: str, successor: Successor) -> NoReturn:
     try:
         charge = _charge(request, taken, profile)
         hand_over(charge, keeper.hold(charge, successor.pid))
+        if request.replaced:
+            base = 0 if taken.shift else taken.record.base
+            holder = engine_sockets.Holder(call.container_id, taken.state_dir, base)
+            engine_sockets.serve(request.replaced, request.sources, request.commands, holder)
         network = prepare(request, taken, profile, successor.pid)
         argv = call.with_bundle(f"{taken.state_dir}/bundle")
         successor.become(binary, argv, held=taken.busy, network=network)

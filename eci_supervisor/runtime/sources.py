@@ -261,6 +261,13 @@ class Sources:
             ) from error
         self.all.append(msgspec.structs.replace(source, layer=layer) if layer else source)
 
+    def replace(self, index: int, path: str) -> None:
+        """Have `path` as the source of the bind mount `index`, and close what it was."""
+        old = self.bind(index)
+        new = look_up(self.mounts, index, old.destination, old.written, path)
+        self.all[self.all.index(old)] = new
+        os.close(old.fd)
+
 
 def look_up(
     mounts: HostMounts, index: int, destination: str, written: str, path: str | bytes
