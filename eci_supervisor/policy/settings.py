@@ -21,7 +21,7 @@ DEFAULT_PATH = "/etc/eci/admin-settings.json"
 
 DEFAULT_PROTECTED_PATHS = (
     # What the host boots from and is configured by, its devices, and what it is doing right now:
-    # sockets of services and engines are in /run.
+    # sockets of services and engines are in /run, memory is in swap files.
     "/boot",
     "/dev",
     "/efi",
@@ -30,6 +30,8 @@ DEFAULT_PROTECTED_PATHS = (
     "/proc",
     "/root",
     "/run",
+    "/swap.img",
+    "/swapfile",
     "/sys",
     "/sysroot",
     # Programs that the host's root executes.  There is nothing secret about them.
@@ -40,6 +42,8 @@ DEFAULT_PROTECTED_PATHS = (
     "/lib:ro",
     "/libx32:ro",
     "/nix/store:ro",
+    "/opt/cni:ro",
+    "/opt/containerd:ro",
     "/sbin:ro",
     "/snap:ro",
     "/usr:ro",
@@ -49,14 +53,17 @@ DEFAULT_PROTECTED_PATHS = (
     "/etc/pki/ca-trust/extracted:ro",
     "/etc/ssl/certs:ro",
     "/etc/timezone:ro",
-    # The state of the host's services, packages and logs.
-    "/var/cache:ro",
-    "/var/lib:ro",
-    "/var/log:ro",
-    # ... and of it, what holds other containers or secrets, or is executed.
+    # What the host's services keep: their data, secrets, queues, and what they execute.
     "/var/backups",
+    "/var/cache",
+    "/var/crash",
+    "/var/lib",
+    "/var/mail",
+    "/var/spool",
+    # ... and what they say, for collectors of logs.
+    "/var/log:ro",
+    # Other containers, also where somebody shares more of /var/lib.
     "/var/lib/buildkit",
-    "/var/lib/cloud",
     "/var/lib/cni",
     "/var/lib/containerd",
     "/var/lib/containers",
@@ -65,9 +72,8 @@ DEFAULT_PROTECTED_PATHS = (
     "/var/lib/eci",
     "/var/lib/etcd",
     "/var/lib/kubelet",
-    "/var/lib/private",
+    "/var/lib/nerdctl",
     "/var/lib/rancher",
-    "/var/spool",
 )
 """What no container gets of the host, or with `:ro` only read-only, unless the settings differ."""
 

@@ -7,7 +7,7 @@ engine's own directories.  They are known by where the engine keeps them, never 
   digits of chance that nobody knows before the container has been made.  So whoever wrote a path
   with it into the bundle was the engine; what a user asked for was written down before.  (So is the
   id of a Kubernetes sandbox, and the uid of a pod.)
-- In `volumes/NAME/_data` of a directory in which the engine keeps this very container.
+- In a volume (`volumes/NAME/_data`) of a directory in which the engine keeps this very container.
 - In another container's directory where this one joins a namespace of the other and is given, in
   the same place, the very file that the other has there.
 - BuildKit's: a bundle in its `executor` directory, whose mounts are none but its own.
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from eci_supervisor.runtime.spec import Spec
 
 _ID = re.compile(r"[0-9a-f]{64}")
-_UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ANNOTATIONS = (
     ("io.kubernetes.cri.sandbox-id", _ID),
     ("io.kubernetes.cri.sandbox-uid", _UID),
 )
+_CRI = "k8s.io"
+"""containerd's namespace for Kubernetes: the directory that its bundles are in."""
 _NAMESPACE = re.compile(r"/proc/([1-9][0-9]*)/ns/[a-z]+")
-_DATA = b"_data"
 _STORES = "containers"
 """Ends the name of the directory that has one for each container, in Docker and Podman."""
 
@@ -57,24 +58,24 @@ class Owned(msgspec.Struct):
 def own(sources: Sources, spec: Spec, container_id: str, bundle: str) -> Owned:
     """Find what is the engine's own among `sources`."""
     found = Owned()
-    names = set(_names(spec, container_id))
+    names = set(_names(spec, container_id, bundle))
     for position, source in enumerate(sources.all):
         steps = _in_own_directory(source, names)
         if steps is not None:
             found.shared.append(_named(source, steps))
             found.protected.add(os.fsdecode(_data_root(_up(source.real, steps + 1))))
             continue
-        steps = _in_volume(source.real)
-        if steps is not None and _keeps(_up(source.real, steps + 3), container_id):
-            found.shared.append(_named(source, steps + 1))
-            found.protected.add(os.fsdecode(_up(source.real, steps + 3)))
-            if source.mount.target == _up(source.real, steps):
+        volume = _volume(source.real, container_id)
+        if volume is not None:
+            found.shared.append(_named(source, volume.steps))
+            found.protected.add(volume.root)
+            if _is_within(source.mount.target, volume.data):
                 found.volumes.add(position)
             continue
-        root = _part_of_volume(sources.mounts, source, container_id)
-        if root is not None:
+        volume = _part_of_volume(sources.mounts, source, container_id)
+        if volume is not None:
             found.shared.append(_named(source, source.depth))
-            found.protected.add(root)
+            found.protected.add(volume.root)
         elif _belongs_to_joined(source, spec):
             found.shared.append(_named(source, 0))
     root = _buildkit(bundle, container_id)
@@ -87,25 +88,36 @@ def own(sources: Sources, spec: Spec, container_id: str, bundle: str) -> Owned:
     return found
 
 
-def _part_of_volume(mounts: HostMounts, source: Source, container_id: str) -> str | None:
-    """Return the engine's data root where the source's mount is a part of a volume, bound anew.
+class _Volume(msgspec.Struct, frozen=True):
+    """A volume that a path lies in."""
+
+    steps: int
+    """How many steps above the path the directory is that may be had."""
+    data: bytes
+    """Where the engine, or a plugin of its, mounts what the volume is made of."""
+    root: str
+    """The engine's data root."""
+
+
+def _part_of_volume(mounts: HostMounts, source: Source, container_id: str) -> _Volume | None:
+    """Return the volume that the source's mount is a part of, bound anew; None for no such.
 
     So Docker has it for `volume-subpath`: a bind in its temporary directory.
     """
     if source.mount.root == b"/":
         return None
     top = Place(source.mount.device, source.mount.root)
-    for path in mounts.showing(top, but=source.mount.mount_id):
-        steps = _in_volume(path)
-        if steps is not None and _keeps(_up(path, steps + 3), container_id):
-            return os.fsdecode(_up(path, steps + 3))
-    return None
+    found = (_volume(path, container_id) for path in mounts.showing(top, but=source.mount.mount_id))
+    return next((volume for volume in found if volume is not None), None)
 
 
-def _names(spec: Spec, container_id: str) -> Iterator[bytes]:
+def _names(spec: Spec, container_id: str, bundle: str) -> Iterator[bytes]:
     """Return what the engine's directories for this container are called."""
     if _ID.fullmatch(container_id):
         yield container_id.encode("ascii")
+    # Others let their users write annotations; where the bundle lies says that this is the CRI.
+    if os.path.basename(os.path.dirname(bundle)) != _CRI:
+        return
     annotations = spec.get("annotations")
     for key, form in _ANNOTATIONS:
         value = annotations.get(key) if isinstance(annotations, dict) else None
@@ -147,28 +159,46 @@ def _data_root(store: bytes) -> bytes:
     return os.path.dirname(store) if store.endswith(_STORES.encode()) else store
 
 
-def _in_volume(path: bytes) -> int | None:
-    """Return how many steps above `path` the `_data` of a volume is; None for no volume."""
+def _volume(path: bytes, container_id: str) -> _Volume | None:
+    """Return the volume, of an engine that keeps this container, that `path` lies in."""
     parts = path.split(b"/")
     for steps in range(len(parts) - 3):
         at = len(parts) - 1 - steps
-        if parts[at] == _DATA and parts[at - 2] == b"volumes":
-            return steps
+        last = parts[at]
+        # Docker and Podman have volumes/NAME/_data, nerdctl has its namespace before the name.
+        for up in (2, 3):
+            if last == b"_data" and at > up and parts[at - up] == b"volumes":
+                root, group = b"/".join(parts[: at - up]), b"/".join(parts[at - up + 1 : at - 1])
+                if _keeps(root, group, container_id):
+                    return _Volume(steps + 1, _up(path, steps), os.fsdecode(root))
+        # Those of Docker's managed plugins, each of which has one directory for all.
+        if last == b"propagated-mount" and parts[at - 2] == b"plugins" and steps > 0:
+            root = b"/".join(parts[: at - 2])
+            if _keeps(root, b"", container_id):
+                return _Volume(steps - 1, _up(path, steps), os.fsdecode(root))
     return None
 
 
-def _keeps(directory: bytes, container_id: str) -> bool:
-    """Say whether an engine keeps this container in a data directory that is root's alone."""
+def _is_within(path: bytes, directory: bytes) -> bool:
+    return path == directory or path.startswith(directory + b"/")
+
+
+def _keeps(directory: bytes, group: bytes, container_id: str) -> bool:
+    """Say whether an engine keeps this container in a data directory that is root's alone.
+
+    `group`: what it has between its store and the containers, or nothing.
+    """
     if not _ID.fullmatch(container_id):
         return False
+    name = os.path.join(os.fsdecode(group), container_id)
     try:
         with os.scandir(os.fsdecode(directory)) as entries:
             stores = [entry.path for entry in entries if entry.name.endswith(_STORES)]
         owners = {
             os.stat(path, follow_symlinks=False).st_uid
             for store in stores
-            if os.path.isdir(f"{store}/{container_id}")
-            for path in (directory, store, f"{store}/{container_id}")
+            if os.path.isdir(f"{store}/{name}")
+            for path in (directory, store, f"{store}/{name}")
         }
     except OSError:
         return False

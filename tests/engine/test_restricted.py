@@ -86,8 +86,13 @@ def volume(engine: Ruled, mark: Callable[[], str]) -> Iterator[Callable[..., str
 
 
 def test_binds_of_host_directories_are_refused_to_the_letter(engine: Ruled, runtime: str) -> None:
-    for path in ("/etc/passwd", "/", "/sys/fs/cgroup"):
-        engine.refuses(path, f"--runtime={runtime}", "--privileged", "-v", f"{path}:/x:ro")
+    run = f"--runtime={runtime}"
+    engine.refuses("/etc/passwd", run, "--privileged", "-v", "/etc/passwd:/x:ro")
+
+
+def test_neither_the_root_nor_kernel_file_systems_are_to_be_had(engine: Ruled) -> None:
+    for path in ("/", "/sys/fs/cgroup", "/dev"):
+        engine.refuses(path, "-v", f"{path}:/x:ro")
 
 
 def test_the_flags_of_mount_are_no_other_way(engine: Ruled) -> None:
@@ -199,17 +204,16 @@ def test_a_user_may_replace_the_files_of_the_engine(engine: Ruled, place: Place)
 
 
 def test_a_list_of_shared_paths_is_exclusive_but_for_the_engines_own(
-    engine: Ruled, place: Place, volume: Callable[..., str], runtime: str
+    engine: Ruled, place: Place, volume: Callable[..., str]
 ) -> None:
     inside, outside = place.directory("v"), place.directory("v")
     engine.rule(sharedPaths=[str(inside)])
-    run = f"--runtime={runtime}"
-    assert engine.run(run, "-v", f"{inside}:/x", "-v", f"{volume()}:/y", "-v", "/z") == (0, "")
-    engine.refuses(str(outside), run, "-v", f"{outside}:/x")
+    assert engine.run("-v", f"{inside}:/x", "-v", f"{volume()}:/y", "-v", "/z") == (0, "")
+    engine.refuses(str(outside), "-v", f"{outside}:/x")
     name = volume(type="none", o="bind", device=str(outside))
-    engine.refuses(f"{engine.dockerd.data_root}/volumes/{name}/_data", run, "-v", f"{name}:/x")
+    engine.refuses(f"{engine.dockerd.data_root}/volumes/{name}/_data", "-v", f"{name}:/x")
     good = volume(type="none", o="bind", device=str(inside))
-    assert engine.run(run, "-v", f"{good}:/x") == (0, "")
+    assert engine.run("-v", f"{good}:/x") == (0, "")
 
 
 def test_settings_are_read_at_each_create(engine: Ruled, place: Place) -> None:

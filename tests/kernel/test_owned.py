@@ -23,6 +23,7 @@ pytestmark = pytest.mark.root
 
 OWN = "0123456789abcdef" * 4
 OTHER = "fedcba9876543210" * 4
+NERD = "00112233445566778899aabbccddeeff" * 2
 POD = "01234567-89ab-cdef-0123-456789abcdef"
 
 
@@ -37,6 +38,9 @@ class Host:
             f"containers/{OTHER}",
             "volumes/v/_data/sub",
             "volumes/_data",
+            "volumes/space/v/_data",
+            f"containers/space/{NERD}",
+            f"plugins/{OTHER}/propagated-mount/v/sub",
             f"sandboxes/{OTHER}",
             f"pods/{POD}/volumes/x",
             "buildkit/executor/abc",
@@ -115,6 +119,11 @@ def test_volumes_of_the_engine_that_keeps_the_container(host: Host) -> None:
         assert host.is_refused(host.root / name, container_id=OTHER.replace("f", "0"))
     for name in ("volumes/v", "volumes", "volumes/_data", "overlay2/layer/diff"):
         assert host.is_refused(host.root / name)
+    assert not host.is_refused(host.root / "volumes/space/v/_data", container_id=NERD)
+    assert host.is_refused(host.root / "volumes/v/_data", container_id=NERD)
+    plugin = host.root / f"plugins/{OTHER}/propagated-mount"
+    assert not host.is_refused(plugin / "v/sub")
+    assert host.is_refused(plugin)
     os.chown(host.root / "containers" / OWN, 1, 1)
     assert host.is_refused(host.root / "volumes/v/_data")
 
@@ -191,14 +200,22 @@ def test_a_volume_that_is_a_device_is_that_device(host: Host) -> None:
 
 
 def test_a_kubernetes_sandbox_and_pod(host: Host) -> None:
-    sandbox = {"io.kubernetes.cri.sandbox-id": OTHER}
-    assert not host.is_refused(host.root / f"sandboxes/{OTHER}/hosts", annotations=sandbox)
-    assert host.is_refused(host.root / f"sandboxes/{OTHER}/hosts")
-    pod = {"io.kubernetes.cri.sandbox-uid": POD}
-    assert not host.is_refused(host.root / f"pods/{POD}/volumes/x", annotations=pod)
-    assert host.is_refused(host.root / f"pods/{POD}", annotations=pod)
-    wrong = {"io.kubernetes.cri.sandbox-id": "sandboxes", "io.kubernetes.cri.sandbox-uid": "pods"}
-    assert host.is_refused(host.root / f"sandboxes/{OTHER}/hosts", annotations=wrong)
+    bundle = f"/run/containerd/io.containerd.runtime.v2.task/k8s.io/{OWN}"
+
+    def is_refused(name: str, key: str, value: str, bundle: str = bundle) -> bool:
+        annotations = {f"io.kubernetes.cri.sandbox-{key}": value}
+        return host.is_refused(host.root / name, annotations=annotations, bundle=bundle)
+
+    sandbox, pod = f"sandboxes/{OTHER}/hosts", f"pods/{POD}/volumes/x"
+    assert not is_refused(sandbox, "id", OTHER)
+    assert not is_refused(pod, "uid", POD)
+    assert is_refused(f"pods/{POD}", "uid", POD)
+    assert is_refused(sandbox, "id", "sandboxes")
+    assert is_refused(pod, "uid", "pods")
+    # `docker run --annotation`
+    moby = bundle.replace("k8s.io", "moby")
+    assert is_refused(sandbox, "id", OTHER, moby)
+    assert is_refused(pod, "uid", POD, moby)
 
 
 def test_what_buildkit_binds(host: Host) -> None:

@@ -110,6 +110,9 @@ def shows(clone: int, wanted: tuple[int, int]) -> bool:
         "/dev/shm/..",
         "/var/run",
         "/root",
+        "/var/lib",
+        "/var/lib/dpkg",
+        "/var",
     ],
 )
 def test_what_the_defaults_protect(spelling: str, monkeypatch: pytest.MonkeyPatch) -> None:

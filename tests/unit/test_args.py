@@ -129,3 +129,25 @@ def test_any_line_is_read_or_refused(runtime: str, words: list[str]) -> None:
         parse(runtime, ["run", *words], CWD)
     except UsageError:
         return
+
+
+@pytest.mark.parametrize(
+    ("runtime", "words", "given"),
+    [
+        (
+            "runc",
+            "--root /r --settings /s create -b /b --pid-file p x",
+            "runc --root /r create --bundle /b --pid-file /c/p x",
+        ),
+        (
+            "crun",
+            "--settings=/s run -b /b -f other.json x",
+            "crun run --config /b/other.json --bundle /b x",
+        ),
+        ("crun", "create --bundle=/b x", "crun create --bundle /b x"),
+    ],
+)
+def test_an_unprotected_container_is_made_as_it_was_asked_for(
+    runtime: str, words: str, given: str
+) -> None:
+    assert parse(runtime, words.split(), "/c").as_given() == given.split()
