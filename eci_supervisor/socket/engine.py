@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from urllib.parse import quote
 
 import h11
 
+import eci_supervisor
 from eci_supervisor.socket.channel import connect
 from eci_supervisor.socket.errors import HttpError
 
 ANSWER_BYTES = 16 << 20
 NOT_FOUND = 404
 OK = 200
+PODMAN = "oci"
+"""What podman calls the runtime of every container."""
 
 
 async def ask(path: str, target: str) -> dict[str, object] | None:
@@ -66,3 +70,47 @@ async def container(path: str, name: str) -> dict[str, object] | None:
 async def volume(path: str, name: str) -> dict[str, object] | None:
     """Return what the engine says of a volume; None: there is none."""
     return await ask(path, f"/volumes/{quote(name, safe='')}")
+
+
+async def runtime(path: str, container_id: str) -> str:
+    """Return the name that the engine knows the runtime of a container by, which is one of ours.
+
+    It runs by it, or it would have no restricted socket.  podman calls every runtime `oci`, and
+    takes its default one whatever a request names; so there that has to be ours.
+
+    HttpError 502: it is not, or the engine does not say.
+    """
+    known = await container(path, container_id)
+    host = known.get("HostConfig") if known else None
+    name = host.get("Runtime") if isinstance(host, dict) else None
+    if not isinstance(name, str) or not name:
+        raise HttpError(
+            502,
+            "the engine does not say by which runtime this container runs, so no other can be "
+            "protected alike",
+        )
+    if name == PODMAN:
+        program = await _podman_runtime(path)
+        if not _is_ours(program):
+            raise HttpError(
+                502,
+                f"podman would run the new container by {program}, without protection: make "
+                "eci-runtime its default runtime",
+            )
+    return name
+
+
+async def _podman_runtime(path: str) -> str:
+    found: object = await ask(path, "/v4.0.0/libpod/info")
+    for name in ("host", "ociRuntime", "path"):
+        found = found.get(name) if isinstance(found, dict) else None
+    return str(found)
+
+
+def _is_ours(program: str) -> bool:
+    """Whether `program` is eci-runtime, by whatever name."""
+    own = os.path.join(eci_supervisor.__path__[0], "bin", "eci-runtime")
+    try:
+        return os.path.samefile(program, own)
+    except OSError:
+        return False

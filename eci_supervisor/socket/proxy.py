@@ -307,16 +307,7 @@ class Proxy:
     async def _runtime(self) -> str:
         """Return the name that the engine knows this container's runtime by."""
         if self.runtime is None:
-            known = await engine.container(self.config.upstream, self.config.container)
-            host = known.get("HostConfig") if known else None
-            name = host.get("Runtime") if isinstance(host, dict) else None
-            if not isinstance(name, str) or not name:
-                raise HttpError(
-                    HTTPStatus.BAD_GATEWAY,
-                    "the engine does not say by which runtime this container runs, so no other "
-                    "can be protected alike",
-                )
-            self.runtime = name
+            self.runtime = await engine.runtime(self.config.upstream, self.config.container)
         return self.runtime
 
     async def _options_of(self, volume: str) -> object:
