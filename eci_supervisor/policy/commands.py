@@ -97,6 +97,9 @@ USES = {
 }
 """What else a command sends: of use in `allow` lists alone."""
 
+HOST_FAMILIES = frozenset({"plugins", "services", "swarm"})
+"""First segments of paths under which much gives the host: what is unknown there is not trusted."""
+
 WITHOUT_REQUEST = frozenset(
     "logout, context, trust, system dial-stdio, builder, buildx, stack ls, stack services, "
     "stack config, manifest create, manifest annotate, manifest push, manifest rm".split(", ")
@@ -169,8 +172,8 @@ class Commands:
         listed = frozenset(name for word in commands for name in expand(word))
         self.named = listed
         self.listed = self._with_uses(listed) if self.allows else listed
-        denied = [route for route in routes() if route.takes_host or route.commands & listed]
-        self._closed_families = frozenset(route.family for route in denied)
+        denied = [route.family for route in routes() if route.commands & listed]
+        self._closed_families = HOST_FAMILIES.union(denied)
         self._families = frozenset(route.family for route in routes())
 
     @classmethod

@@ -53,6 +53,7 @@ KEEPING = frozenset({301, 403, 404, 502})
 OWN_FDS = 64
 
 CREATE = ("POST", "/containers/create")
+START = ("POST", "/containers/{*}/start")
 ARCHIVES = frozenset(
     {
         ("HEAD", "/containers/{*}/archive"),
@@ -297,6 +298,8 @@ class Proxy:
                         f"the volume {one} has driver options, which can name any file of the host"
                     )
             return Judged(target=target, body=made.body)
+        if key == START and api_target.values_of(target.partition("?")[2], "checkpoint-dir"):
+            raise bodies.BodyRefusedError("checkpoint-dir can be any directory of the host")
         if key in bodies.PLAIN:
             body = await self.bodies.read_body(client, served)
             return Judged(target=target, body=bodies.PLAIN[key](body))

@@ -127,7 +127,11 @@ def test_an_empty_allow_list_allows_ping_alone() -> None:
 def test_what_gives_the_host_takes_an_allow_list_that_names_it() -> None:
     denying = Commands("deny", [])
     hazards = [route for route in routes() if route.takes_host]
-    assert {route.family for route in hazards} == {"plugins", "services", "swarm"}
+    assert {route.family for route in hazards} == {"plugins", "services", "swarm", "containers"}
+    assert {route.path for route in hazards if route.family == "containers"} == {
+        "/containers/{*}/checkpoints",
+        "/containers/{}/checkpoints/{}",
+    }
     for route in hazards:
         path = route.path.replace("{*}", "x").replace("{}", "x")
         assert not allowed(denying, route.method, path)

@@ -577,6 +577,17 @@ def test_other_routes_cannot_ask_for_an_upgrade(directory: Path, method: str) ->
         assert b"pgrade" not in served.engine.heads[0]
 
 
+@pytest.mark.parametrize("query", ["checkpoint-dir=/etc", "a;checkpoint%2Ddir=/etc"])
+def test_a_checkpoint_is_not_started_from_a_directory_of_the_host(
+    directory: Path, query: str
+) -> None:
+    with Served(directory) as served:
+        answer = served.ask("POST", f"/containers/x/start?checkpoint=a&{query}")
+        assert answer.status == 403
+        assert "checkpoint-dir can be any directory of the host" in answer.message
+        assert served.ask("POST", "/containers/x/start?checkpoint=a").body == b"ok"
+
+
 def test_judged_bodies_have_a_bound_together(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
