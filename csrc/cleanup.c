@@ -5,9 +5,9 @@
  * eci-cleanup --of FD STATE WORK ROOTFS         for csrc/keeper.c
  *
  * Removes what the container of the state directory STATE has left: its overlay's work directory
- * WORK, the view on the engine's mount ROOTFS (each may be empty), its ID range, its state.  What
- * is gone already is no error, so whoever is killed in the midst, the next one ends the work: what
- * the record names goes first, and the record last.
+ * WORK, those that STATE/works names, the view on the engine's mount ROOTFS (each may be empty),
+ * its ID range, its state.  What is gone already is no error, so whoever is killed in the midst,
+ * the next one ends the work: what the record names goes first, and the record last.
  *
  * All under the lock of the whole state, which the caller has (--locked) or this program takes. The
  * hook first waits for the keeper to end, and goes into the engine's mount namespace, whose inode
@@ -31,14 +31,21 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "api.h"
+
 #define RECORD    "container.json"
 #define KEPT      "lock"
+#define WATCH     "watch"
+#define COUNTS    "counts"
+#define MET       "met"
 #define WORK_NAME "eci-work"
+#define WORKS     "works"
 
 enum {
     PATIENCE_MS = 10000, /* for the keeper, which has the last trace lines to write */
     PAUSE_NS = 500 * 1000,
     PAUSES = PATIENCE_MS * 1000 / 500,
+    LATE_LINES = 16,       /* of a proxy's log, at most */
     OPEN_DIRECTORIES = 16, /* at most, while a tree is removed */
 };
 
@@ -74,10 +81,18 @@ static bool is_kept(const char *state)
     return held;
 }
 
+/*
+ * Where the runtime fails before its first hook it runs the last one all the same, and waits for
+ * it: then the keeper has met no process yet, knows nothing but how to clear up, and waits for the
+ * runtime.
+ */
 static void wait_for_keeper(const char *state)
 {
     const struct timespec pause = {.tv_nsec = PAUSE_NS};
+    char met[PATH_MAX];
 
+    if (join(met, state, MET) < 0 || access(met, F_OK) < 0)
+        return;
     for (int i = 0; i < PAUSES && is_kept(state); i++)
         nanosleep(&pause, NULL);
 }
@@ -248,13 +263,33 @@ static int remove_entry(const char *path, const struct stat *st, int kind, struc
 static int remove_work(const char *path)
 {
     const char *name = strrchr(path, '/');
+    size_t size = strlen(WORK_NAME);
 
-    if (!name || strcmp(name + 1, WORK_NAME) != 0)
+    if (!name || strncmp(name + 1, WORK_NAME, size) != 0 ||
+        (name[1 + size] != '\0' && name[1 + size] != '-'))
         return 0;
     if (nftw(path, remove_entry, OPEN_DIRECTORIES, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) < 0 &&
         errno != ENOENT)
         return -errno;
     return 0;
+}
+
+/* Removes the work directories of the overlays among the volumes (stage.py). */
+static int remove_works(const char *state)
+{
+    char path[PATH_MAX];
+    char *work = NULL;
+    size_t size = 0;
+    int r = join(path, state, WORKS);
+    FILE *file = r < 0 ? NULL : fopen(path, "re");
+
+    if (!file)
+        return r < 0 ? r : errno == ENOENT ? 0 : -errno;
+    while (r == 0 && getdelim(&work, &size, '\0', file) > 0)
+        r = remove_work(work);
+    free(work);
+    fclose(file);
+    return r;
 }
 
 /* Takes `key` out of every slot; the last holder of one takes it away (ranges.py). */
@@ -283,6 +318,47 @@ static int release_range(const char *root, const char *key)
     }
     closedir(dir);
     return r;
+}
+
+/* Reads what `path` begins with; the descriptor, which the caller owns, or -errno. */
+static int open_counts(const char *path, int flags, struct eci_counts *counts)
+{
+    int fd = open(path, flags | O_CLOEXEC, 0600);
+
+    if (fd < 0)
+        return -errno;
+    memset(counts, 0, sizeof(*counts));
+    if (pread(fd, counts, sizeof(*counts), 0) != sizeof(*counts))
+        memset(counts, 0, sizeof(*counts));
+    return fd;
+}
+
+/*
+ * Adds what the worker has counted to what all former ones have: no number may ever shrink.  Who is
+ * killed between the two steps counts this container twice.  Nothing else fails for it.
+ */
+static void keep_counts(const char *root, const char *state)
+{
+    struct eci_counts more;
+    struct eci_counts sum;
+    char path[PATH_MAX];
+    char total[PATH_MAX];
+    int to = -1;
+    int from;
+
+    if (join(path, state, WATCH) < 0 || join(total, root, COUNTS) < 0)
+        return;
+    from = open_counts(path, O_RDONLY, &more);
+    if (from < 0)
+        return;
+    to = open_counts(total, O_RDWR | O_CREAT, &sum);
+    if (to >= 0) {
+        eci_counts_add(&sum, &more);
+        (void)!pwrite(to, &sum, sizeof(sum), 0);
+        close(to);
+    }
+    close(from);
+    (void)unlink(path);
 }
 
 /*
@@ -328,12 +404,30 @@ static int remove_flat(const char *path, const char *last)
     return r;
 }
 
+/*
+ * Removes the directory of a restricted engine socket (socket/launch.py).  Its proxy, which ends
+ * when it sees that, may be writing a line to its log meanwhile, and make that file anew.
+ */
+static int remove_socket(const char *state)
+{
+    char path[PATH_MAX];
+    int r = join(path, state, "socket");
+
+    if (r == 0)
+        r = remove_flat(path, "");
+    for (int i = 0; i < LATE_LINES && r == -ENOTEMPTY; i++)
+        r = remove_flat(path, "");
+    return r;
+}
+
 /* Whatever is neither ours by name nor a plain file is left, and then an error. */
 static int remove_state(const char *state)
 {
     char bundle[PATH_MAX];
     int r = join(bundle, state, "bundle");
 
+    if (r == 0)
+        r = remove_socket(state);
     if (r == 0)
         r = remove_mount_point(state, "rootfs");
     if (r == 0)
@@ -393,6 +487,8 @@ static int clean(const struct job *job)
         return r;
     doing = "the overlay's work directory";
     r = remove_work(job->work);
+    if (r == 0)
+        r = remove_works(job->state);
     if (r < 0)
         return r;
     if (*job->rootfs)
@@ -401,6 +497,7 @@ static int clean(const struct job *job)
     r = release_range(root, key);
     if (r < 0)
         return r;
+    keep_counts(root, job->state);
     doing = "the state directory";
     return remove_state(job->state);
 }

@@ -10,6 +10,14 @@
  *
  * Called as eci-runtime-crun (a link whose name contains "crun"), or with ECI_RUNTIME=crun in
  * the environment, it stands before crun, else before runc.
+ *
+ * The runtime is the first of that name on PATH that is not this program: a directory first in an
+ * engine's PATH may hold the name linked to us.  Where a link `NAME.real` lies beside the path
+ * that we were called by, it is what that names, and nothing else.
+ *
+ * Called as containerd-shim-ANYTHING it refuses: the name stands before a shim that starts
+ * containers without runc or crun.  An engine that an ordinary user runs in a user namespace of his
+ * own gets the bare runtime: there is nothing of the host's that root in it could do more than he.
  */
 #include "compat.h"
 #include "fork_client.h"
@@ -19,11 +27,14 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/magic.h>
+#include <linux/nsfs.h>
 #include <sched.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -38,10 +49,38 @@
 static const char FALLBACK_PATH[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 static const char UNIFIED[] = "/sys/fs/cgroup/unified";
 
+static const char SHIM[] = "containerd-shim";
+
+/* Set while this process becomes the runtime: its pid and start time. */
+static const char LAUNCHED[] = "ECI_LAUNCHED";
+
+/*
+ * An ELF note, by which a copy of this program, or another version of it, knows it for what it
+ * is.  The linker puts notes beside the headers, into the first page.
+ */
+struct note {
+    uint32_t name_size;
+    uint32_t size;
+    uint32_t type;
+    char name[4];
+    char text[20];
+};
+#define NOTE_TEXT "eci-runtime launcher"
+__attribute__((used, aligned(4), section(".note.eci"))) static const struct note NOTE = {
+    .name_size = 4,
+    .size = sizeof(NOTE_TEXT) - 1,
+    .type = 1,
+    .name = "eci",
+    .text = {'e', 'c', 'i', '-', 'r', 'u', 'n', 't', 'i', 'm',
+             'e', ' ', 'l', 'a', 'u', 'n', 'c', 'h', 'e', 'r'},
+};
+
 /* What the command line says, as far as this program must know. */
 struct call {
     bool crun;
     const char *subcommand; /* NULL: there is none */
+    int at;                 /* its argv index */
+    const char *root;       /* the runtime's state directory */
     const char *log;        /* NULL: stderr alone */
     bool json;
     int settings; /* argv index of our own --settings, 0 if absent */
@@ -124,12 +163,9 @@ static void read_words(struct call *call, int argc, char **argv)
     for (i = 1; i < argc; i++) {
         const char *word = argv[i];
 
-        if (word[0] != '-') {
-            call->subcommand = word;
-            return;
-        }
-        if (strcmp(word, "--") == 0) {
-            call->subcommand = i + 1 < argc ? argv[i + 1] : NULL;
+        if (word[0] != '-' || strcmp(word, "--") == 0) {
+            call->at = word[0] != '-' ? i : i + 1;
+            call->subcommand = argv[call->at];
             return;
         }
         const char *name = word + strspn(word, "-");
@@ -141,6 +177,8 @@ static void read_words(struct call *call, int argc, char **argv)
         const char *value = words == 1 ? name + size + 1 : i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(flag, "log") == 0)
             call->log = value;
+        else if (strcmp(flag, "root") == 0)
+            call->root = value;
         else if (strcmp(flag, "log-format") == 0)
             call->json = strcmp(value, "json") == 0;
         else if (strcmp(flag, "settings") == 0 && call->settings == 0) {
@@ -151,36 +189,139 @@ static void read_words(struct call *call, int argc, char **argv)
     }
 }
 
+/* Whether FD, a program, is this one, by identity or by its note. */
+static bool is_this_program(int fd, const struct stat *st)
+{
+    char head[4096];
+    struct stat self;
+
+    if (stat("/proc/self/exe", &self) == 0 && st->st_dev == self.st_dev &&
+        st->st_ino == self.st_ino)
+        return true;
+    ssize_t size = pread(fd, head, sizeof(head), 0);
+    return size > 0 && memmem(head, (size_t)size, &NOTE, sizeof(NOTE)) != NULL;
+}
+
+/* Whether PATH is a program that can be executed and is not this one.  Returns 0 or -errno. */
+static int check_program(const char *path)
+{
+    struct stat st;
+    int rc = 0;
+
+    if (access(path, X_OK) < 0)
+        return -errno;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &st) < 0)
+        rc = -errno;
+    else if (!S_ISREG(st.st_mode))
+        rc = -EACCES;
+    else if (is_this_program(fd, &st))
+        rc = -ELOOP;
+    close(fd);
+    return rc;
+}
+
 /*
- * Finds the program NAME on PATH, then in the usual places, but never this program itself: a
- * directory first in an engine's PATH may hold NAME linked to us.  Returns 0 or -ENOENT.
+ * Finds the program NAME on PATH, then in the usual places, but never this program itself.
+ * Returns 0 or -ENOENT.
  */
-static int find_runtime(const char *name, char *out, size_t size)
+static int find_on_path(const char *name, char *out, size_t size)
 {
     const char *lists[] = {getenv("PATH"), FALLBACK_PATH};
-    struct stat self;
     size_t i;
 
-    if (stat("/proc/self/exe", &self) < 0)
-        return -errno;
     for (i = 0; i < 2; i++) {
         const char *at = lists[i];
 
         while (at != NULL && *at != '\0') {
             size_t length = strcspn(at, ":");
-            struct stat st;
 
             /* Relative entries would be looked up in a directory that we did not choose. */
             if (at[0] == '/' &&
                 (size_t)snprintf(out, size, "%.*s/%s", (int)length, at, name) < size &&
-                stat(out, &st) == 0 && S_ISREG(st.st_mode) && access(out, X_OK) == 0 &&
-                !(st.st_dev == self.st_dev && st.st_ino == self.st_ino))
+                check_program(out) == 0)
                 return 0;
             at += length;
             at += *at == ':';
         }
     }
     return -ENOENT;
+}
+
+/*
+ * Finds what a link `NAME.real` beside CALLED, the path that we were called by, stands for.
+ * Returns 1, 0 if there is no such link, or -errno if what it names cannot be the runtime: then
+ * no other is taken in its place.
+ */
+static int find_real(const char *called, char *out, size_t size)
+{
+    struct stat st;
+    int rc;
+
+    if (called[0] != '/')
+        return 0;
+    if ((size_t)snprintf(out, size, "%s.real", called) >= size)
+        return -ENAMETOOLONG;
+    if (lstat(out, &st) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    rc = check_program(out);
+    return rc < 0 ? rc : 1;
+}
+
+/*
+ * Notes in the environment that this process becomes the runtime.  -ELOOP if it did before: then
+ * what we take for the runtime, a script say, has called us.  Returns 0 or -errno.
+ */
+static int enter_once(void)
+{
+    char line[1024];
+    char mark[64];
+    const char *seen = getenv(LAUNCHED);
+    int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return -errno;
+    ssize_t size = read(fd, line, sizeof(line) - 1);
+    close(fd);
+    if (size < 0)
+        return -errno;
+    line[size] = '\0';
+    /* proc_pid_stat(5): after the command in brackets, the start time is the twentieth field. */
+    const char *at = strrchr(line, ')');
+    int field;
+    for (field = 0; at != NULL && field < 20; field++)
+        at = strchr(at + 1, ' ');
+    if (at == NULL)
+        return -EBADMSG;
+    snprintf(mark, sizeof(mark), "%d:%.*s", getpid(), (int)strcspn(at + 1, " "), at + 1);
+    if (seen != NULL && strcmp(seen, mark) == 0)
+        return -ELOOP;
+    return setenv(LAUNCHED, mark, 1) < 0 ? -errno : 0;
+}
+
+/*
+ * Whether root here is an ordinary user, in a user namespace that he made himself: id 0 is his, and
+ * not 0 outside.  Not so in a namespace that somebody else made for a whole system (LXC), where
+ * the engine's root is more than its user, nor in one that the host's root made for himself.
+ */
+static bool is_rootless(void)
+{
+    unsigned int inside = 1;
+    unsigned int outside = 0;
+    uid_t owner = (uid_t)-1;
+    int fd = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
+    FILE *map = fopen("/proc/self/uid_map", "re");
+    bool rootless = fd >= 0 && map != NULL && fscanf(map, "%u %u", &inside, &outside) == 2 &&
+                    inside == 0 && outside != 0 && ioctl(fd, NS_GET_OWNER_UID, &owner) == 0 &&
+                    owner == 0;
+
+    if (map != NULL)
+        fclose(map);
+    if (fd >= 0)
+        close(fd);
+    return rootless;
 }
 
 /*
@@ -277,6 +418,130 @@ static int find_start(char *out, size_t size)
     return access(out, R_OK) < 0 ? -errno : 0;
 }
 
+/* The container that `runc exec` is told of, or NULL. */
+static const char *exec_container(const struct call *call, int argc, char **argv)
+{
+    static const char *const valued[] = {
+        "additional-gids",
+        "apparmor",
+        "c",
+        "cap",
+        "cgroup",
+        "console-socket",
+        "cwd",
+        "e",
+        "env",
+        "g",
+        "p",
+        "pid-file",
+        "process",
+        "preserve-fds",
+        "process-label",
+        "u",
+        "user",
+    };
+    int i;
+
+    for (i = call->at + 1; i < argc; i++) {
+        size_t at;
+
+        if (argv[i][0] != '-')
+            return argv[i];
+        if (strcmp(argv[i], "--") == 0)
+            return argv[i + 1];
+        for (at = 0; at < sizeof(valued) / sizeof(valued[0]); at++) {
+            /* One with a "=" in it holds its value. */
+            if (strcmp(argv[i] + strspn(argv[i], "-"), valued[at]) == 0) {
+                i++;
+                break;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* Reads the beginning of a file as text.  Returns 0 or -errno. */
+static int read_head(const char *path, char *text, size_t size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n;
+
+    if (fd < 0)
+        return -errno;
+    n = read(fd, text, size - 1);
+    if (n < 0)
+        n = -errno;
+    close(fd);
+    text[n < 0 ? 0 : n] = '\0';
+    return n < 0 ? (int)n : 0;
+}
+
+/* Whether process PID has begun at START, in clock ticks since boot: proc_pid_stat(5), field 22. */
+static bool has_begun(long pid, unsigned long long start)
+{
+    char path[64];
+    char text[1024];
+    unsigned long long found;
+    char *at;
+
+    snprintf(path, sizeof(path), "/proc/%ld/stat", pid);
+    if (read_head(path, text, sizeof(text)) < 0)
+        return false;
+    /* The name of the command may hold anything, parentheses, too. */
+    at = strrchr(text, ')');
+    return at != NULL &&
+           sscanf(at + 1,
+                  " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d "
+                  "%*d %*d %llu",
+                  &found) == 1 &&
+           found == start;
+}
+
+/*
+ * Goes to the network namespace of the container that a process is to be added to.
+ *
+ * Of a container in a network namespace of the host's user namespace (podman, pods) runc has not
+ * been told which one that is, since it may not enter it from inside of the container's user
+ * namespace (lifecycle.py, _network): so it leaves the new process in ours.  Where the namespace
+ * is the container's own, runc enters it once more.
+ *
+ * Who the container's first process is, runc itself has written down.  Returns 0, also where
+ * there is no such container or it has ended, which is runc's to say; or -errno.
+ */
+static int join_network(const struct call *call, const char *container)
+{
+    static const char pid_key[] = "\"init_process_pid\":";
+    static const char start_key[] = "\"init_process_start\":";
+    char path[PATH_MAX];
+    char text[4096];
+    int rc;
+
+    if (container == NULL || strchr(container, '/') != NULL)
+        return 0;
+    if (snprintf(path, sizeof(path), "%s/%s/state.json",
+                 call->root != NULL ? call->root : "/run/runc", container) >= (int)sizeof(path))
+        return -ENAMETOOLONG;
+    rc = read_head(path, text, sizeof(text));
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    const char *pid_at = strstr(text, pid_key);
+    const char *start_at = strstr(text, start_key);
+    if (pid_at == NULL || start_at == NULL)
+        return -EBADMSG;
+    long pid = strtol(pid_at + strlen(pid_key), NULL, 10);
+    unsigned long long start = strtoull(start_at + strlen(start_key), NULL, 10);
+    if (pid <= 0)
+        return -EBADMSG;
+    snprintf(path, sizeof(path), "/proc/%ld/ns/net", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT || errno == ESRCH ? 0 : -errno;
+    /* Asked afterwards: what has been opened is that process's. */
+    rc = has_begun(pid, start) && setns(fd, CLONE_NEWNET) < 0 ? -errno : 0;
+    close(fd);
+    return rc;
+}
+
 /* Whether CALL's sub-command is one of those that make a container. */
 static bool creates(const struct call *call)
 {
@@ -340,6 +605,18 @@ static int start_python(const struct call *call, const char *name, const char *r
     return fail(call, "cannot execute ", ECI_PYTHON, rc);
 }
 
+/* Takes our own flag out of ARGV. */
+static void drop_settings(const struct call *call, int argc, char **argv)
+{
+    int next = call->settings + call->settings_words;
+
+    if (call->settings == 0)
+        return;
+    if (next > argc)
+        next = argc;
+    memmove(argv + call->settings, argv + next, (size_t)(argc - next + 1) * sizeof(*argv));
+}
+
 int main(int argc, char **argv)
 {
     struct call call = {0};
@@ -350,14 +627,36 @@ int main(int argc, char **argv)
         return 1;
     const char *base = strrchr(argv[0], '/');
     const char *chosen = getenv("ECI_RUNTIME");
+    if (strncmp(base != NULL ? base + 1 : argv[0], SHIM, sizeof(SHIM) - 1) == 0)
+        return fail(&call, "what this shim starts would not be protected; take runc or crun: ",
+                    base != NULL ? base + 1 : argv[0], 0);
     call.crun = strstr(base != NULL ? base + 1 : argv[0], "crun") != NULL ||
                 (chosen != NULL && strcmp(chosen, "crun") == 0);
     read_words(&call, argc, argv);
     if (chosen != NULL && strcmp(chosen, "crun") != 0 && strcmp(chosen, "runc") != 0)
         return fail(&call, "ECI_RUNTIME must be runc or crun, not ", chosen, 0);
     const char *name = call.crun ? "crun" : "runc";
-    if (find_runtime(name, runtime, sizeof(runtime)) < 0)
+    rc = enter_once();
+    if (rc == -ELOOP)
+        return fail(&call,
+                    "what PATH names is no runtime but calls eci-runtime again; remove it, or put "
+                    "the real one before it: ",
+                    name, 0);
+    if (rc < 0)
+        return fail(&call, "cannot read ", "/proc/self/stat", -rc);
+    rc = find_real(argv[0], runtime, sizeof(runtime));
+    if (rc == -ELOOP)
+        return fail(&call, "cannot be the runtime, as it is eci-runtime itself: ", runtime, 0);
+    if (rc < 0)
+        return fail(&call, "cannot be the runtime: ", runtime, -rc);
+    if (rc == 0 && find_on_path(name, runtime, sizeof(runtime)) < 0)
         return fail(&call, "no such program on PATH or in /usr/sbin, /usr/bin: install ", name, 0);
+    if (is_rootless()) {
+        drop_settings(&call, argc, argv);
+        argv[0] = (char *)name;
+        execv(runtime, argv);
+        return fail(&call, "cannot execute ", runtime, errno);
+    }
     if (creates(&call)) {
         struct prepared prepared;
         char cwd[PATH_MAX];
@@ -383,17 +682,18 @@ int main(int argc, char **argv)
         rc = call.crun ? replace_null() : 0;
         if (rc < 0)
             return fail(&call, "cannot replace /dev/null for ", name, -rc);
+        if (!call.crun) {
+            rc = join_network(&call, exec_container(&call, argc, argv));
+            if (rc < 0)
+                return fail(&call, "cannot find the network namespace of the container for exec",
+                            "", -rc);
+        }
         /* The new process must not have a call that the container's first one has not. */
         rc = guard_install();
         if (rc < 0)
             return fail(&call, "cannot install the seccomp guard for exec", "", -rc);
     }
-    if (call.settings > 0) {
-        int next = call.settings + call.settings_words;
-        if (next > argc)
-            next = argc;
-        memmove(argv + call.settings, argv + next, (size_t)(argc - next + 1) * sizeof(*argv));
-    }
+    drop_settings(&call, argc, argv);
     argv[0] = (char *)name;
     execv(runtime, argv);
     return fail(&call, "cannot execute ", runtime, errno);

@@ -130,7 +130,8 @@ def _exchanged(
             and "ro" not in oci.options(spec["mounts"][above])
         ):
             found[mounts[above]] = None
-        elif loose and staged[index].flags:
+        elif loose and staged[index].flags and destination not in covered:
+            # A sysfs of the stage's is covered, and exchanged for that.
             found[destination] = None
     return list(found)
 

@@ -44,6 +44,12 @@ class Layers(msgspec.Struct, frozen=True):
             None if self.upper is None else os.path.dirname(self.upper) + b"/" + WORK_NAME.encode()
         )
 
+    def readonly(self) -> Layers:
+        """Return the same with nothing to write to."""
+        if self.upper is None:
+            return self
+        return Layers((self.upper, *self.lower), self.data_only, None, self.options)
+
 
 def layers(mount: Mount, exists: Callable[[bytes], bool] = os.path.isdir) -> Layers:
     """Read the layers of the overlay `mount`; StageError if they cannot be found.

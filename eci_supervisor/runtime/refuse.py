@@ -1,4 +1,4 @@
-"""What no protected container gets: namespaces of the host.
+"""What no protected container gets: namespaces of the host, and a build's insecure steps.
 
 Namespaces are compared by identity, the inode of their nsfs file, never by name: a path such
 as /proc/1/ns/net or a bind of it elsewhere is the host's namespace as well.
@@ -7,10 +7,15 @@ as /proc/1/ns/net or a bind of it elsewhere is the host's namespace as well.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from eci_supervisor.policy import refusals
 from eci_supervisor.runtime.errors import RefusedError, SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 Identity = tuple[int, int]
 """Device and inode of a namespace."""
@@ -94,7 +99,8 @@ def shared_with_host(
 def message(shared: list[str]) -> str:
     """Return the text of the refusal, in the wording that users know.  Pure."""
     others = [kind for kind in shared if kind != "network"]
-    if others:
+    # Who asks Kubernetes for the host's network gets its host name with it, and asked for that.
+    if others and not ("network" in shared and others == ["uts"]):
         return f"{_PREFIX}eci containers can't share namespaces [{' '.join(others)}]{_REASON}"
     return f"{_PREFIX}eci containers can't share a network namespace{_REASON}"
 
@@ -105,4 +111,17 @@ def refuse_shared(
     """Raise RefusedError if the container would share a namespace with the host."""
     shared = shared_with_host(namespaces, joined, host)
     if shared:
-        raise RefusedError(message(shared))
+        raise RefusedError(message(shared), refusals.HOST_NAMESPACE)
+
+
+def refuse_insecure_build(bundle: str, capabilities: Container[str]) -> None:
+    """Raise RefusedError if this is a step of BuildKit's with `RUN --security=insecure`.  Pure.
+
+    BuildKit makes its bundles in a directory of its own, and gives CAP_SYS_ADMIN to such steps
+    and no others.  `capabilities`: the bounding set.
+    """
+    parts = bundle.split("/")
+    if "buildkit" in parts[:-2] and parts[-2] == "executor" and "CAP_SYS_ADMIN" in capabilities:
+        raise RefusedError(
+            f"{_PREFIX}eci containers can't have the build entitlement security.insecure"
+        )

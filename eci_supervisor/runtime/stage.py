@@ -28,7 +28,7 @@ import msgspec
 
 from eci_supervisor.kernel import mountinfo, syscalls
 from eci_supervisor.kernel.syscalls import lib
-from eci_supervisor.runtime import points
+from eci_supervisor.runtime import overlay, points
 from eci_supervisor.runtime.attributes import attributes, propagation
 from eci_supervisor.runtime.errors import StageError
 from eci_supervisor.runtime.rewrite import Staged
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 
 UNIFIED = "/sys/fs/cgroup/unified"
 CGROUP2_SUPER_MAGIC = 0x63677270
+OVERLAYFS_SUPER_MAGIC = 0x794C7630
+
+WORKS = "works"
+"""NUL-terminated paths of work directories, in the state directory: csrc/cleanup.c."""
 
 # statfs(2) f_flags, whose values differ from MOUNT_ATTR_* and are the same as MS_* for these.
 _SHOWN = {"ro": 0x1, "nosuid": 0x2, "nodev": 0x4, "noexec": 0x8}
@@ -67,6 +71,26 @@ def _fs_ids(owner: int) -> Iterator[None]:
         syscalls.setfsids(0, 0)
 
 
+def _path_of(fd: int) -> bytes:
+    """Return where the kernel says that `fd` lies."""
+    return os.readlink(b"/proc/self/fd/%d" % fd)
+
+
+def _overlay_of(fd: int) -> tuple[Mount, bytes] | None:
+    """Return the overlay that `fd` lies in, and the path in it; None where it is no overlay.
+
+    None for the host's own root, too, to which others write at the same time.
+    """
+    if syscalls.fstatfs_type(fd) != OVERLAYFS_SUPER_MAGIC:
+        return None
+    mount = mountinfo.find(syscalls.statx_mnt_id(fd, b"", lib.AT_EMPTY_PATH))
+    real = _path_of(fd)
+    if mount is None or mount.target == b"/" or not real.startswith(mount.target):
+        return None
+    beneath = real[len(mount.target) :].strip(b"/")
+    return mount, os.path.join(mount.root, beneath) if beneath else mount.root
+
+
 def root_mount(path: bytes) -> Mount | None:
     """Return the overlay mount whose root is the directory `path`, or None if it is no such."""
     with closing(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
@@ -77,6 +101,30 @@ def root_mount(path: bytes) -> Mount | None:
     if found is None or found.fstype != b"overlay" or found.target != real:
         return None
     return found
+
+
+def leave_host() -> None:
+    """Go to a mount namespace that only receives from the one that we were in."""
+    syscalls.unshare(lib.CLONE_NEWNS)
+    syscalls.mount(None, "/", None, lib.MS_REC | lib.MS_SLAVE)
+
+
+def hide_unified() -> None:
+    """Detach the v2 hierarchy of a hybrid layout, where crun 1.8 refuses to work.
+
+    In this process's mount namespace, which should be its own.
+    """
+    if has_unified():
+        syscalls.umount2(UNIFIED, lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
+
+
+def has_unified() -> bool:
+    """Say whether there is a v2 hierarchy in the place that a hybrid layout has for it."""
+    try:
+        with closing(os.open(UNIFIED, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+            return syscalls.fstatfs_type(fd) == CGROUP2_SUPER_MAGIC
+    except FileNotFoundError:
+        return False
 
 
 class Clone(msgspec.Struct, frozen=True):
@@ -93,10 +141,12 @@ class Clone(msgspec.Struct, frozen=True):
     """Where its inner mounts come from, one by one; None where it has them."""
     userns: int | None = None
     """Their ID mapping; not owned."""
+    again: tuple[Mount, bytes] | None = None
+    """The overlay that it is a part of, and which: `mount_again`."""
 
 
 class Stage:
-    """What is prepared for one container.  `enter` first; then the rest in any order."""
+    """What is prepared for one container: `clone`, then `enter`, then the rest in any order."""
 
     def __init__(self, state_dir: str, userns: int | None, owner: int) -> None:
         """Take note; nothing is done yet.
@@ -113,8 +163,7 @@ class Stage:
         """Leave the host's mount namespace for one that only receives from it."""
         for name in ("rootfs", "m"):
             os.mkdir(f"{self.state_dir}/{name}", 0o711)
-        syscalls.unshare(lib.CLONE_NEWNS)
-        syscalls.mount(None, "/", None, lib.MS_REC | lib.MS_SLAVE)
+        leave_host()
         # Without nodev, for the nodes of named devices.
         self.tmpfs = syscalls.detached("tmpfs", {"mode": "0711"})
         self._attach(self.tmpfs, lib.AT_FDCWD, f"{self.state_dir}/m")
@@ -164,13 +213,13 @@ class Stage:
             raise
         return True
 
-    def _clone(self, index: int, source: str | bytes, flags: int) -> int:
-        """Return a detached copy of the mount at `source`; StageError if it is not there."""
+    def _clone(self, index: int, source: int, flags: int) -> int:
+        """Return a detached copy of the mount that `source` is open on; StageError without it."""
         try:
-            return syscalls.open_tree(lib.AT_FDCWD, source, lib.OPEN_TREE_CLONE | flags)
+            return syscalls.open_tree(source, b"", lib.OPEN_TREE_CLONE | lib.AT_EMPTY_PATH | flags)
         except OSError as error:
             raise StageError(
-                f"mounts[{index}]: bind source {os.fsdecode(source)}: "
+                f"mounts[{index}]: bind source {os.fsdecode(_path_of(source))}: "
                 f"{os.strerror(error.errno or 0)}"
             ) from error
 
@@ -214,42 +263,76 @@ class Stage:
 
     # -- binds ------------------------------------------------------------------------------
 
-    def clone(self, index: int, source: str, options: list[str], userns: int | None) -> Clone:
+    def clone(self, index: int, source: int, options: list[str], userns: int | None) -> Clone:
         """Clone the source of entry `index` of mounts[], with the flags of its options.
 
-        `userns`: the ID mapping, or None for none.  StageError if the source is not there.  The
-        clone lies nowhere yet: `put` or `nest` is to follow.
+        `source`: a descriptor of it, opened in this process's mount namespace; so `enter` comes
+        afterwards.  `userns`: the ID mapping, or None for none.  StageError if it cannot be bound.
+        The clone lies nowhere yet: `put` or `nest` is to follow.
         """
         recursive = lib.AT_RECURSIVE if "rbind" in options else 0
         one_by_one = False
+        again = None
         tree = self._clone(index, source, recursive)
-        if userns is not None and not self._map(tree, userns, recursive) and recursive:
-            os.close(tree)
-            one_by_one = True
-            tree = self._clone(index, source, 0)
-            self._map(tree, userns)
-        to_set, to_clear, beneath = attributes(options)
-        try:
-            syscalls.mount_setattr(
-                tree,
-                b"",
-                lib.AT_EMPTY_PATH,
-                attr_set=to_set,
-                attr_clr=to_clear,
-                propagation=lib.MS_SLAVE,
-            )
-        except BaseException:
-            os.close(tree)
-            raise
-        shown = syscalls.fstatfs_flags(tree)
+        if userns is not None and not self._map(tree, userns, recursive):
+            again = _overlay_of(source) if userns == self.userns else None
+            if recursive:
+                os.close(tree)
+                one_by_one = True
+                tree = self._clone(index, source, 0)
+                self._map(tree, userns)
         return Clone(
             tree=tree,
             directory=stat.S_ISDIR(os.fstat(tree).st_mode),
-            flags=tuple(flag for flag, bit in _SHOWN.items() if shown & bit),
-            beneath=beneath,
-            source=os.path.realpath(os.fsencode(source)) if one_by_one else None,
+            flags=self._set_attributes(tree, options),
+            beneath=attributes(options)[2],
+            source=_path_of(source) if one_by_one else None,
             userns=userns,
+            again=again,
         )
+
+    @staticmethod
+    def _set_attributes(tree: int, options: list[str]) -> tuple[str, ...]:
+        """Give a clone what its options say; returns its flags.  Where that fails, it is closed."""
+        to_set, to_clear, _ = attributes(options)
+        try:
+            syscalls.mount_setattr(tree, b"", lib.AT_EMPTY_PATH, attr_set=to_set, attr_clr=to_clear)
+            # What is mounted in the container, in it or beneath, is no business of the host's.
+            syscalls.mount_setattr(
+                tree, b"", lib.AT_EMPTY_PATH | lib.AT_RECURSIVE, propagation=lib.MS_SLAVE
+            )
+            shown = syscalls.fstatfs_flags(tree)
+        except BaseException:
+            os.close(tree)
+            raise
+        return tuple(flag for flag, bit in _SHOWN.items() if shown & bit)
+
+    def mount_again(self, index: int, clone: Clone, options: list[str]) -> Clone:
+        """Return a clone that is ID-mapped, of one that is part of an overlay; else the same.
+
+        After `enter`.  An overlay cannot be ID-mapped itself, but its layers can: builders bind
+        such into their steps, as caches and as files of other stages.  It stays as it is where the
+        layers cannot be found or mapped.
+        """
+        if clone.again is None:
+            return clone
+        mount, part = clone.again
+        try:
+            layers = overlay.layers(mount)
+            if "ro" in options:
+                layers = layers.readonly()
+            work = None
+            if layers.work is not None:
+                # Of several containers with one cache each has its own.
+                key = os.fsencode(os.path.basename(self.state_dir))
+                work = layers.work + b"-%s-%d" % (key, index)
+                self._note_work(work)
+            tree = self._mapped_overlay(layers, work, part, f"layers-{index}")
+        except StageError:
+            return clone
+        flags = self._set_attributes(tree, options)
+        os.close(clone.tree)
+        return msgspec.structs.replace(clone, tree=tree, flags=flags, again=None)
 
     def put(self, index: int, clone: Clone) -> Staged:
         """Mount a clone where the runtime finds it as the source of entry `index`."""
@@ -313,16 +396,6 @@ class Stage:
         syscalls.fchmodat(self.tmpfs, name, device.mode)
         return self.path(name)
 
-    def hide_unified(self) -> None:
-        """Detach the v2 hierarchy of a hybrid layout, where crun 1.8 refuses to work."""
-        try:
-            with closing(os.open(UNIFIED, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
-                hybrid = syscalls.fstatfs_type(fd) == CGROUP2_SUPER_MAGIC
-        except FileNotFoundError:
-            return
-        if hybrid:
-            syscalls.umount2(UNIFIED, lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
-
     def pin_namespace(self, fd: int) -> str:
         """Bind a namespace into the stage, so that it has a path that no pid reuse can change."""
         self._mount_point("user-namespace", directory=False)
@@ -345,30 +418,45 @@ class Stage:
 
         Nothing else may write to the work directory `layers.work`; it is made here.
         """
-        if layers.work is not None:
+        with closing(self._mapped_overlay(layers, layers.work, part, "layers")) as tree:
+            self._attach(tree, lib.AT_FDCWD, f"{self.state_dir}/rootfs")
+
+    def _mapped_overlay(self, layers: Layers, work: bytes | None, part: bytes, name: str) -> int:
+        """Return a detached mount of `part` of these layers, mounted once more and ID-mapped.
+
+        `work`: the work directory, which is made here, beside the upper layer.  `name`: of a new
+        directory in the tmpfs.
+        """
+        if work is not None:
             import shutil  # noqa: PLC0415 - it brings every compressor along
 
             with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(layers.work)
-            os.mkdir(layers.work, 0o700)
-        os.mkdir("layers", 0o711, dir_fd=self.tmpfs)
+                shutil.rmtree(work)
+            os.mkdir(work, 0o700)
+        os.mkdir(name, 0o711, dir_fd=self.tmpfs)
         # overlayfs takes private clones, so the layers need no place once it is mounted.
         with closing(syscalls.detached("tmpfs", {"mode": "0700"})) as place:
-            self._attach(place, self.tmpfs, "layers")
+            self._attach(place, self.tmpfs, name)
             try:
-                with closing(self._overlay(layers, place)) as tree:
-                    if part != b"/":
-                        with closing(
-                            syscalls.open_tree(tree, part.lstrip(b"/"), lib.OPEN_TREE_CLONE)
-                        ) as inner:
-                            self._attach(inner, lib.AT_FDCWD, f"{self.state_dir}/rootfs")
-                    else:
-                        self._attach(tree, lib.AT_FDCWD, f"{self.state_dir}/rootfs")
+                tree = self._overlay(layers, work, place, name)
+                if part == b"/":
+                    return tree
+                with closing(tree):
+                    return syscalls.open_tree(tree, part.lstrip(b"/"), lib.OPEN_TREE_CLONE)
             finally:
-                syscalls.umount2(self.path("layers"), lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
+                syscalls.umount2(self.path(name), lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
 
-    def _layer(self, source: bytes, place: int, name: str) -> str:
-        """Attach an ID-mapped clone of a layer's directory; returns its path."""
+    def _note_work(self, path: bytes) -> None:
+        """Have csrc/cleanup.c remove a work directory, whoever is killed from here on."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        with closing(os.open(f"{self.state_dir}/{WORKS}", flags, 0o600)) as fd:
+            os.write(fd, path + b"\0")
+
+    def _layer(self, source: bytes, place: int, name: str, where: str) -> str:
+        """Attach an ID-mapped clone of a layer's directory; returns its path.
+
+        `place`: the directory `where` of the tmpfs.
+        """
         try:
             tree = syscalls.open_tree(lib.AT_FDCWD, source, lib.OPEN_TREE_CLONE)
         except OSError as error:
@@ -378,15 +466,17 @@ class Stage:
         with closing(self._required(tree, f"the layer {os.fsdecode(source)!r}")):
             os.mkdir(name, 0o711, dir_fd=place)
             self._attach(tree, place, name)
-        return self.path(f"layers/{name}")
+        return self.path(f"{where}/{name}")
 
-    def _overlay(self, layers: Layers, place: int) -> int:
-        """Return a descriptor of the detached second overlay."""
+    def _overlay(self, layers: Layers, work: bytes | None, place: int, where: str) -> int:
+        """Return a descriptor of the detached second overlay; `place`, `where` as of `_layer`."""
         lower = [
-            self._layer(source, place, f"l{index}") for index, source in enumerate(layers.lower)
+            self._layer(source, place, f"l{index}", where)
+            for index, source in enumerate(layers.lower)
         ]
         data = [
-            self._layer(source, place, f"d{index}") for index, source in enumerate(layers.data_only)
+            self._layer(source, place, f"d{index}", where)
+            for index, source in enumerate(layers.data_only)
         ]
         with closing(self._as_mounter(syscalls.fsopen, "overlay")) as context:
             syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "source", "overlay")
@@ -394,13 +484,13 @@ class Stage:
                 syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "lowerdir+", path)
             for path in data:
                 syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "datadir+", path)
-            if layers.upper is not None and layers.work is not None:
+            if layers.upper is not None and work is not None:
                 # Upper and work directory have to lie on one and the same mount.
                 parent, name = os.path.split(layers.upper)
-                top = os.fsencode(self._layer(parent, place, "upper"))
+                top = os.fsencode(self._layer(parent, place, "upper", where))
                 syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "upperdir", top + b"/" + name)
-                work = top + b"/" + os.path.basename(layers.work)
-                syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "workdir", work)
+                beside = top + b"/" + os.path.basename(work)
+                syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, "workdir", beside)
             for key, value in (*layers.options, (b"index", b"off")):
                 syscalls.fsconfig(context, lib.FSCONFIG_SET_STRING, key.decode("ascii"), value)
             if layers.volatile:

@@ -15,6 +15,7 @@ import socket
 import msgspec
 
 from eci_supervisor.kernel.syscalls import CAP_DAC_OVERRIDE, renounce
+from eci_supervisor.observe.commands import CommandLog
 from eci_supervisor.policy.commands import Commands
 from eci_supervisor.socket import refusals
 from eci_supervisor.socket.proxy import Config, Proxy, set_limits
@@ -51,6 +52,8 @@ def main(argv: list[str]) -> int:
         config = msgspec.json.decode(file.read(), type=Config)
     if config.log is not None:
         refusals.hooks.append(refusals.Log(config.log))
+    audit = CommandLog(config.container)
+    refusals.hooks.append(audit)
     set_limits()
     # Root of the host as far as files go, as an engine's socket may be another user's, and no more:
     # what comes from a container is read here.
@@ -58,4 +61,5 @@ def main(argv: list[str]) -> int:
     proxy = Proxy(config, Commands(config.type, config.commands))
     with socket.socket(fileno=listener_fd) as listener:
         asyncio.run(_run(proxy, listener, lock_fd))
+    audit.close()
     return 0

@@ -252,6 +252,22 @@ def test_push_is_refused_to_the_letter(sockets: Callable[..., Restricted]) -> No
     }
 
 
+def test_refused_command_is_audited(place: Place, sockets: Callable[..., Restricted]) -> None:
+    mark = "audited-by-its-name"
+    assert sockets("deny", "push").ask("POST", f"/images/{mark}/push").status == 403
+
+    def records() -> list[dict[str, object]]:
+        lines = (place.log_dir / "audit.log").read_text().splitlines()
+        return [record for record in map(json.loads, lines) if mark in record.get("call", "")]
+
+    wait_until(records, "it is not in the audit log")
+    (record,) = records()
+    assert record["reason"] == "refused:command"
+    assert record["call"] == f"POST /images/{mark}/push"
+    assert record["container"] == "c" * 64
+    assert record["message"] == blocked(f"/images/{mark}/push")
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -11,7 +11,6 @@ import fcntl
 import functools
 import os
 import stat
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ from eci_supervisor.runtime.errors import StageError
 from eci_supervisor.runtime.points import Point
 from eci_supervisor.runtime.spec import Device
 from eci_supervisor.runtime.stage import Stage, root_mount
+from tests.support.children import in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,25 +38,6 @@ BASE = 300000
 MAP = f"0 {BASE} 65536\n"
 MS_MOVE = 0x2000
 LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def in_child(work: Callable[[], None]) -> None:
-    """Run `work` in a child, and fail with its traceback where it fails."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-            os.write(write, b"ok")
-        except BaseException:  # noqa: BLE001 - all of it is reported by the parent
-            os.write(write, traceback.format_exc().encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as file:
-        said = file.read().decode()
-    os.waitpid(pid, 0)
-    assert said == "ok", said
 
 
 def errno_of(call: Callable[[], object]) -> int | None:
@@ -87,9 +68,15 @@ def entered(state_dir: Path) -> Stage:
     return stage
 
 
+def opened(source: str | Path) -> int:
+    """A descriptor of a bind's source, for the rest of a child's life."""
+    return os.open(source, os.O_PATH)
+
+
 def bound(stage: Stage, index: int, source: str, options: list[str], userns: int | None) -> Staged:
     """Prepare a bind for the runtime, as entry `index`."""
-    clone = stage.clone(index, source, options, userns)
+    clone = stage.clone(index, opened(source), options, userns)
+    clone = stage.mount_again(index, clone, options)
     try:
         return stage.put(index, clone)
     finally:
@@ -318,6 +305,77 @@ def test_a_tree_is_mapped_mount_by_mount(state_dir: Path, tmp_path: Path) -> Non
     in_child(work)
 
 
+def own_mounts() -> None:
+    """Go into a mount namespace of this process's own."""
+    syscalls.unshare(lib.CLONE_NEWNS)
+    syscalls.mount(None, "/", None, lib.MS_REC | lib.MS_PRIVATE)
+
+
+@pytest.mark.parametrize("kind", ["bind", "rbind"])
+def test_an_overlay_is_mapped_as_a_volume(state_dir: Path, tmp_path: Path, kind: str) -> None:
+    def work() -> None:
+        own_mounts()
+        _, merged = layers(tmp_path)
+        (merged / "dir").mkdir()
+        (merged / "dir/x").write_text("x")
+        stage = entered(state_dir)
+        whole = bound(stage, 4, str(merged), [kind], stage.userns)
+        part = bound(stage, 5, str(merged / "dir"), [kind], stage.userns)
+        file = bound(stage, 6, str(merged / "two"), [kind], stage.userns)
+        become_container()
+        info = os.stat(f"{whole.path}/two")
+        assert (info.st_uid, info.st_gid) == (5, 6)
+        assert os.listdir(part.path) == ["x"]
+        assert (os.stat(f"{part.path}/x").st_uid, os.stat(file.path).st_uid) == (0, 5)
+        Path(whole.path, "new").write_text("new")
+        os.chown(f"{whole.path}/new", 7, 8)
+
+    in_child(work)
+    info = (tmp_path / "o/x/diff/new").stat()
+    assert (info.st_uid, info.st_gid) == (7, 8)
+    # Each has a work directory that nobody else uses, and they are removed with the container.
+    works = sorted(path.name for path in (tmp_path / "o/x").glob("eci-work*"))
+    assert works == ["eci-work-c-1-4", "eci-work-c-1-5", "eci-work-c-1-6"]
+    cleanup.clean(str(state_dir))
+    assert sorted(path.name for path in (tmp_path / "o/x").iterdir()) == ["diff", "merged", "work"]
+    assert not state_dir.exists()
+
+
+def test_a_read_only_overlay_is_mapped_without_writing_anything(
+    state_dir: Path, tmp_path: Path
+) -> None:
+    def work() -> None:
+        own_mounts()
+        _, merged = layers(tmp_path)
+        (merged / "one").unlink()
+        (merged / "mine").write_text("mine")
+        stage = entered(state_dir)
+        staged = bound(stage, 0, str(merged), ["rbind", "ro"], stage.userns)
+        become_container()
+        assert sorted(os.listdir(staged.path)) == ["mine", "two"]
+        assert os.stat(f"{staged.path}/two").st_uid == 5
+        assert errno_of(lambda: Path(staged.path, "x").touch()) == errno.EROFS
+        loosen = lib.MS_REMOUNT | lib.MS_BIND
+        again = functools.partial(syscalls.mount, None, staged.path, None, loosen)
+        assert errno_of(again) == errno.EPERM
+
+    in_child(work)
+    assert list((tmp_path / "o/x").glob("eci-work*")) == []
+
+
+def test_an_overlay_that_is_our_own_root_is_left_alone(state_dir: Path, tmp_path: Path) -> None:
+    def work() -> None:
+        own_mounts()
+        _, merged = layers(tmp_path)
+        (merged / "proc").mkdir()
+        syscalls.mount("/proc", str(merged / "proc"), None, lib.MS_BIND | lib.MS_REC)
+        stage = entered(state_dir)
+        os.chroot(merged)
+        assert stage.clone(0, opened("/two"), ["bind", "ro"], stage.userns).again is None
+
+    in_child(work)
+
+
 def test_a_file_is_bound_on_a_file(state_dir: Path, tmp_path: Path) -> None:
     source = tmp_path / "file"
     source.write_text("text")
@@ -330,11 +388,12 @@ def test_a_file_is_bound_on_a_file(state_dir: Path, tmp_path: Path) -> None:
     in_child(work)
 
 
-def test_a_source_that_is_not_there_says_so(state_dir: Path) -> None:
+def test_a_source_of_another_mount_namespace_cannot_be_bound(state_dir: Path) -> None:
     def work() -> None:
+        away = opened("/usr")
         stage = entered(state_dir)
-        with pytest.raises(StageError, match=r"mounts\[4\]: bind source /none: No such file"):
-            bound(stage, 4, "/none", ["bind"], None)
+        with pytest.raises(StageError, match=r"mounts\[4\]: bind source /usr: Invalid argument"):
+            stage.clone(4, away, ["bind"], None)
 
     in_child(work)
 
@@ -359,7 +418,7 @@ def test_what_is_nested_is_locked_in_its_place(state_dir: Path, tmp_path: Path) 
         directory.mkdir()
 
     def nest(stage: Stage, tree: int, path: str, source: Path, *options: str) -> int:
-        clone = stage.clone(0, str(source), ["rbind", *options], stage.userns)
+        clone = stage.clone(0, opened(source), ["rbind", *options], stage.userns)
         point = stage.mount_point(tree, path, points.NO_LINKS, directory=True)
         stage.nest(clone, point, ["rprivate"])
         return clone.tree
@@ -432,7 +491,7 @@ def test_propagation_of_what_is_nested(
         os.open("/proc/self/ns/mnt", os.O_RDONLY)  # as the host's lives on
         stage = entered(state_dir)
         stage.root_directory(os.fsencode(root))
-        clone = stage.clone(0, str(source), ["rbind", *options], stage.userns)
+        clone = stage.clone(0, opened(source), ["rbind", *options], stage.userns)
         with stage.root() as tree:
             point = stage.mount_point(tree, "v", points.NO_LINKS, directory=True)
         stage.nest(clone, point, options)
@@ -453,7 +512,7 @@ def test_a_link_in_the_way_of_a_mount_point_is_an_error(state_dir: Path, tmp_pat
 
     def work() -> None:
         stage = entered(state_dir)
-        clone = stage.clone(0, str(volume), ["rbind"], stage.userns)
+        clone = stage.clone(0, opened(volume), ["rbind"], stage.userns)
         for path in ("link", "link/x", "gone", "gone/x"):
             call = functools.partial(stage.mount_point, clone.tree, path, points.NO_LINKS)
             assert errno_of(lambda: call(directory=True)) == errno.ELOOP  # noqa: B023 - called at once

@@ -50,6 +50,31 @@ def test_the_network_has_a_text_of_its_own() -> None:
     assert text(without("network"), {}) == f"{START}share a network namespace{END}"
 
 
+def test_host_name_that_comes_with_the_hosts_network_is_not_named() -> None:
+    assert text(without("network", "uts"), {}) == f"{START}share a network namespace{END}"
+    assert text(without("network", "uts", "pid"), {}).startswith(f"{START}share namespaces [pid")
+
+
+INSECURE = "/var/lib/x/buildkit/executor/abc"
+
+
+@pytest.mark.parametrize(
+    ("bundle", "capability", "refused"),
+    [
+        (INSECURE, "CAP_SYS_ADMIN", True),
+        (INSECURE, "CAP_CHOWN", False),
+        ("/run/containerd/io.containerd.runtime.v2.task/moby/abc", "CAP_SYS_ADMIN", False),
+        ("/srv/executor/abc", "CAP_SYS_ADMIN", False),
+    ],
+)
+def test_insecure_steps_of_a_build(bundle: str, capability: str, *, refused: bool) -> None:
+    if not refused:
+        refuse.refuse_insecure_build(bundle, [capability])
+        return
+    with pytest.raises(RefusedError, match=r"can't have the build entitlement security\.insecure"):
+        refuse.refuse_insecure_build(bundle, [capability])
+
+
 @pytest.mark.parametrize("kind", ["pid", "network"])
 def test_a_path_to_the_hosts_is_the_hosts_whatever_its_name(kind: str) -> None:
     assert f"{kind}" in text({**OWN, kind: "/proc/1234/ns/x"}, {kind: HOST[kind]})

@@ -1,0 +1,1 @@
+"""What a cluster needs: manifests, and the installer that the DaemonSet runs on each node."""
