@@ -7,6 +7,7 @@ management command as `docker --help` lists them, or a single word where there i
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -112,7 +113,7 @@ class CommandError(SettingsError):
 
 
 def _canonical(command: str) -> str:
-    words = command.lower().split()
+    words = command.split(" ")
     if words[:1] == ["docker"]:
         words = words[1:]
     if len(words) > 1:
@@ -134,7 +135,7 @@ def expand(command: str) -> frozenset[str]:
     """
     name = _canonical(command)
     if name.endswith("*"):
-        family = name[:-1].rstrip()
+        family = name[:-1]
         if family in FAMILIES:
             return frozenset(
                 one
@@ -146,10 +147,13 @@ def expand(command: str) -> frozenset[str]:
     elif name in WITHOUT_REQUEST:
         return frozenset()
     elif name in FAMILIES:
-        raise CommandError(f'"{command}" is a family of commands: write "{name}*"')
+        raise CommandError(
+            f"expected a command of docker, got the family {json.dumps(command)}: write "
+            f"{json.dumps(name + '*')}"
+        )
     raise CommandError(
-        f'"{command}" is not a docker command: write one as docker --help lists it ("push", '
-        f'"image push"), or a family ({", ".join(f"{each}*" for each in sorted(FAMILIES))})'
+        f"expected a command of docker, as docker --help lists it (push, image push), or a family "
+        f"({', '.join(f'{each}*' for each in sorted(FAMILIES))}), got {json.dumps(command)}"
     )
 
 
