@@ -367,6 +367,21 @@ def test_without_an_engine_each_request_is_told_so_and_with_a_new_one_it_goes_on
         assert reader.answer().body == b"ok"
 
 
+def test_an_engine_may_come_back_in_a_new_directory(directory: Path) -> None:
+    place = directory / "run"
+    place.mkdir()
+    with Served(place) as served:
+        assert served.send(PING).body == b"ok"
+        served.engine.close()
+        (place / "r").rename(directory / "r")
+        place.rmdir()
+        served.path = str(directory / "r")
+        assert served.send(PING).status == 502
+        place.mkdir()
+        served.engine = Engine(place / "e", answer_ok)
+        assert served.send(PING).body == b"ok"
+
+
 @pytest.mark.parametrize(
     "answer", [b"", b"HTTP/1.1 2", b"nonsense\r\n\r\n", b"HTTP/1.1 101 X\r\nUpgrade: x\r\n\r\n"]
 )
