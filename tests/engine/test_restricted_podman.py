@@ -60,3 +60,4 @@ def test_what_is_created_is_protected_or_not_created(
             shown = podman.podman("start", "-a", made, runtime="runc").stdout.split()
             assert shown[0] == "0"
             assert int(shown[1]) >= 100_000
+    podman.podman("rm", "--force", "--time=0", own, runtime=eci)
