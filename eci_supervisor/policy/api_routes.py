@@ -28,9 +28,9 @@ GET    /events                             system events
 GET    /system/df                          system df
 POST   /auth                               login
 
-DELETE /containers/{}/checkpoints/{}       checkpoint rm
-GET    /containers/{*}/checkpoints         checkpoint ls
-POST   /containers/{*}/checkpoints         checkpoint create
+!DELETE /containers/{}/checkpoints/{}      checkpoint rm
+!GET   /containers/{*}/checkpoints         checkpoint ls
+!POST  /containers/{*}/checkpoints         checkpoint create
 
 HEAD   /containers/{*}/archive             container cp
 GET    /containers/json                    container ls

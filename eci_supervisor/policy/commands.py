@@ -7,6 +7,7 @@ management command as `docker --help` lists them, or a single word where there i
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,9 @@ USES = {
 }
 """What else a command sends: of use in `allow` lists alone."""
 
+HOST_FAMILIES = frozenset({"plugins", "services", "swarm"})
+"""First segments of paths under which much gives the host: what is unknown there is not trusted."""
+
 WITHOUT_REQUEST = frozenset(
     "logout, context, trust, system dial-stdio, builder, buildx, stack ls, stack services, "
     "stack config, manifest create, manifest annotate, manifest push, manifest rm".split(", ")
@@ -109,7 +113,7 @@ class CommandError(SettingsError):
 
 
 def _canonical(command: str) -> str:
-    words = command.lower().split()
+    words = command.split(" ")
     if words[:1] == ["docker"]:
         words = words[1:]
     if len(words) > 1:
@@ -131,7 +135,7 @@ def expand(command: str) -> frozenset[str]:
     """
     name = _canonical(command)
     if name.endswith("*"):
-        family = name[:-1].rstrip()
+        family = name[:-1]
         if family in FAMILIES:
             return frozenset(
                 one
@@ -143,10 +147,13 @@ def expand(command: str) -> frozenset[str]:
     elif name in WITHOUT_REQUEST:
         return frozenset()
     elif name in FAMILIES:
-        raise CommandError(f'"{command}" is a family of commands: write "{name}*"')
+        raise CommandError(
+            f"expected a command of docker, got the family {json.dumps(command)}: write "
+            f"{json.dumps(name + '*')}"
+        )
     raise CommandError(
-        f'"{command}" is not a docker command: write one as docker --help lists it ("push", '
-        f'"image push"), or a family ({", ".join(f"{each}*" for each in sorted(FAMILIES))})'
+        f"expected a command of docker, as docker --help lists it (push, image push), or a family "
+        f"({', '.join(f'{each}*' for each in sorted(FAMILIES))}), got {json.dumps(command)}"
     )
 
 
@@ -169,8 +176,8 @@ class Commands:
         listed = frozenset(name for word in commands for name in expand(word))
         self.named = listed
         self.listed = self._with_uses(listed) if self.allows else listed
-        denied = [route for route in routes() if route.takes_host or route.commands & listed]
-        self._closed_families = frozenset(route.family for route in denied)
+        denied = [route.family for route in routes() if route.commands & listed]
+        self._closed_families = HOST_FAMILIES.union(denied)
         self._families = frozenset(route.family for route in routes())
 
     @classmethod

@@ -247,6 +247,18 @@ def _is_image(text: str) -> bool:
     return re.fullmatch(IMAGE, text) is not None
 
 
+def _why_no_command(command: str) -> str | None:
+    """Return why a word of a command list is no command of docker's, or None."""
+    # Knows this module, and is not wanted where no list has commands.
+    from eci_supervisor.policy import commands  # noqa: PLC0415
+
+    try:
+        commands.expand(command)
+    except commands.CommandError as error:
+        return str(error)
+    return None
+
+
 def _check_values(settings: Settings) -> None:
     """Raise ValueError (key, message) for a value that its type alone does not exclude."""
     mount = settings.enhanced_container_isolation.docker_socket_mount
@@ -264,11 +276,9 @@ def _check_values(settings: Settings) -> None:
                 f'may be "*"), got {json.dumps(image)}',
             )
     for index, command in enumerate(mount.command_list.commands):
-        if re.fullmatch(COMMAND, command) is None:
-            raise ValueError(
-                f"{top}.commandList.commands[{index}]",
-                f"expected a command of docker, as push or container*, got {json.dumps(command)}",
-            )
+        what = _why_no_command(command)
+        if what is not None:
+            raise ValueError(f"{top}.commandList.commands[{index}]", what)
     for name, paths in (
         ("protectedPaths", settings.vm.protected_paths),
         ("sharedPaths", settings.vm.shared_paths),

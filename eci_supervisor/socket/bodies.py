@@ -9,6 +9,7 @@ so the engine reads the same.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
@@ -94,6 +95,19 @@ class NewContainer(msgspec.Struct, frozen=True):
     """Names of the volumes that it asks for; those that exist must have no driver options."""
 
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*(/[A-Za-z0-9][A-Za-z0-9_.:-]*)*")
+
+
+def _judge_driver(found: Json, name: str, what: str) -> None:
+    """Refuse the name of a driver that the engine would take for a path.
+
+    It looks for /run/docker/plugins/NAME.sock, and asks whoever listens there what to mount.
+    """
+    driver = _get(found, name)
+    if driver and _NAME.fullmatch(str(driver)) is None:
+        raise BodyRefusedError(f"{what}: the name of a driver may not lead elsewhere")
+
+
 def _judge_host_config(config: Json) -> tuple[str, ...]:
     """Judge a HostConfig; returns the names of volumes in it."""
     for name in ("Devices", "DeviceRequests", "DeviceCgroupRules"):
@@ -103,7 +117,9 @@ def _judge_host_config(config: Json) -> tuple[str, ...]:
         # crun loads plugins and finds sockets by these, as the host's root.
         if name.casefold().startswith(("run.oci.", "krun", "io.krun")):
             raise BodyRefusedError(f"HostConfig.Annotations: {name} changes what the runtime does")
+    _judge_driver(config, "VolumeDriver", "HostConfig.VolumeDriver")
     log = _part(config, "LogConfig")
+    _judge_driver(log, "Type", "HostConfig.LogConfig.Type")
     for name, value in _part(log, "Config").items():
         if str(value).lower().startswith("unix"):
             raise BodyRefusedError(f"HostConfig.LogConfig: {name} names a socket of the host")
@@ -123,6 +139,7 @@ def _mounted_volumes(config: Json) -> list[str]:
     for one in _items(_get(config, "Mounts"), "HostConfig.Mounts"):
         mount = _object(one, "an entry of HostConfig.Mounts")
         driver = _part(_part(mount, "VolumeOptions"), "DriverConfig")
+        _judge_driver(driver, "Name", "HostConfig.Mounts")
         if _get(driver, "Options"):
             raise BodyRefusedError(f"HostConfig.Mounts: {DRIVER_OPTIONS}")
         name = _get(mount, "Source")
@@ -154,10 +171,19 @@ def judge_start(body: bytes) -> bytes:
 def judge_new_volume(body: bytes) -> bytes:
     """Judge the body of POST /volumes/create."""
     config = _object(_parse(body) if body.strip() else {}, "the body")
+    _judge_driver(config, "Driver", "Driver")
     if _get(config, "DriverOpts"):
         raise BodyRefusedError(f"DriverOpts: {DRIVER_OPTIONS}")
     if _get(config, "ClusterVolumeSpec"):
         raise BodyRefusedError("ClusterVolumeSpec: cluster volumes are made by the host's drivers")
+    return _dump(config)
+
+
+def judge_new_network(body: bytes) -> bytes:
+    """Judge the body of POST /networks/create."""
+    config = _object(_parse(body), "the body")
+    _judge_driver(config, "Driver", "Driver")
+    _judge_driver(_part(config, "IPAM"), "Driver", "IPAM.Driver")
     return _dump(config)
 
 
@@ -168,6 +194,7 @@ def _dump(config: Json) -> bytes:
 PLAIN: dict[tuple[str, str], Callable[[bytes], bytes]] = {
     ("POST", "/containers/{*}/start"): judge_start,
     ("POST", "/volumes/create"): judge_new_volume,
+    ("POST", "/networks/create"): judge_new_network,
 }
 """By method and path of a route: how its body is judged, apart from /containers/create."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 
 CHUNK = 32 << 10
@@ -74,15 +75,54 @@ class Channel:
         self.socket.close()
 
 
-async def connect(path: str) -> Channel:
-    """Connect to a Unix socket of this mount namespace.  OSError; TimeoutError: nobody accepts."""
+class Address:
+    """Where the engine listens: a name in a directory that was opened once.
+
+    So neither a process that takes the place of another one in /proc/PID/root, nor the right to go
+    through there, matters later on; nor how long the path is (unix(7)).  Owns the descriptor.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Open the directory of the socket `path`.  OSError."""
+        self.path = path
+        self._directory = self._open()
+
+    def _open(self) -> int:
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        return os.open(os.path.dirname(self.path) or "/", flags)
+
+    def reopen(self) -> None:
+        """Look the directory up anew: an engine that starts may have made it anew.  OSError."""
+        new = self._open()
+        os.close(self._directory)
+        self._directory = new
+
+    def name(self) -> str:
+        """Return what to connect to, of this process alone."""
+        return f"/proc/self/fd/{self._directory}/{os.path.basename(self.path)}"
+
+    def close(self) -> None:
+        """Close the directory."""
+        os.close(self._directory)
+
+
+async def connect(address: Address) -> Channel:
+    """Connect to the engine.  OSError; TimeoutError: nobody accepts."""
+    try:
+        return await _connect(address.name())
+    except FileNotFoundError:
+        address.reopen()
+        return await _connect(address.name())
+
+
+async def _connect(name: str) -> Channel:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.setblocking(False)  # noqa: FBT003
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             while True:
                 try:
-                    connection.connect(path)
+                    connection.connect(name)
                 except BlockingIOError:
                     # EAGAIN, connect(2): the queue is full, and no event says when it is not.
                     await asyncio.sleep(PAUSE_SECONDS)

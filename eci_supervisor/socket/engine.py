@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import h11
 
+import eci_supervisor
 from eci_supervisor.socket.channel import connect
 from eci_supervisor.socket.errors import HttpError
+
+if TYPE_CHECKING:
+    from eci_supervisor.socket.channel import Address
 
 ANSWER_BYTES = 16 << 20
 NOT_FOUND = 404
 OK = 200
+PODMAN = "oci"
+"""What podman calls the runtime of every container."""
 
 
-async def ask(path: str, target: str) -> dict[str, object] | None:
-    """Return the engine's answer to GET `target` on the Unix socket `path`; None: 404.
+async def ask(address: Address, target: str) -> dict[str, object] | None:
+    """Return the engine's answer to GET `target`; None: 404.
 
     HttpError 502: it gave none that can be read.
     """
     try:
-        status, body = await _get(path, target)
+        status, body = await _get(address, target)
         if status == NOT_FOUND:
             return None
         found = json.loads(body) if status == OK else None
@@ -32,8 +40,8 @@ async def ask(path: str, target: str) -> dict[str, object] | None:
     return found
 
 
-async def _get(path: str, target: str) -> tuple[int, bytes]:
-    upstream = await connect(path)
+async def _get(address: Address, target: str) -> tuple[int, bytes]:
+    upstream = await connect(address)
     try:
         asked = h11.Connection(h11.CLIENT)
         headers = [("Host", "docker"), ("Connection", "close")]
@@ -58,11 +66,55 @@ async def _get(path: str, target: str) -> tuple[int, bytes]:
         upstream.close()
 
 
-async def container(path: str, name: str) -> dict[str, object] | None:
+async def container(address: Address, name: str) -> dict[str, object] | None:
     """Return what the engine says of a container; None: there is none."""
-    return await ask(path, f"/containers/{quote(name, safe='')}/json")
+    return await ask(address, f"/containers/{quote(name, safe='')}/json")
 
 
-async def volume(path: str, name: str) -> dict[str, object] | None:
+async def volume(address: Address, name: str) -> dict[str, object] | None:
     """Return what the engine says of a volume; None: there is none."""
-    return await ask(path, f"/volumes/{quote(name, safe='')}")
+    return await ask(address, f"/volumes/{quote(name, safe='')}")
+
+
+async def runtime(address: Address, container_id: str) -> str:
+    """Return the name that the engine knows the runtime of a container by, which is one of ours.
+
+    It runs by it, or it would have no restricted socket.  podman calls every runtime `oci`, and
+    takes its default one whatever a request names; so there that has to be ours.
+
+    HttpError 502: it is not, or the engine does not say.
+    """
+    known = await container(address, container_id)
+    host = known.get("HostConfig") if known else None
+    name = host.get("Runtime") if isinstance(host, dict) else None
+    if not isinstance(name, str) or not name:
+        raise HttpError(
+            502,
+            "the engine does not say by which runtime this container runs, so no other can be "
+            "protected alike",
+        )
+    if name == PODMAN:
+        program = await _podman_runtime(address)
+        if not _is_ours(program):
+            raise HttpError(
+                502,
+                f"podman would run the new container by {program}, without protection: make "
+                "eci-runtime its default runtime",
+            )
+    return name
+
+
+async def _podman_runtime(address: Address) -> str:
+    found: object = await ask(address, "/v4.0.0/libpod/info")
+    for name in ("host", "ociRuntime", "path"):
+        found = found.get(name) if isinstance(found, dict) else None
+    return str(found)
+
+
+def _is_ours(program: str) -> bool:
+    """Whether `program` is eci-runtime, by whatever name."""
+    own = os.path.join(eci_supervisor.__path__[0], "bin", "eci-runtime")
+    try:
+        return os.path.samefile(program, own)
+    except OSError:
+        return False

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from eci_supervisor.policy.api_routes import Route
     from eci_supervisor.policy.commands import Commands
+    from eci_supervisor.socket.channel import Address
 
 HEAD_SECONDS = 10.0
 """From the first byte of a head to its last."""
@@ -53,6 +54,7 @@ KEEPING = frozenset({301, 403, 404, 502})
 OWN_FDS = 64
 
 CREATE = ("POST", "/containers/create")
+START = ("POST", "/containers/{*}/start")
 ARCHIVES = frozenset(
     {
         ("HEAD", "/containers/{*}/archive"),
@@ -91,9 +93,10 @@ class Judged(msgspec.Struct, frozen=True):
 class Proxy:
     """The proxy of one container.  Borrows the listening socket."""
 
-    def __init__(self, config: Config, commands: Commands) -> None:
-        """Prepare to serve; nothing is opened yet."""
+    def __init__(self, config: Config, commands: Commands, upstream: Address) -> None:
+        """Prepare to serve, before the engine at `upstream`, which stays the caller's."""
         self.config = config
+        self.upstream = upstream
         self.commands = commands
         self.runtime = config.runtime
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -297,6 +300,8 @@ class Proxy:
                         f"the volume {one} has driver options, which can name any file of the host"
                     )
             return Judged(target=target, body=made.body)
+        if key == START and api_target.values_of(target.partition("?")[2], "checkpoint-dir"):
+            raise bodies.BodyRefusedError("checkpoint-dir can be any directory of the host")
         if key in bodies.PLAIN:
             body = await self.bodies.read_body(client, served)
             return Judged(target=target, body=bodies.PLAIN[key](body))
@@ -307,25 +312,16 @@ class Proxy:
     async def _runtime(self) -> str:
         """Return the name that the engine knows this container's runtime by."""
         if self.runtime is None:
-            known = await engine.container(self.config.upstream, self.config.container)
-            host = known.get("HostConfig") if known else None
-            name = host.get("Runtime") if isinstance(host, dict) else None
-            if not isinstance(name, str) or not name:
-                raise HttpError(
-                    HTTPStatus.BAD_GATEWAY,
-                    "the engine does not say by which runtime this container runs, so no other "
-                    "can be protected alike",
-                )
-            self.runtime = name
+            self.runtime = await engine.runtime(self.upstream, self.config.container)
         return self.runtime
 
     async def _options_of(self, volume: str) -> object:
-        known = await engine.volume(self.config.upstream, volume)
+        known = await engine.volume(self.upstream, volume)
         return None if known is None else known.get("Options")
 
     async def _archive(self, name: str, target: str) -> str:
         """Return the target with the container's id in place of `name`.  BodyRefusedError."""
-        known = await engine.container(self.config.upstream, name)
+        known = await engine.container(self.upstream, name)
         if known is None or not isinstance(known.get("Id"), str):
             raise HttpError(HTTPStatus.NOT_FOUND, f"No such container: {name}")
         mounts = known.get("Mounts")
@@ -352,7 +348,7 @@ class Proxy:
     ) -> bool:
         """Have the engine answer; whether another request may follow."""
         try:
-            upstream = await connect(self.config.upstream)
+            upstream = await connect(self.upstream)
         except (OSError, TimeoutError) as error:
             raise HttpError(
                 HTTPStatus.BAD_GATEWAY, f"the engine cannot be reached: {error}"

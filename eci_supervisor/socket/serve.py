@@ -18,6 +18,7 @@ from eci_supervisor.kernel.syscalls import CAP_DAC_OVERRIDE, renounce
 from eci_supervisor.observe.commands import CommandLog
 from eci_supervisor.policy.commands import Commands
 from eci_supervisor.socket import refusals
+from eci_supervisor.socket.channel import Address
 from eci_supervisor.socket.proxy import Config, Proxy, set_limits
 
 WATCH_SECONDS = 1.0
@@ -55,10 +56,11 @@ def main(argv: list[str]) -> int:
     audit = CommandLog(config.container)
     refusals.hooks.append(audit)
     set_limits()
+    upstream = Address(config.upstream)
     # Root of the host as far as files go, as an engine's socket may be another user's, and no more:
     # what comes from a container is read here.
     renounce(CAP_DAC_OVERRIDE)
-    proxy = Proxy(config, Commands(config.type, config.commands))
+    proxy = Proxy(config, Commands(config.type, config.commands), upstream)
     with socket.socket(fileno=listener_fd) as listener:
         asyncio.run(_run(proxy, listener, lock_fd))
     audit.close()

@@ -8,6 +8,7 @@ import re
 import resource
 import signal
 import socket
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eci_supervisor.kernel.syscalls import CAP_DAC_OVERRIDE
+from tests.support.docker import DOCKER
 from tests.support.restricted import Clients, Reader, Restricted, request
 from tests.support.waiting import wait_until
 
@@ -107,7 +109,7 @@ def test_every_route_is_passed_on_or_refused(
 ) -> None:
     target = _target(path)
     body = b"" if method in ("GET", "HEAD", "DELETE") else b"{}"
-    hazard = path.startswith(("/plugins", "/swarm", "/services"))
+    hazard = path.startswith(("/plugins", "/swarm", "/services")) or "checkpoint" in path
     through = sockets("deny").ask(method, target, body)
     if through.status == 403:
         assert hazard
@@ -483,6 +485,11 @@ def test_the_runtime_is_the_one_of_the_container_that_has_the_socket(
         ("create -v bound:/x box", "the volume bound has driver options"),
         ("create --mount type=volume,src=bound,dst=/x box", "the volume bound has driver options"),
         ("volume create -o type=none -o o=bind -o device=/etc", "DriverOpts"),
+        ("network create -d ../../../tmp/x x", "Driver"),
+        ("network create --ipam-driver ../../../tmp/x x", "IPAM.Driver"),
+        ("volume create -d ../../../tmp/x x", "Driver"),
+        ("create --volume-driver ../../../tmp/x -v x:/x box", "HostConfig.VolumeDriver"),
+        ("create --log-driver ../../../tmp/x box", "HostConfig.LogConfig.Type"),
         ("cp binder:/x/secret -", "which the engine itself would open"),
         ("cp /etc/hostname binder:/x/new", "which the engine itself would open"),
         ("cp bounder:/x/secret -", "which the engine itself would open"),
@@ -512,6 +519,31 @@ def test_the_engine_writes_to_no_directory_of_the_host_by_itself(
         )
         dockerd.docker("rm", "-fv", "filler", check=False)
         assert (target / "passwd").exists() == filled
+
+
+def test_the_engine_asks_no_socket_that_a_container_made(
+    dockerd: Dockerd, place: Place, free: Restricted
+) -> None:
+    """The name of a volume driver leads it to any socket, whose owner says what to mount."""
+    path = place.directory("shared") / "evil.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        name = f"../../..{path.with_suffix('')}"
+        assert "may not lead elsewhere" in free.docker("volume", "create", "-d", name, "x").stderr
+        listener.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        asking = subprocess.Popen(
+            [DOCKER, "volume", "create", "-d", name, "x"],
+            env=dockerd.environ(),
+            stderr=subprocess.PIPE,
+        )
+        listener.settimeout(30)
+        asked, _ = listener.accept()
+        with asked, asking:
+            assert asked.recv(100).startswith(b"POST /Plugin.Activate")
+            asked.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
 
 def _split(words: str) -> list[str]:

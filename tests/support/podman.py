@@ -44,22 +44,28 @@ class Podman:
         config = CONTAINERS_CONF.format(top=self.top, state=place.state_dir)
         (self.top / "containers.conf").write_text(config)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every call has in its environment."""
+        return {"CONTAINERS_CONF": f"{self.top}/containers.conf"}
+
+    def words(self, runtime: Path | str) -> list[str]:
+        """Return the flags that every call begins with."""
+        return [
+            f"--root={self.top}/root",
+            f"--runroot={self.top}/run",
+            f"--tmpdir={self.top}/tmp",
+            "--storage-driver=overlay",
+            f"--runtime={runtime}",
+        ]
+
     def podman(
         self, *words: str, runtime: Path | str, check: bool = True, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Run podman to its end; `check` fails with what it printed."""
-        top = self.top
         done = subprocess.run(
-            [
-                PODMAN,
-                f"--root={top}/root",
-                f"--runroot={top}/run",
-                f"--tmpdir={top}/tmp",
-                "--storage-driver=overlay",
-                f"--runtime={runtime}",
-                *words,
-            ],
-            env=os.environ | {"CONTAINERS_CONF": f"{top}/containers.conf"},
+            [PODMAN, *self.words(runtime), *words],
+            env=os.environ | self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 from eci_supervisor.policy.commands import Commands
+from eci_supervisor.socket.channel import Address
 from eci_supervisor.socket.proxy import Config, Proxy
 from tests.support.restricted import Clients
 
@@ -96,7 +97,7 @@ class Served(Clients):
             commands=self.commands,
             runtime="eci",
         )
-        self.proxy = Proxy(config, Commands(self.kind, self.commands))
+        self.proxy = Proxy(config, Commands(self.kind, self.commands), Address(config.upstream))
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(self.path)
         listener.listen(4096)
@@ -123,4 +124,5 @@ class Served(Clients):
         self._loop.call_soon_threadsafe(self._serving.cancel)
         self._thread.join(30)
         assert not self._thread.is_alive()
+        self.proxy.upstream.close()
         self.engine.close()

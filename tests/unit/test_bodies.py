@@ -13,6 +13,7 @@ from eci_supervisor.socket.bodies import (
     BodyRefusedError,
     host_mount,
     judge_new_container,
+    judge_new_network,
     judge_new_volume,
     judge_start,
 )
@@ -77,6 +78,9 @@ def test_what_cannot_be_judged_is_an_error(body: bytes) -> None:
         ({"Annotations": {"run.oci.seccomp.plugins": "/x"}}, "Annotations"),
         ({"Annotations": {"RUN.oci.handler": "krun"}}, "Annotations"),
         ({"LogConfig": {"Type": "syslog", "Config": {"syslog-address": "unix:///x"}}}, "LogConfig"),
+        ({"LogConfig": {"Type": "../x"}}, "LogConfig.Type"),
+        ({"VolumeDriver": "../../../home/x"}, "VolumeDriver"),
+        ({"Mounts": [{"VolumeOptions": {"DriverConfig": {"Name": "/x"}}}]}, "may not lead"),
         ({"LogConfig": {"Type": "x", "Config": {"y": "UNIXGRAM:///x"}}}, "LogConfig"),
         (
             {"Mounts": [{"VolumeOptions": {"DriverConfig": {"Options": {"device": "/"}}}}]},
@@ -158,6 +162,29 @@ def test_a_volume_has_no_driver_options() -> None:
         judge_new_volume(b'{"ClusterVolumeSpec": {"Group": "x"}}')
     with pytest.raises(BodyError):
         judge_new_volume(b'{"DriverOpts": {}, "DriverOpts": {"o": "bind"}}')
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["..", ".", "/x", "../x", "x/../y", "x/./y", "x//y", "x/", "./x", "x\\y", "x y", "x\ny", "x\0"],
+)
+def test_the_name_of_a_driver_leads_nowhere(name: str) -> None:
+    for body in ({"Driver": name}, {"driver": name}):
+        with pytest.raises(BodyRefusedError, match="Driver"):
+            judge_new_volume(json.dumps(body).encode())
+        with pytest.raises(BodyRefusedError, match="Driver"):
+            judge_new_network(json.dumps(body).encode())
+    with pytest.raises(BodyRefusedError, match=r"IPAM\.Driver"):
+        judge_new_network(json.dumps({"IPAM": {"Driver": name}}).encode())
+
+
+@pytest.mark.parametrize(
+    "name", ["", "local", "bridge", "vieux/sshfs:latest", "a.b/c_d-e:1.2", None]
+)
+def test_the_name_of_a_driver_may_be_a_plugins(name: str | None) -> None:
+    body = json.dumps({"Driver": name}).encode()
+    assert json.loads(judge_new_volume(body)) == {"Driver": name}
+    assert json.loads(judge_new_network(body)) == {"Driver": name}
 
 
 def test_what_the_engine_would_open_for_a_copy() -> None:

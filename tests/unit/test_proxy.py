@@ -367,6 +367,21 @@ def test_without_an_engine_each_request_is_told_so_and_with_a_new_one_it_goes_on
         assert reader.answer().body == b"ok"
 
 
+def test_an_engine_may_come_back_in_a_new_directory(directory: Path) -> None:
+    place = directory / "run"
+    place.mkdir()
+    with Served(place) as served:
+        assert served.send(PING).body == b"ok"
+        served.engine.close()
+        (place / "r").rename(directory / "r")
+        place.rmdir()
+        served.path = str(directory / "r")
+        assert served.send(PING).status == 502
+        place.mkdir()
+        served.engine = Engine(place / "e", answer_ok)
+        assert served.send(PING).body == b"ok"
+
+
 @pytest.mark.parametrize(
     "answer", [b"", b"HTTP/1.1 2", b"nonsense\r\n\r\n", b"HTTP/1.1 101 X\r\nUpgrade: x\r\n\r\n"]
 )
@@ -575,6 +590,17 @@ def test_other_routes_cannot_ask_for_an_upgrade(directory: Path, method: str) ->
     with Served(directory) as served:
         assert served.ask(method, target, b"", UPGRADE).body == b"ok"
         assert b"pgrade" not in served.engine.heads[0]
+
+
+@pytest.mark.parametrize("query", ["checkpoint-dir=/etc", "a;checkpoint%2Ddir=/etc"])
+def test_a_checkpoint_is_not_started_from_a_directory_of_the_host(
+    directory: Path, query: str
+) -> None:
+    with Served(directory) as served:
+        answer = served.ask("POST", f"/containers/x/start?checkpoint=a&{query}")
+        assert answer.status == 403
+        assert "checkpoint-dir can be any directory of the host" in answer.message
+        assert served.ask("POST", "/containers/x/start?checkpoint=a").body == b"ok"
 
 
 def test_judged_bodies_have_a_bound_together(
