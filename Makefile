@@ -26,11 +26,13 @@ BIN := $(VENV)/bin
 BUILD_PACKAGES := gcc libc6-dev libfuse3-dev pkg-config python3 python3-dev python3-venv
 RUN_PACKAGES := busybox-static fuse3 runc
 TEST_PACKAGES := buildah containerd containernetworking-plugins crun debian-archive-keyring docker.io \
-	gcc-multilib gpg iproute2 iptables mmdebstrap netavark podman procps strace tini uidmap util-linux
+	gcc-multilib gpg iproute2 iptables man-db mmdebstrap netavark podman procps strace tini uidmap util-linux
 LINT_PACKAGES := clang clang-format clang-tidy cppcheck gcc git libc6-dev libfuse3-dev shellcheck
 
 # Arguments for pytest: `make test ARGS="-k launcher -x"`.
 ARGS ?=
+# Two processes do half of the files each, with a place and engines of their own: `WORKERS=` for one.
+WORKERS ?= --numprocesses logical --maxprocesses 4 --dist loadfile
 
 C_FILES := $(wildcard csrc/*.c csrc/*.h)
 SCRIPTS := .ci/run $(wildcard tools/*.sh eci_supervisor/kubernetes/*.sh)
@@ -77,7 +79,7 @@ run: packages-run build
 .PHONY: test
 test: packages-test build
 	@echo "==> running the tests"
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest $(WORKERS) $(ARGS)
 
 .PHONY: bench
 bench: packages-test build

@@ -43,7 +43,7 @@ PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
     # Called several times per container: without a dynamic linker they start in half the time.
     "eci-runtime": (["launcher.c", "fork_client.c"], ["-static-pie"]),
     "eci-hook": (["hook.c"], ["-static-pie"]),
-    "eci-cleanup": (["cleanup.c"], ["-static-pie"]),
+    "eci-cleanup": (["cleanup.c", "watch.c"], ["-static-pie"]),
     # One per container waits, and a dynamic linker's pages would be most of it.
     "eci-keeper": (["keeper.c"], ["-static-pie"]),
     "eci-worker": (
@@ -62,6 +62,7 @@ PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
             "tree.c",
             "policy.c",
             "ring.c",
+            "watch.c",
         ],
         ["-pie", "-pthread"],
     ),

@@ -31,6 +31,7 @@
 #define ECI_INODE_PROTECTED 1 /* a host-protected path */
 #define ECI_INODE_ABOVE     2 /* an ancestor of one */
 #define ECI_INODE_RECURSE   4 /* lies above a mask: may be bound only with MS_REC */
+#define ECI_INODE_SHARED    8 /* in a host-protected path, and not protected */
 
 /*
  * One initial mount.  Storage is named by super block and root inside it, so that a copy in
@@ -192,6 +193,18 @@ uint32_t eci_policy_hides(const struct eci_policy *policy, uint32_t major, uint3
 #define ECI_STRING_NULL   0xffffffff
 #define ECI_STRING_FAULT  0xfffffffe
 
+#define ECI_EVENT_OBJECTS 2
+
+/* What a path of a call turned out to be: as statx reports it in the worker's place. */
+struct eci_object {
+    uint64_t mnt_id; /* unique */
+    uint64_t ino;
+    uint32_t major;
+    uint32_t minor;
+    uint32_t known;  /* 0: the call has none, or it was not looked up */
+    uint32_t length; /* of its path, as the caller sees it; cut at ECI_EVENT_STRING */
+};
+
 struct eci_event {
     uint64_t turn;    /* ring's own: whose turn the slot is */
     uint64_t time_ns; /* CLOCK_REALTIME at receipt */
@@ -205,7 +218,9 @@ struct eci_event {
     uint32_t passed;                    /* not 0: the kernel carried it out itself */
     uint32_t length[ECI_EVENT_STRINGS]; /* whole length, or ECI_STRING_NULL / _FAULT */
     char comm[16];
+    struct eci_object object[ECI_EVENT_OBJECTS];    /* of a refused call: its source, its target */
     char text[ECI_EVENT_STRINGS][ECI_EVENT_STRING]; /* cut, not terminated when cut */
+    char path[ECI_EVENT_OBJECTS][ECI_EVENT_STRING]; /* of the objects; likewise */
 };
 
 /* A ring in shared memory: many writers, one reader; a full ring drops and counts. */
@@ -225,6 +240,55 @@ int eci_ring_put(struct eci_ring *ring, const struct eci_event *event);
 int eci_ring_get(struct eci_ring *ring, struct eci_event *event);
 /* Says that the reader is about to sleep; 0 when an event came meanwhile, else 1. */
 int eci_ring_sleep(struct eci_ring *ring);
+
+#define ECI_WATCH_MAGIC   0x31574345
+#define ECI_WATCH_VERSION 1
+#define ECI_WATCH_HEAD    4096 /* where the slots begin */
+#define ECI_KINDS         8    /* of calls: enum family of worker.h */
+#define ECI_REASONS       32
+#define ECI_TIMES         16
+
+/* What a container's worker has done so far.  Numbers only grow. */
+struct eci_counts {
+    uint32_t magic;
+    uint32_t version;
+    uint64_t calls[ECI_KINDS][ECI_REASONS]; /* by ECI_REASON_* */
+    uint64_t times[ECI_TIMES];              /* answered in less than 1, 2, 4 ... us; last: longer */
+    uint64_t times_ns;                      /* the sum of these */
+    uint64_t dropped;                       /* refusals lost to a full ring */
+};
+
+/*
+ * A file in the state directory that the worker has mapped, so that whoever may read it can see
+ * what goes on without asking or waking anybody.  Behind ECI_WATCH_HEAD bytes come the slots: the
+ * last events, of which the oldest is overwritten.  Nobody is waited for, neither a writer nor
+ * a reader.
+ */
+struct eci_watch {
+    struct eci_counts counts;
+    uint64_t follow_until; /* CLOCK_MONOTONIC ns: until then every call becomes an event here */
+    uint64_t head;         /* next turn to write */
+    uint64_t missed;       /* events that found their slot being written */
+    uint32_t slots;        /* a power of two */
+    uint32_t timed;        /* not 0: somebody wants `times` */
+};
+
+uint64_t eci_watch_bytes(uint32_t slots);
+void eci_watch_init(struct eci_watch *watch, uint32_t slots);
+/* 0 when `size` bytes of it are well formed, else -EINVAL. */
+int eci_watch_check(const struct eci_watch *watch, uint64_t size);
+void eci_watch_count(struct eci_watch *watch, uint32_t kind, uint32_t reason);
+void eci_watch_time(struct eci_watch *watch, uint64_t spent_ns);
+void eci_watch_put(struct eci_watch *watch, const struct eci_event *event);
+/*
+ * Copies the event of `turn` out: 1; 0 when it is not there yet, -ESTALE when it has been
+ * overwritten.
+ */
+int eci_watch_get(const struct eci_watch *watch, uint64_t turn, struct eci_event *event);
+/* Until then at least every call becomes an event. */
+void eci_watch_follow(struct eci_watch *watch, uint64_t until_ns);
+/* Adds counts up; those of another version are left out. */
+void eci_counts_add(struct eci_counts *sum, const struct eci_counts *more);
 /* cffi: end */
 
 #endif

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
@@ -337,6 +338,54 @@ unsigned int call_texts(const struct session *session, enum family family,
     return n;
 }
 
+/* -- refusing ----------------------------------------------------------------------------- */
+
+/*
+ * Keeps for the event what a refused call was about.  The path is what it is called where the
+ * thread's root is, which is the caller's or the container's; it is for people, nothing rests on
+ * it.
+ */
+__attribute__((noinline, cold)) static void note(struct session *session, unsigned int i,
+                                                 const struct target *target,
+                                                 const struct eci_place *place)
+{
+    char *path = session->noted_as[i].path;
+    char whole[PATH_MAX + NAME_MAX + 2];
+    char number[16];
+    int fd = target->fd >= 0 ? target->fd : target->parent;
+    ssize_t n;
+
+    session->noted_as[i].object = (struct eci_object){
+        .mnt_id = place->mnt_id,
+        .ino = place->ino,
+        .major = place->major,
+        .minor = place->minor,
+        .known = 1,
+    };
+    snprintf(number, sizeof(number), "%d", fd);
+    n = fd < 0 ? 0 : readlinkat(session->worker->self_fds, number, whole, PATH_MAX);
+    if (n <= 0)
+        return;
+    if (target->fd < 0)
+        n +=
+            snprintf(whole + n, sizeof(whole) - (size_t)n, "%s%s", n == 1 ? "" : "/", target->name);
+    memcpy(path, whole, (size_t)n < ECI_EVENT_STRING ? (size_t)n : ECI_EVENT_STRING);
+    session->noted_as[i].object.length = (uint32_t)n;
+}
+
+/* Of the call's source, where it has one, and of its target. */
+static void note_refusal(struct session *session, const struct eci_verdict *verdict,
+                         const struct target *source, const struct target *target)
+{
+    if (verdict->reason < ECI_REASON_LOOSEN)
+        return;
+    memset(session->noted_as, 0, sizeof(session->noted_as));
+    session->noted = true;
+    if (source)
+        note(session, 0, source, &session->source);
+    note(session, 1, target, &session->target);
+}
+
 /* -- performing --------------------------------------------------------------------------- */
 
 /*
@@ -379,6 +428,7 @@ static int do_umount(struct session *session, struct caller *caller, struct eci_
         if (r == -EBUSY && !verdict->error && !(call.flags & (MNT_EXPIRE | MNT_DETACH)) &&
             kernfs_has_masks_only(session->worker, &session->target))
             r = perform_umount(session, &target, session->target.mnt_id, call.flags | MNT_DETACH);
+        note_refusal(session, verdict, NULL, &target);
     }
     target_close(&target);
     return r;
@@ -465,6 +515,7 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
     else
         r = perform_on(session, source.fd, target.fd, session->notif.data.args[3], args->data,
                        args->has_data);
+    note_refusal(session, verdict, has_source ? &source : NULL, &target);
     if (r == 0 && can_be_undone(&call, args))
         session->added_on = take_fd(&target.fd);
 out:
@@ -581,6 +632,7 @@ static int do_move_mount(struct session *session, struct caller *caller,
     }
     eci_decide(worker->policy, &call, &session->source, &session->target, verdict);
     r = verdict->error ? -verdict->error : perform_move(source.fd, target.fd, flags);
+    note_refusal(session, verdict, &source, &target);
     if (r == 0)
         call_let_go(worker, made);
 out:
@@ -643,6 +695,7 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
         else
             r = perform_setattr(target.fd, AT_EMPTY_PATH | (flags & AT_RECURSIVE), ours,
                                 out->data_size);
+        note_refusal(session, verdict, NULL, &target);
     }
     target_close(&target);
     return r;

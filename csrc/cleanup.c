@@ -31,8 +31,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "api.h"
+
 #define RECORD    "container.json"
 #define KEPT      "lock"
+#define WATCH     "watch"
+#define COUNTS    "counts"
 #define MET       "met"
 #define WORK_NAME "eci-work"
 #define WORKS     "works"
@@ -41,6 +45,7 @@ enum {
     PATIENCE_MS = 10000, /* for the keeper, which has the last trace lines to write */
     PAUSE_NS = 500 * 1000,
     PAUSES = PATIENCE_MS * 1000 / 500,
+    LATE_LINES = 16,       /* of a proxy's log, at most */
     OPEN_DIRECTORIES = 16, /* at most, while a tree is removed */
 };
 
@@ -315,6 +320,47 @@ static int release_range(const char *root, const char *key)
     return r;
 }
 
+/* Reads what `path` begins with; the descriptor, which the caller owns, or -errno. */
+static int open_counts(const char *path, int flags, struct eci_counts *counts)
+{
+    int fd = open(path, flags | O_CLOEXEC, 0600);
+
+    if (fd < 0)
+        return -errno;
+    memset(counts, 0, sizeof(*counts));
+    if (pread(fd, counts, sizeof(*counts), 0) != sizeof(*counts))
+        memset(counts, 0, sizeof(*counts));
+    return fd;
+}
+
+/*
+ * Adds what the worker has counted to what all former ones have: no number may ever shrink.  Who is
+ * killed between the two steps counts this container twice.  Nothing else fails for it.
+ */
+static void keep_counts(const char *root, const char *state)
+{
+    struct eci_counts more;
+    struct eci_counts sum;
+    char path[PATH_MAX];
+    char total[PATH_MAX];
+    int to = -1;
+    int from;
+
+    if (join(path, state, WATCH) < 0 || join(total, root, COUNTS) < 0)
+        return;
+    from = open_counts(path, O_RDONLY, &more);
+    if (from < 0)
+        return;
+    to = open_counts(total, O_RDWR | O_CREAT, &sum);
+    if (to >= 0) {
+        eci_counts_add(&sum, &more);
+        (void)!pwrite(to, &sum, sizeof(sum), 0);
+        close(to);
+    }
+    close(from);
+    (void)unlink(path);
+}
+
 /*
  * Removes the empty directory `name`, from under a mount if there is one here: a poststop hook of
  * `runc run` runs in the very mount namespace that the stage was built in.  So this never descends:
@@ -358,12 +404,30 @@ static int remove_flat(const char *path, const char *last)
     return r;
 }
 
+/*
+ * Removes the directory of a restricted engine socket (socket/launch.py).  Its proxy, which ends
+ * when it sees that, may be writing a line to its log meanwhile, and make that file anew.
+ */
+static int remove_socket(const char *state)
+{
+    char path[PATH_MAX];
+    int r = join(path, state, "socket");
+
+    if (r == 0)
+        r = remove_flat(path, "");
+    for (int i = 0; i < LATE_LINES && r == -ENOTEMPTY; i++)
+        r = remove_flat(path, "");
+    return r;
+}
+
 /* Whatever is neither ours by name nor a plain file is left, and then an error. */
 static int remove_state(const char *state)
 {
     char bundle[PATH_MAX];
     int r = join(bundle, state, "bundle");
 
+    if (r == 0)
+        r = remove_socket(state);
     if (r == 0)
         r = remove_mount_point(state, "rootfs");
     if (r == 0)
@@ -433,6 +497,7 @@ static int clean(const struct job *job)
     r = release_range(root, key);
     if (r < 0)
         return r;
+    keep_counts(root, job->state);
     doing = "the state directory";
     return remove_state(job->state);
 }

@@ -71,9 +71,15 @@ static int open_directory_of(const struct worker *worker, int fd, const struct s
     return dir;
 }
 
+/* Not protected, whatever it lies in.  What is both is protected. */
+static bool is_shared(uint32_t hits)
+{
+    return (hits & (ECI_INODE_SHARED | ECI_INODE_PROTECTED)) == ECI_INODE_SHARED;
+}
+
 /*
- * ECI_INODE_* of all ancestors inside the same mount.  By identity, not by name: a rename
- * changes nothing.  Whatever cannot be found out counts as protected.
+ * ECI_INODE_* of the ancestors inside the same mount, up to one that is shared.  By identity, not
+ * by name: a rename changes nothing.  Whatever cannot be found out counts as protected.
  *
  * Nothing is remembered of a mount: through another mount of the same file system a container can
  * rename a protected path into what a mount shows that showed none before.
@@ -93,13 +99,15 @@ static uint32_t hits_above(const struct worker *worker, int fd, const struct sta
         at = open_directory_of(worker, fd, object);
     for (unsigned int depth = 0; depth < MAX_DEPTH; depth++) {
         struct statx up;
+        uint32_t what;
 
         /* A step out of the mount, or none: the object was moved meanwhile. */
         if (at < 0 || stat_at(at, "", &up) < 0 || up.stx_mnt_id != object->stx_mnt_id ||
             same_inode(&up, &here))
             break;
-        hits |= eci_policy_inode(worker->policy, up.stx_dev_major, up.stx_dev_minor, up.stx_ino);
-        if (up.stx_attributes & STATX_ATTR_MOUNT_ROOT)
+        what = eci_policy_inode(worker->policy, up.stx_dev_major, up.stx_dev_minor, up.stx_ino);
+        hits |= what;
+        if ((up.stx_attributes & STATX_ATTR_MOUNT_ROOT) || is_shared(what))
             return hits;
         here = up;
         next = openat(at, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -143,7 +151,7 @@ int facts_place(const struct worker *worker, const struct target *target, struct
     if (!known)
         return 0;
     place->self_hits = eci_policy_inode(policy, place->major, place->minor, place->ino);
-    if (!(known & ECI_INODE_PROTECTED))
+    if (!(known & ECI_INODE_PROTECTED) || is_shared(place->self_hits))
         return 0;
     /* Of what no mount shows, none can show a part: rename(2) needs to see both sides. */
     if (!worker->exposed && !worker->receives)

@@ -10,6 +10,14 @@
  *
  * Called as eci-runtime-crun (a link whose name contains "crun"), or with ECI_RUNTIME=crun in
  * the environment, it stands before crun, else before runc.
+ *
+ * The runtime is the first of that name on PATH that is not this program: a directory first in an
+ * engine's PATH may hold the name linked to us.  Where a link `NAME.real` lies beside the path
+ * that we were called by, it is what that names, and nothing else.
+ *
+ * Called as containerd-shim-ANYTHING it refuses: the name stands before a shim that starts
+ * containers without runc or crun.  An engine that an ordinary user runs in a user namespace of his
+ * own gets the bare runtime: there is nothing of the host's that root in it could do more than he.
  */
 #include "compat.h"
 #include "fork_client.h"
@@ -19,11 +27,14 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/magic.h>
+#include <linux/nsfs.h>
 #include <sched.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -37,6 +48,32 @@
 
 static const char FALLBACK_PATH[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 static const char UNIFIED[] = "/sys/fs/cgroup/unified";
+
+static const char SHIM[] = "containerd-shim";
+
+/* Set while this process becomes the runtime: its pid and start time. */
+static const char LAUNCHED[] = "ECI_LAUNCHED";
+
+/*
+ * An ELF note, by which a copy of this program, or another version of it, knows it for what it
+ * is.  The linker puts notes beside the headers, into the first page.
+ */
+struct note {
+    uint32_t name_size;
+    uint32_t size;
+    uint32_t type;
+    char name[4];
+    char text[20];
+};
+#define NOTE_TEXT "eci-runtime launcher"
+__attribute__((used, aligned(4), section(".note.eci"))) static const struct note NOTE = {
+    .name_size = 4,
+    .size = sizeof(NOTE_TEXT) - 1,
+    .type = 1,
+    .name = "eci",
+    .text = {'e', 'c', 'i', '-', 'r', 'u', 'n', 't', 'i', 'm',
+             'e', ' ', 'l', 'a', 'u', 'n', 'c', 'h', 'e', 'r'},
+};
 
 /* What the command line says, as far as this program must know. */
 struct call {
@@ -152,36 +189,139 @@ static void read_words(struct call *call, int argc, char **argv)
     }
 }
 
+/* Whether FD, a program, is this one, by identity or by its note. */
+static bool is_this_program(int fd, const struct stat *st)
+{
+    char head[4096];
+    struct stat self;
+
+    if (stat("/proc/self/exe", &self) == 0 && st->st_dev == self.st_dev &&
+        st->st_ino == self.st_ino)
+        return true;
+    ssize_t size = pread(fd, head, sizeof(head), 0);
+    return size > 0 && memmem(head, (size_t)size, &NOTE, sizeof(NOTE)) != NULL;
+}
+
+/* Whether PATH is a program that can be executed and is not this one.  Returns 0 or -errno. */
+static int check_program(const char *path)
+{
+    struct stat st;
+    int rc = 0;
+
+    if (access(path, X_OK) < 0)
+        return -errno;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &st) < 0)
+        rc = -errno;
+    else if (!S_ISREG(st.st_mode))
+        rc = -EACCES;
+    else if (is_this_program(fd, &st))
+        rc = -ELOOP;
+    close(fd);
+    return rc;
+}
+
 /*
- * Finds the program NAME on PATH, then in the usual places, but never this program itself: a
- * directory first in an engine's PATH may hold NAME linked to us.  Returns 0 or -ENOENT.
+ * Finds the program NAME on PATH, then in the usual places, but never this program itself.
+ * Returns 0 or -ENOENT.
  */
-static int find_runtime(const char *name, char *out, size_t size)
+static int find_on_path(const char *name, char *out, size_t size)
 {
     const char *lists[] = {getenv("PATH"), FALLBACK_PATH};
-    struct stat self;
     size_t i;
 
-    if (stat("/proc/self/exe", &self) < 0)
-        return -errno;
     for (i = 0; i < 2; i++) {
         const char *at = lists[i];
 
         while (at != NULL && *at != '\0') {
             size_t length = strcspn(at, ":");
-            struct stat st;
 
             /* Relative entries would be looked up in a directory that we did not choose. */
             if (at[0] == '/' &&
                 (size_t)snprintf(out, size, "%.*s/%s", (int)length, at, name) < size &&
-                stat(out, &st) == 0 && S_ISREG(st.st_mode) && access(out, X_OK) == 0 &&
-                !(st.st_dev == self.st_dev && st.st_ino == self.st_ino))
+                check_program(out) == 0)
                 return 0;
             at += length;
             at += *at == ':';
         }
     }
     return -ENOENT;
+}
+
+/*
+ * Finds what a link `NAME.real` beside CALLED, the path that we were called by, stands for.
+ * Returns 1, 0 if there is no such link, or -errno if what it names cannot be the runtime: then
+ * no other is taken in its place.
+ */
+static int find_real(const char *called, char *out, size_t size)
+{
+    struct stat st;
+    int rc;
+
+    if (called[0] != '/')
+        return 0;
+    if ((size_t)snprintf(out, size, "%s.real", called) >= size)
+        return -ENAMETOOLONG;
+    if (lstat(out, &st) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    rc = check_program(out);
+    return rc < 0 ? rc : 1;
+}
+
+/*
+ * Notes in the environment that this process becomes the runtime.  -ELOOP if it did before: then
+ * what we take for the runtime, a script say, has called us.  Returns 0 or -errno.
+ */
+static int enter_once(void)
+{
+    char line[1024];
+    char mark[64];
+    const char *seen = getenv(LAUNCHED);
+    int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return -errno;
+    ssize_t size = read(fd, line, sizeof(line) - 1);
+    close(fd);
+    if (size < 0)
+        return -errno;
+    line[size] = '\0';
+    /* proc_pid_stat(5): after the command in brackets, the start time is the twentieth field. */
+    const char *at = strrchr(line, ')');
+    int field;
+    for (field = 0; at != NULL && field < 20; field++)
+        at = strchr(at + 1, ' ');
+    if (at == NULL)
+        return -EBADMSG;
+    snprintf(mark, sizeof(mark), "%d:%.*s", getpid(), (int)strcspn(at + 1, " "), at + 1);
+    if (seen != NULL && strcmp(seen, mark) == 0)
+        return -ELOOP;
+    return setenv(LAUNCHED, mark, 1) < 0 ? -errno : 0;
+}
+
+/*
+ * Whether root here is an ordinary user, in a user namespace that he made himself: id 0 is his, and
+ * not 0 outside.  Not so in a namespace that somebody else made for a whole system (LXC), where
+ * the engine's root is more than its user, nor in one that the host's root made for himself.
+ */
+static bool is_rootless(void)
+{
+    unsigned int inside = 1;
+    unsigned int outside = 0;
+    uid_t owner = (uid_t)-1;
+    int fd = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
+    FILE *map = fopen("/proc/self/uid_map", "re");
+    bool rootless = fd >= 0 && map != NULL && fscanf(map, "%u %u", &inside, &outside) == 2 &&
+                    inside == 0 && outside != 0 && ioctl(fd, NS_GET_OWNER_UID, &owner) == 0 &&
+                    owner == 0;
+
+    if (map != NULL)
+        fclose(map);
+    if (fd >= 0)
+        close(fd);
+    return rootless;
 }
 
 /*
@@ -465,6 +605,18 @@ static int start_python(const struct call *call, const char *name, const char *r
     return fail(call, "cannot execute ", ECI_PYTHON, rc);
 }
 
+/* Takes our own flag out of ARGV. */
+static void drop_settings(const struct call *call, int argc, char **argv)
+{
+    int next = call->settings + call->settings_words;
+
+    if (call->settings == 0)
+        return;
+    if (next > argc)
+        next = argc;
+    memmove(argv + call->settings, argv + next, (size_t)(argc - next + 1) * sizeof(*argv));
+}
+
 int main(int argc, char **argv)
 {
     struct call call = {0};
@@ -475,14 +627,36 @@ int main(int argc, char **argv)
         return 1;
     const char *base = strrchr(argv[0], '/');
     const char *chosen = getenv("ECI_RUNTIME");
+    if (strncmp(base != NULL ? base + 1 : argv[0], SHIM, sizeof(SHIM) - 1) == 0)
+        return fail(&call, "what this shim starts would not be protected; take runc or crun: ",
+                    base != NULL ? base + 1 : argv[0], 0);
     call.crun = strstr(base != NULL ? base + 1 : argv[0], "crun") != NULL ||
                 (chosen != NULL && strcmp(chosen, "crun") == 0);
     read_words(&call, argc, argv);
     if (chosen != NULL && strcmp(chosen, "crun") != 0 && strcmp(chosen, "runc") != 0)
         return fail(&call, "ECI_RUNTIME must be runc or crun, not ", chosen, 0);
     const char *name = call.crun ? "crun" : "runc";
-    if (find_runtime(name, runtime, sizeof(runtime)) < 0)
+    rc = enter_once();
+    if (rc == -ELOOP)
+        return fail(&call,
+                    "what PATH names is no runtime but calls eci-runtime again; remove it, or put "
+                    "the real one before it: ",
+                    name, 0);
+    if (rc < 0)
+        return fail(&call, "cannot read ", "/proc/self/stat", -rc);
+    rc = find_real(argv[0], runtime, sizeof(runtime));
+    if (rc == -ELOOP)
+        return fail(&call, "cannot be the runtime, as it is eci-runtime itself: ", runtime, 0);
+    if (rc < 0)
+        return fail(&call, "cannot be the runtime: ", runtime, -rc);
+    if (rc == 0 && find_on_path(name, runtime, sizeof(runtime)) < 0)
         return fail(&call, "no such program on PATH or in /usr/sbin, /usr/bin: install ", name, 0);
+    if (is_rootless()) {
+        drop_settings(&call, argc, argv);
+        argv[0] = (char *)name;
+        execv(runtime, argv);
+        return fail(&call, "cannot execute ", runtime, errno);
+    }
     if (creates(&call)) {
         struct prepared prepared;
         char cwd[PATH_MAX];
@@ -519,12 +693,7 @@ int main(int argc, char **argv)
         if (rc < 0)
             return fail(&call, "cannot install the seccomp guard for exec", "", -rc);
     }
-    if (call.settings > 0) {
-        int next = call.settings + call.settings_words;
-        if (next > argc)
-            next = argc;
-        memmove(argv + call.settings, argv + next, (size_t)(argc - next + 1) * sizeof(*argv));
-    }
+    drop_settings(&call, argc, argv);
     argv[0] = (char *)name;
     execv(runtime, argv);
     return fail(&call, "cannot execute ", runtime, errno);

@@ -17,6 +17,9 @@
 #include "compat.h"
 #include "worker.h"
 
+_Static_assert(FAMILY_FSCONFIG < ECI_KINDS, "each kind of call has its counts");
+_Static_assert(ECI_REASON_INTERNAL < ECI_REASONS, "each reason has its count");
+
 /*
  * How long a caller may be awake without running: its cgroup can keep it off the processors for
  * as long as a period of its quota, a second at most.
@@ -84,15 +87,35 @@ static void read_comm(struct session *session, struct caller *caller)
         session->comm[n] = 0;
 }
 
-/* Tells the ring: every call when tracing, otherwise what a rule refused. */
+static void put_objects(struct eci_event *event, const struct session *session)
+{
+    for (unsigned int i = 0; i < ECI_EVENT_OBJECTS; i++) {
+        size_t length = session->noted_as[i].object.length;
+
+        event->object[i] = session->noted_as[i].object;
+        memcpy(event->path[i], session->noted_as[i].path,
+               length < ECI_EVENT_STRING ? length : ECI_EVENT_STRING);
+    }
+}
+
+/*
+ * Counts the call, and tells the ring: every call when tracing, otherwise what a rule refused.
+ * Whoever follows the container sees every call in the meantime.
+ */
 static void record(struct session *session, enum family family, const struct eci_verdict *verdict,
                    bool pass, bool known, uint64_t began)
 {
     const struct seccomp_notif *notif = &session->notif;
     struct worker *worker = session->worker;
+    bool refused = verdict->reason >= ECI_REASON_LOOSEN;
     struct eci_event event;
+    int r;
 
-    if (!worker->policy->trace && verdict->reason < ECI_REASON_LOOSEN)
+    eci_watch_count(worker->watch, family, verdict->reason);
+    /* Another look at the clock: only once somebody has asked for it. */
+    if (__atomic_load_n(&worker->watch->timed, __ATOMIC_RELAXED))
+        eci_watch_time(worker->watch, now_ns(CLOCK_MONOTONIC) - began);
+    if (!session->shown && !refused)
         return;
     memset(&event, 0, offsetof(struct eci_event, text));
     event.spent_ns = now_ns(CLOCK_MONOTONIC) - began;
@@ -114,7 +137,16 @@ static void record(struct session *session, enum family family, const struct eci
         for (unsigned int i = 0; i < n; i++)
             put_text(&event, i, &texts[i]);
     }
-    if (eci_ring_put(worker->ring, &event) == 1) {
+    if (refused && session->noted)
+        put_objects(&event, session);
+    if (session->followed)
+        eci_watch_put(worker->watch, &event);
+    if (!refused && !worker->policy->trace)
+        return;
+    r = eci_ring_put(worker->ring, &event);
+    if (r < 0 && refused)
+        __atomic_fetch_add(&worker->watch->counts.dropped, 1, __ATOMIC_RELAXED);
+    if (r == 1) {
         const uint64_t one = 1;
 
         /* Nothing to do about a failure: the eventfd is full, so the reader is awake. */
@@ -349,6 +381,10 @@ static void handle(struct session *session)
     session->comm[0] = 0;
     session->result = session->added_on = -1;
     session->made = 0;
+    session->noted = false;
+    session->followed =
+        __atomic_load_n(&session->worker->watch->follow_until, __ATOMIC_RELAXED) > began;
+    session->shown = session->followed || session->worker->policy->trace;
     if (family == FAMILY_NONE) {
         verdict.error = ENOSYS;
         verdict.reason = ECI_REASON_UNKNOWN_CALL;
@@ -359,7 +395,7 @@ static void handle(struct session *session)
         session->notif.data.args[1] = 0; /* umount(2) of i386 has no flags */
 
     r = caller_settle(session, caller, &verdict.reason);
-    if (r >= 0 && session->worker->policy->trace)
+    if (r >= 0 && session->shown)
         read_comm(session, caller);
     if (r == 1) {
         pass(session, family, &verdict, false, began);
@@ -371,7 +407,7 @@ static void handle(struct session *session)
     }
     if (call_passes_unread(session, family, &verdict.reason)) {
         /* Only to be shown: the kernel reads again, and says what cannot be read. */
-        known = session->worker->policy->trace && call_read(session, family) == 0;
+        known = session->shown && call_read(session, family) == 0;
         pass(session, family, &verdict, known, began);
         return;
     }

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * eci-worker CONTROL COVER RING EVENT PID
+ * eci-worker CONTROL RING EVENT WATCH
  *
- * The worker of one container.  The first four words are inherited fds: a SEQPACKET socket to
- * the supervisor, what to cover (a memfd, see kernfs.c), the event ring (a memfd) and the ring's
- * eventfd.  PID is the container's first process, in our PID namespace.
+ * The worker of one container.  Its words are inherited fds: a SEQPACKET socket to the supervisor,
+ * the event ring (a memfd), the ring's eventfd, and the file of watch.c, whose lock stays with its
+ * description as long as this process lives.
  *
- * At the createRuntime hook it enters the container's namespaces, covers /proc and /sys and
- * writes "ready" to CONTROL, or what went wrong.  A message that begins with P then carries the
- * policy (a memfd, see struct eci_policy), and is answered in the same way; each that begins with L
- * carries a listener.  It ends when CONTROL is closed and no listener is left, so it outlives a
- * supervisor that died.
+ * It is started before there is a container.  At the createRuntime hook a message comes that begins
+ * with E, the pid of the container's first process follows, in our PID namespace, and with it comes
+ * what to cover (a memfd, see kernfs.c).  The worker enters the container's namespaces, covers
+ * /proc and /sys and writes "ready" to CONTROL, or what went wrong.  A message that begins with P
+ * then carries the policy (a memfd, see struct eci_policy), and is answered in the same way; each
+ * that begins with L carries a listener.  It ends when CONTROL is closed and no listener is left,
+ * so it outlives a supervisor that died.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +31,7 @@
 #define NUDGE_MS     20
 #define MAX_SESSIONS 1024
 #define STACK_SIZE   ((size_t)256 * 1024)
+#define MESSAGE      32
 
 static void *map_fd(int fd, int flags, size_t *size)
 {
@@ -54,14 +57,17 @@ static void *serve(void *context)
     return NULL;
 }
 
-/* One message from the supervisor, with an fd in an SCM_RIGHTS; -EPIPE at the end. */
-static int receive(int control, char *what)
+/*
+ * One message from the supervisor, terminated, with an fd in an SCM_RIGHTS, which the caller owns;
+ * -EPIPE at the end.
+ */
+static int receive(int control, char message[MESSAGE])
 {
     union {
         char space[CMSG_SPACE(sizeof(int))];
         struct cmsghdr align;
     } ancillary;
-    struct iovec iov = {.iov_base = what, .iov_len = 1};
+    struct iovec iov = {.iov_base = message, .iov_len = MESSAGE - 1};
     struct msghdr msg = {
         .msg_iov = &iov,
         .msg_iovlen = 1,
@@ -76,6 +82,7 @@ static int receive(int control, char *what)
         return -errno;
     if (n == 0)
         return -EPIPE;
+    message[n] = 0;
     head = CMSG_FIRSTHDR(&msg);
     if (!head || head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS ||
         head->cmsg_len != CMSG_LEN(sizeof(int)))
@@ -192,13 +199,13 @@ static int run(struct worker *worker, int control)
 
         see_off(worker, &all, fds);
         if (control >= 0 && fds[0].revents) {
-            char what = 0;
-            int fd = receive(control, &what);
+            char message[MESSAGE];
+            int fd = receive(control, message);
 
             if (fd == -EPIPE) {
                 close(control);
                 control = -1;
-            } else if (fd >= 0 && what == 'P') {
+            } else if (fd >= 0 && message[0] == 'P') {
                 int r = take_policy(worker, fd);
 
                 answer(control, r, r == -EACCES ? "its mounts, with these filters" : "its policy");
@@ -226,23 +233,34 @@ static void on_nudge(int signal_number)
 
 static int set_up(struct worker *worker, char **argv, char *about, size_t about_size)
 {
+    int control = atoi(argv[1]);
+    char message[MESSAGE];
     struct sigaction nudge = {.sa_handler = on_nudge};
     struct session self = {.worker = worker};
     size_t size = 0;
+    int cover;
     int r;
 
     snprintf(about, about_size, "the container cannot be entered");
 
     sigaction(SIGUSR1, &nudge, NULL);
     signal(SIGPIPE, SIG_IGN);
-    worker->cover = map_fd(atoi(argv[2]), MAP_PRIVATE, &worker->cover_size);
-    if (!worker->cover || worker->cover[worker->cover_size - 1])
-        return -EINVAL;
-    worker->ring = map_fd(atoi(argv[3]), MAP_SHARED, &size);
+    worker->ring = map_fd(atoi(argv[2]), MAP_SHARED, &size);
     if (!worker->ring || size != eci_ring_bytes(worker->ring->slots))
         return -EINVAL;
-    worker->ring_event = atoi(argv[4]);
-    r = worker_enter(worker, atoi(argv[5]));
+    worker->ring_event = atoi(argv[3]);
+    worker->watch = map_fd(atoi(argv[4]), MAP_SHARED, &size);
+    if (!worker->watch || eci_watch_check(worker->watch, size) < 0)
+        return -EINVAL;
+
+    cover = receive(control, message);
+    if (cover < 0)
+        return cover;
+    worker->cover = map_fd(cover, MAP_PRIVATE, &worker->cover_size);
+    close(cover);
+    if (message[0] != 'E' || !worker->cover || worker->cover[worker->cover_size - 1])
+        return -EINVAL;
+    r = worker_enter(worker, atoi(message + 1));
     if (r == 0)
         r = exchange_all(worker, about, about_size);
     /* The supervisor reads our mount table, which no chroot(2) in the container changes. */
@@ -255,12 +273,13 @@ int main(int argc, char **argv)
     static char about[PATH_MAX];
     int r;
 
-    if (argc != 6) {
-        fputs("usage: eci-worker CONTROL COVER RING EVENT PID (the supervisor starts it)\n",
-              stderr);
+    if (argc != 5) {
+        fputs("usage: eci-worker CONTROL RING EVENT WATCH (the supervisor starts it)\n", stderr);
         return 2;
     }
     r = set_up(&worker, argv, about, sizeof(about));
+    if (r == -EPIPE)
+        return 0; /* the container has come to nothing */
     answer(atoi(argv[1]), r, about);
     return r < 0 || run(&worker, atoi(argv[1])) < 0;
 }

@@ -81,10 +81,11 @@ struct worker {
     struct eci_policy *policy;
     struct eci_ring *ring;
     int ring_event; /* eventfd, wakes the reader of the ring */
-    int proc;       /* O_PATH, the host's /proc: pids are the host's */
-    int self_fds;   /* /proc/self/fd of the host's procfs: names any of our fds as "N" */
-    int userns;     /* the container's user namespace */
-    int mntns;      /* mount namespace of the container's first process */
+    struct eci_watch *watch;
+    int proc;     /* O_PATH, the host's /proc: pids are the host's */
+    int self_fds; /* /proc/self/fd of the host's procfs: names any of our fds as "N" */
+    int userns;   /* the container's user namespace */
+    int mntns;    /* mount namespace of the container's first process */
     uint64_t userns_ino;
     uint64_t mntns_ino;
     struct caps caps;  /* full set of the worker */
@@ -137,7 +138,7 @@ struct caller {
     bool rooted; /* the thread has the caller's root: caller_take_root() */
 };
 
-/* The calls of the mount family. */
+/* The calls of the mount family; counts have them in this order, too: kernel/watch.py. */
 enum family {
     FAMILY_NONE,
     FAMILY_MOUNT,
@@ -174,7 +175,14 @@ struct session {
     uint32_t result_flags;
     uint64_t made; /* the kept mount that it is an fd of, or 0 */
     int added_on;  /* O_PATH, where a mount was added that can be taken back; or -1 */
-    bool done;     /* atomic: the thread has ended */
+    bool followed; /* somebody follows the container, and wants to see this call */
+    bool shown;    /* this call becomes an event, whatever comes of it */
+    bool noted;    /* `noted_as` holds what a refused call was about */
+    struct {
+        struct eci_object object;
+        char path[ECI_EVENT_STRING]; /* cut, not terminated when cut */
+    } noted_as[ECI_EVENT_OBJECTS];
+    bool done; /* atomic: the thread has ended */
     struct session *next;
     unsigned int slot; /* the main thread's: in what it polls */
     bool hung_up;      /* the main thread's: nobody has the filter any more */

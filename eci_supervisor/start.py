@@ -1,6 +1,6 @@
 """python -I -S start.py WHAT ARGV…: the Python half's way in, without the cost of `site`.
 
-WHAT is `runtime` (csrc/launcher.c) or `resume` (csrc/keeper.c).
+WHAT is `runtime` (csrc/launcher.c), `resume` (csrc/keeper.c) or `proxy` (socket/launch.py).
 Reading .pth files and the finder of an editable install took two thirds of the interpreter's
 start.  So `site` is left out, and the two places that it would have found are given: the package's
 own parent, and the directory of its dependencies, which setup.py wrote down when it compiled the
@@ -40,10 +40,16 @@ def find_packages() -> None:
 def main(what: str, argv: list[str]) -> int:
     """Run that part of the Python half; returns its exit code."""
     if what == "resume":
-        from eci_supervisor.supervisor import resume  # noqa: PLC0415 - one of two
+        from eci_supervisor.supervisor import resume  # noqa: PLC0415 - one of three
 
         return resume.main(argv)
-    from eci_supervisor.runtime import __main__ as runtime  # noqa: PLC0415 - one of two
+    if what == "proxy":
+        # asyncio does without, and a process for each socket has 4 MB less.  As above.
+        sys.modules["ssl"] = None  # type: ignore[assignment]
+        from eci_supervisor.socket import serve  # noqa: PLC0415 - one of three
+
+        return serve.main(argv)
+    from eci_supervisor.runtime import __main__ as runtime  # noqa: PLC0415 - one of three
 
     return runtime.main(argv)
 

@@ -1,7 +1,8 @@
 """What holds for every test.
 
 - A session has a place of its own (`tests.support.place`); ``ECI_STATE_DIR`` names the state
-  directory in it from the first import on, so that no test can touch the machine's /run/eci.
+  directory in it from the first import on, so that no test can touch the machine's /run/eci, and
+  ``ECI_LOG_DIR`` that of the audit log.
 - After each module and at the end nothing may be left: no mount, cgroup, process, namespace
   (each is held by one of these) or state.  What is left is an error of that module.
 - With ``ECI_CI`` set every skip is a failure: there a test that did not run has proved nothing.
@@ -32,6 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
     place = Place.create()
     config.stash[PLACE] = place
     os.environ["ECI_STATE_DIR"] = str(place.state_dir)
+    os.environ["ECI_LOG_DIR"] = str(place.log_dir)
+    os.environ["ECI_SYSLOG"] = "0"
     # What an earlier shell had set must not decide what is tested.
     for name in ("ECI_RUNTIME", "ECI_TRACE", "ECI_RANGES", "ECI_SETTINGS"):
         os.environ.pop(name, None)

@@ -22,3 +22,8 @@ NAMES: dict[int, str] = {
     lib.ECI_REASON_INTERNAL: "refused:internal",
 }
 """Reason code -> the name that trace, log and tests use."""
+
+
+def refuses(reason: int) -> bool:
+    """Say whether ECI_REASON_* `reason` is a refusal by a rule, and not the kernel's own answer."""
+    return bool(reason >= lib.ECI_REASON_LOOSEN)

@@ -5,12 +5,27 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from typing import Any
 
 import msgspec
 
 from eci_supervisor._eci import ffi, lib
 
 SLOTS = 256
+
+
+class Object(msgspec.Struct, frozen=True):
+    """What a path of a refused call turned out to be, when it was refused."""
+
+    path: bytes
+    """Where the caller sees it, or the container; cut, for people only.  Empty: not known."""
+    length: int
+    """Of the whole path."""
+    mnt_id: int
+    """Of its mount, unique."""
+    major: int
+    minor: int
+    ino: int
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -38,15 +53,45 @@ class Event(msgspec.Struct, frozen=True):
 
     None with length 0 is a NULL pointer, None with length -1 could not be read.
     """
+    source: Object | None = None
+    """Of a refused call that has one."""
+    target: Object | None = None
 
 
-def _text(raw: object, i: int) -> tuple[bytes | None, int]:
-    length = raw.length[i]  # type: ignore[attr-defined]
+def _text(raw: Any, i: int) -> tuple[bytes | None, int]:
+    length = raw.length[i]
     if length == lib.ECI_STRING_NULL:
         return None, 0
     if length == lib.ECI_STRING_FAULT:
         return None, -1
-    return bytes(ffi.buffer(raw.text[i], min(length, lib.ECI_EVENT_STRING))), length  # type: ignore[attr-defined]
+    return bytes(ffi.buffer(raw.text[i], min(length, lib.ECI_EVENT_STRING))), length
+
+
+def _object(raw: Any, i: int) -> Object | None:
+    what = raw.object[i]
+    if not what.known:
+        return None
+    path = bytes(ffi.buffer(raw.path[i], min(what.length, lib.ECI_EVENT_STRING)))
+    return Object(path, what.length, what.mnt_id, what.major, what.minor, what.ino)
+
+
+def event_of(raw: Any) -> Event:
+    """Return what a `struct eci_event *` holds."""
+    return Event(
+        time_ns=raw.time_ns,
+        spent_ns=raw.spent_ns,
+        nr=raw.nr,
+        arch=raw.arch,
+        tid=raw.tid,
+        args=tuple(raw.args),
+        error=raw.error,
+        reason=raw.reason,
+        passed=bool(raw.passed),
+        comm=ffi.string(raw.comm, 16),
+        texts=tuple(_text(raw, i) for i in range(lib.ECI_EVENT_STRINGS)),
+        source=_object(raw, 0),
+        target=_object(raw, 1),
+    )
 
 
 class Ring:
@@ -56,7 +101,7 @@ class Ring:
         """Make an empty ring of `slots` (a power of two) events.
 
         With `kept`, the `fd` and `event_fd` of a ring that this process had before an execve(2),
-        take that one up, with what is in it.
+        take that one up, with what is in it; ValueError if its events are of another version.
         """
         size = lib.eci_ring_bytes(slots)
         if kept is None:
@@ -72,6 +117,9 @@ class Ring:
         self._event = ffi.new("struct eci_event *")
         if kept is None:
             lib.eci_ring_init(self.address, slots)
+        elif lib.eci_ring_bytes(self.address.slots) != size:
+            msg = "the ring is that of a worker of another version"
+            raise ValueError(msg)
 
     def close(self) -> None:
         """Close both fds; the memory goes with its last mapping."""
@@ -93,20 +141,5 @@ class Ring:
             os.eventfd_read(self.event_fd)
         events = []
         while lib.eci_ring_get(self.address, self._event):
-            raw = self._event
-            events.append(
-                Event(
-                    time_ns=raw.time_ns,
-                    spent_ns=raw.spent_ns,
-                    nr=raw.nr,
-                    arch=raw.arch,
-                    tid=raw.tid,
-                    args=tuple(raw.args),
-                    error=raw.error,
-                    reason=raw.reason,
-                    passed=bool(raw.passed),
-                    comm=ffi.string(raw.comm, 16),
-                    texts=tuple(_text(raw, i) for i in range(lib.ECI_EVENT_STRINGS)),
-                )
-            )
+            events.append(event_of(self._event))
         return events

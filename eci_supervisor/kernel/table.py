@@ -23,6 +23,7 @@ NOEXEC = lib.ECI_NOEXEC
 
 PROTECTED = lib.ECI_INODE_PROTECTED
 ABOVE = lib.ECI_INODE_ABOVE
+SHARED = lib.ECI_INODE_SHARED
 
 SPARE_SLOTS = 1024
 """Room in the inode table for what the worker adds: the directories above masks."""
@@ -35,7 +36,7 @@ class InodeRule(NamedTuple):
     minor: int
     ino: int
     what: int
-    """`PROTECTED`, `ABOVE` or both."""
+    """`PROTECTED`, `ABOVE` and `SHARED`, or several of them."""
 
 
 class GrantRow(NamedTuple):

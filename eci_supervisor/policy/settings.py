@@ -8,45 +8,117 @@ is a `SettingsError` that names file, line and key, and then no container may st
 from __future__ import annotations
 
 import json
+import os
 import re
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DEFAULT_PATH = "/etc/eci/admin-settings.json"
 
 DEFAULT_PROTECTED_PATHS = (
+    # What the host boots from and is configured by, its devices, and what it is doing right now:
+    # sockets of services and engines are in /run.
     "/boot",
+    "/dev",
+    "/efi",
     "/etc",
-    "/root/.docker",
-    "/run/containerd",
-    "/run/eci",
-    "/run/runc",
-    "/run/crun",
+    "/ostree",
+    "/proc",
+    "/root",
+    "/run",
+    "/sys",
+    "/sysroot",
+    # Programs that the host's root executes.  There is nothing secret about them.
+    "/bin:ro",
+    "/gnu/store:ro",
+    "/lib32:ro",
+    "/lib64:ro",
+    "/lib:ro",
+    "/libx32:ro",
+    "/nix/store:ro",
+    "/sbin:ro",
+    "/snap:ro",
+    "/usr:ro",
+    # Of /etc, what programs in containers are commonly given.
+    "/etc/localtime:ro",
+    "/etc/os-release:ro",
+    "/etc/pki/ca-trust/extracted:ro",
+    "/etc/ssl/certs:ro",
+    "/etc/timezone:ro",
+    # The state of the host's services, packages and logs.
+    "/var/cache:ro",
+    "/var/lib:ro",
+    "/var/log:ro",
+    # ... and of it, what holds other containers or secrets, or is executed.
+    "/var/backups",
+    "/var/lib/buildkit",
+    "/var/lib/cloud",
+    "/var/lib/cni",
     "/var/lib/containerd",
     "/var/lib/containers",
+    "/var/lib/crio",
     "/var/lib/docker",
+    "/var/lib/eci",
+    "/var/lib/etcd",
     "/var/lib/kubelet",
-    "/var/log/eci",
+    "/var/lib/private",
+    "/var/lib/rancher",
+    "/var/spool",
 )
-"""Directories of the host that no container may reach, unless the settings name others."""
+"""What no container gets of the host, or with `:ro` only read-only, unless the settings differ."""
+
+DEFAULT_SHARED_PATHS = ("/",)
+"""Everything that is not protected."""
 
 
 class SettingsError(ValueError):
     """The settings cannot be used; the text is for the administrator."""
 
 
+# The forms that values have to have.  What images and commands mean is said where they are used.
+_DIGEST = r"@sha256:[0-9a-f]{64}"
+_HOST = r"[A-Za-z0-9*](?:[A-Za-z0-9*.-]*[A-Za-z0-9*])?(?::[0-9]+)?"
+_PART = r"[a-z0-9*]+(?:(?:\.|__?|-+)[a-z0-9*]+)*"
+IMAGE = rf"^(?:\*|(?:{_HOST}/)?{_PART}(?:/{_PART})*(?::(?:\*|\w[\w.-]{{0,127}}))?(?:{_DIGEST})?)$"
+"""`name[:tag]` or `name@sha256:…`, as docker reads it, with `*` in the name or for the tag."""
+COMMAND = r"^[a-z]+(?:[ -][a-z]+)*\*?$"
+"""A verb as `docker --help` has it, `*` after it for a family."""
+HOST_PATH = r"^/[^\u0000]*$"
+
+Image = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": IMAGE})]
+Command = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": COMMAND})]
+HostPath = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": HOST_PATH})]
+
+
 class ImageList(msgspec.Struct, frozen=True, rename="camel"):
     """Images whose containers may have the engine's socket."""
 
-    images: tuple[str, ...] = ()
-    allow_derived_images: bool = False
+    images: Annotated[
+        tuple[Image, ...],
+        msgspec.Meta(description="Images whose containers may have the socket of an engine."),
+    ] = ()
+    allow_derived_images: Annotated[
+        bool, msgspec.Meta(description="Images made from one of these as well.")
+    ] = False
 
 
 class CommandList(msgspec.Struct, frozen=True, rename="camel"):
     """Commands on an allowed socket."""
 
-    type: str = "deny"
-    commands: tuple[str, ...] = ()
+    type: Annotated[
+        str,
+        msgspec.Meta(
+            description="Whether the commands are forbidden, or the only allowed ones.",
+            extra_json_schema={"enum": ["deny", "allow"]},
+        ),
+    ] = "deny"
+    commands: Annotated[
+        tuple[Command, ...], msgspec.Meta(description="Commands of docker on such a socket.")
+    ] = ()
 
 
 class DockerSocketMount(msgspec.Struct, frozen=True, rename="camel"):
@@ -59,17 +131,37 @@ class DockerSocketMount(msgspec.Struct, frozen=True, rename="camel"):
 class Isolation(msgspec.Struct, frozen=True, rename="camel"):
     """`enhancedContainerIsolation`."""
 
-    value: bool = True
-    """Whether containers are protected at all."""
-    locked: bool = False
+    value: Annotated[
+        bool,
+        msgspec.Meta(
+            description="Whether containers are protected; false leaves them to runc or crun."
+        ),
+    ] = True
+    locked: Annotated[
+        bool,
+        msgspec.Meta(
+            description="In /etc/eci/admin-settings.json: no other file of settings is taken."
+        ),
+    ] = False
     docker_socket_mount: DockerSocketMount = DockerSocketMount()
 
 
 class Vm(msgspec.Struct, frozen=True, rename="camel"):
     """`vm`: directories of the host."""
 
-    protected_paths: tuple[str, ...] = DEFAULT_PROTECTED_PATHS
-    shared_paths: tuple[str, ...] = ()
+    protected_paths: Annotated[
+        tuple[HostPath, ...],
+        msgspec.Meta(
+            description="What no container gets of the host; with :ro at the end, only read-only."
+        ),
+    ] = DEFAULT_PROTECTED_PATHS
+    shared_paths: Annotated[
+        tuple[HostPath, ...],
+        msgspec.Meta(
+            description="What containers may get; nothing else of the host. Of a protected and a "
+            "shared path the deeper one counts."
+        ),
+    ] = DEFAULT_SHARED_PATHS
 
 
 class Settings(msgspec.Struct, frozen=True, rename="camel"):
@@ -89,7 +181,7 @@ def _after_space(text: str, at: int) -> int:
     return match.end() if match else at
 
 
-def locate(text: str, steps: list[str | int]) -> int:
+def locate(text: str, steps: Sequence[str | int]) -> int:
     """Return the index in the valid JSON `text` of the value at `steps` (keys and indices).
 
     Where a step is not there, the innermost value that is.
@@ -133,22 +225,54 @@ def _line(text: str, at: int) -> int:
     return text.count("\n", 0, at) + 1
 
 
+def line_of(text: str, steps: Sequence[str | int]) -> int:
+    """Return the line, from 1, of the value at `steps`: see `locate`."""
+    return _line(text, locate(text, steps))
+
+
+def _is_image(text: str) -> bool:
+    """Say whether an entry is one that can be judged by; `IMAGE` alone is a little wider."""
+    from eci_supervisor.policy.images import parse_entry  # noqa: PLC0415 - most lists are empty
+
+    try:
+        parse_entry(text)
+    except ValueError:
+        return False
+    return re.fullmatch(IMAGE, text) is not None
+
+
 def _check_values(settings: Settings) -> None:
     """Raise ValueError (key, message) for a value that its type alone does not exclude."""
-    kind = settings.enhanced_container_isolation.docker_socket_mount.command_list.type
-    if kind not in ("deny", "allow"):
-        key = "$.enhancedContainerIsolation.dockerSocketMount.commandList.type"
-        msg = f'expected "deny" or "allow", got "{kind}"'
-        raise ValueError(key, msg)
+    mount = settings.enhanced_container_isolation.docker_socket_mount
+    top = "$.enhancedContainerIsolation.dockerSocketMount"
+    if mount.command_list.type not in ("deny", "allow"):
+        raise ValueError(
+            f"{top}.commandList.type",
+            f'expected "deny" or "allow", got {json.dumps(mount.command_list.type)}',
+        )
+    for index, image in enumerate(mount.image_list.images):
+        if not _is_image(image):
+            raise ValueError(
+                f"{top}.imageList.images[{index}]",
+                "expected an image, as docker.io/library/docker:cli or NAME@sha256:DIGEST (a tag "
+                f'may be "*"), got {json.dumps(image)}',
+            )
+    for index, command in enumerate(mount.command_list.commands):
+        if re.fullmatch(COMMAND, command) is None:
+            raise ValueError(
+                f"{top}.commandList.commands[{index}]",
+                f"expected a command of docker, as push or container*, got {json.dumps(command)}",
+            )
     for name, paths in (
         ("protectedPaths", settings.vm.protected_paths),
         ("sharedPaths", settings.vm.shared_paths),
     ):
         for index, path in enumerate(paths):
             if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
-                key = f"$.vm.{name}[{index}]"
-                msg = f"expected an absolute path without '..', got {json.dumps(path)}"
-                raise ValueError(key, msg)
+                raise ValueError(
+                    f"$.vm.{name}[{index}]",
+                    f"expected an absolute path without '..', got {json.dumps(path)}",
+                )
 
 
 def parse(data: bytes, source: str) -> Settings:
@@ -180,25 +304,58 @@ def parse(data: bytes, source: str) -> Settings:
         key, what = error.args
     else:
         return settings
-    line = _line(text, locate(text, _steps(key)))
+    line = line_of(text, _steps(key))
     msg = f"{source}: line {line}: {key.removeprefix('$.')}: {what[:1].lower()}{what[1:]}"
     raise SettingsError(msg)
 
 
-def load(path: str | None = None) -> Settings:
-    """Read settings from `path`, or the defaults if `path` is None and there is no file.
-
-    SettingsError also where the file cannot be read: never silently unprotected.
-    """
+def _read(path: str) -> bytes | None:
+    """Return the text of a settings file; None where there is no such file."""
     try:
-        with open(path or DEFAULT_PATH, "rb") as file:
-            data = file.read()
-    except FileNotFoundError as error:
-        if path is None:
-            return Settings()
-        msg = f"{path}: no such settings file"
-        raise SettingsError(msg) from error
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
     except OSError as error:
-        msg = f"{path or DEFAULT_PATH}: cannot be read: {error.strerror}"
+        msg = f"{path}: cannot be read: {error.strerror}"
         raise SettingsError(msg) from error
-    return parse(data, path or DEFAULT_PATH)
+
+
+def load(path: str | None = None) -> Settings:
+    """Read settings from `path`, or from /etc/eci/admin-settings.json if `path` is None.
+
+    Without that file the defaults hold.  Where it says `locked`, no other file may be named: it is
+    looked at in any case, and `path` is then an error.  SettingsError also where a file cannot be
+    read: never silently unprotected.
+    """
+    data = _read(DEFAULT_PATH)
+    own = Settings() if data is None else parse(data, DEFAULT_PATH)
+    if path is None or _is_same(path):
+        return own
+    if own.enhanced_container_isolation.locked:
+        key = "enhancedContainerIsolation.locked"
+        text = (data or b"").decode("utf-8-sig")
+        line = line_of(text, key.split("."))
+        msg = (
+            f"{DEFAULT_PATH}: line {line}: {key}: the settings are locked, and {path} is not used: "
+            "leave out --settings and ECI_SETTINGS"
+        )
+        raise SettingsError(msg)
+    return read(path)
+
+
+def read(path: str) -> Settings:
+    """Read the settings that `path` names, whatever is in force.  SettingsError as of `load`."""
+    data = _read(path)
+    if data is None:
+        msg = f"{path}: no such settings file"
+        raise SettingsError(msg)
+    return parse(data, path)
+
+
+def _is_same(path: str) -> bool:
+    """Say whether `path` is the file that is read without one, too."""
+    try:
+        return os.path.samefile(path, DEFAULT_PATH)
+    except OSError:
+        return False

@@ -5,14 +5,16 @@ RUNTIME is `runc` or `crun`, BINARY its path, ARGV the words that the engine gav
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 
 from eci_supervisor.kernel.features import MissingFeatureError
+from eci_supervisor.policy.refusals import BAD_SETTINGS
 from eci_supervisor.policy.settings import SettingsError
 from eci_supervisor.runtime import args, log, successor
-from eci_supervisor.runtime.errors import EciError
+from eci_supervisor.runtime.errors import EciError, RefusedError
 
 
 def _step(error: BaseException) -> str:
@@ -24,6 +26,16 @@ def _step(error: BaseException) -> str:
             name = trace.tb_frame.f_code.co_name
         trace = trace.tb_next
     return name.strip("_").replace("_", " ")
+
+
+def _record(call: args.Invocation | None, reason: str, message: str, pid: int) -> None:
+    """Write a refusal into the audit log; nothing fails for it."""
+    from eci_supervisor.runtime import refused  # noqa: PLC0415 - most containers are not
+
+    # The user's one line comes first: nothing may come between.
+    with contextlib.suppress(Exception):
+        if call is not None:
+            refused.record(call, reason, message, pid)
 
 
 def main(argv: list[str]) -> int:
@@ -39,6 +51,7 @@ def prepare(argv: list[str], process: successor.Successor) -> int:
     """Make the container and `process` the runtime, or report why not and return 1."""
     runtime, binary, *words = argv
     log_file, log_format = args.log_flags(words)
+    call = None
     try:
         call = args.parse(runtime, words, os.getcwd())
         log_file, log_format = call.log, call.log_format
@@ -47,9 +60,15 @@ def prepare(argv: list[str], process: successor.Successor) -> int:
         if call.help is not None:
             process.become(binary, [runtime, *call.help])
         lifecycle.create(call, binary, process)
+    except RefusedError as error:
+        message = str(error)
+        _record(call, error.reason, message, process.pid)
     except EciError as error:
         message = str(error)
-    except (SettingsError, MissingFeatureError) as error:
+    except SettingsError as error:
+        message = str(error)
+        _record(call, BAD_SETTINGS, message, process.pid)
+    except MissingFeatureError as error:
         message = str(error)
     except OSError as error:
         message = f"eci-runtime: {_step(error)}: {error.strerror or error}"

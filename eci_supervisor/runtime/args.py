@@ -146,6 +146,15 @@ class Invocation(msgspec.Struct, frozen=True):
     help: tuple[str, ...] | None = None
     """The words that make the runtime print what was asked for instead, if anything was."""
 
+    def as_given(self) -> list[str]:
+        """Return the command line for the runtime as it was given, without our own flags."""
+        words = self.with_bundle(self.bundle)
+        if self.config == os.path.join(self.bundle, "config.json"):
+            return words
+        # crun's own flag, which goes to the sub-command.
+        at = words.index("--bundle")
+        return [*words[:at], "--config", self.config, *words[at:]]
+
     def with_bundle(self, bundle: str) -> list[str]:
         """Return the runtime's command line, from argv[0], for another bundle."""
         extra = ["--bundle", bundle]

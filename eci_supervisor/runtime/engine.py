@@ -28,6 +28,37 @@ def record_directory(spec: Spec, container_id: str) -> str | None:
     return None
 
 
+_IMAGE_NAMES = (
+    "io.kubernetes.cri.image-name",  # containerd's CRI plugin
+    "io.kubernetes.cri-o.ImageName",
+)
+
+
+def image_name(spec: Spec) -> str:
+    """Return the image's name, where the engine wrote it into the bundle; else nothing.  Pure."""
+    annotations = spec.get("annotations")
+    if not isinstance(annotations, dict):
+        return ""
+    return next((str(annotations[key]) for key in _IMAGE_NAMES if key in annotations), "")
+
+
+def recorded_image(directory: str | None) -> str:
+    """Return the image's name in Docker's record of a container, for people; else nothing.
+
+    `directory`: as `record_directory` has it.
+    """
+    if directory is None:
+        return ""
+    try:
+        with open(f"{directory}/config.v2.json", "rb") as file:
+            record: Any = msgspec.json.decode(file.read(_LIMIT))
+    except (OSError, msgspec.DecodeError):
+        return ""
+    config = record.get("Config") if isinstance(record, dict) else None
+    image = config.get("Image") if isinstance(config, dict) else None
+    return image if isinstance(image, str) else ""
+
+
 def named_devices(spec: Spec, container_id: str) -> list[str] | None:
     """Return the paths, inside the container, of the devices named with `--device`.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from eci_supervisor.policy import refusals
+
 
 class EciError(Exception):
     """The container cannot be started; the text says what is wrong and what to do."""
@@ -16,7 +18,17 @@ class SpecError(EciError):
 
 
 class RefusedError(EciError):
-    """The container asks for what no protected container gets: contract, "Messages"."""
+    """The container asks for what no protected container gets.
+
+    `reason` is its code in `policy.refusals`, for the audit log: that of the class, or its own.
+    """
+
+    reason: str = refusals.CONTAINER_SPEC
+
+    def __init__(self, message: str, reason: str | None = None) -> None:
+        super().__init__(message)
+        if reason is not None:
+            self.reason = reason
 
 
 class RangeError(EciError):

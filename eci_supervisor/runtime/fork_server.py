@@ -147,8 +147,9 @@ class _Server:
     def run(self) -> None:
         """Serve until nobody has asked for a while, or the code has changed."""
         # What children need.
+        from eci_supervisor.engines import sockets  # noqa: F401, PLC0415
         from eci_supervisor.runtime import lifecycle  # noqa: F401, PLC0415
-        from eci_supervisor.supervisor import keeper, view  # noqa: F401, PLC0415
+        from eci_supervisor.supervisor import standby, view  # noqa: F401, PLC0415
 
         with open("/proc/self/comm", "w", encoding="ascii") as file:
             file.write("eci-fork-server")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from eci_supervisor.kernel import syscalls
+from eci_supervisor.policy import refusals
 from eci_supervisor.runtime.errors import RefusedError, SpecError
 from eci_supervisor.runtime.spec import Mapping
 
@@ -82,7 +83,8 @@ def resolve(joined: dict[str, Joined], host_user: Identity) -> Joins:
             os.close(chosen)
             raise RefusedError(
                 "the namespaces that the container is to join belong to different containers "
-                "with ID ranges of their own: join those of one container only"
+                "with ID ranges of their own: join those of one container only",
+                refusals.FOREIGN_NAMESPACES,
             )
     if chosen is None:
         return Joins(None, network_of_host)

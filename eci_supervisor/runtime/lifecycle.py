@@ -14,40 +14,60 @@ import functools
 import os
 import re
 import resource
+import stat
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
 from eci_supervisor.kernel import features, syscalls
 from eci_supervisor.kernel.syscalls import lib
+from eci_supervisor.observe import settings_log
+from eci_supervisor.policy import refusals
 from eci_supervisor.policy import settings as policy
+from eci_supervisor.policy.paths import Access, host_paths, shared, split
 from eci_supervisor.runtime import (
     cleanup,
     cover,
     engine,
-    guard,
+    engine_sockets,
     joins,
     killable,
     mounts,
     overlay,
     refuse,
+    restricted,
     rewrite,
     seccomp,
     spare,
     state,
 )
+from eci_supervisor.runtime import owned as owner
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.errors import EciError, RefusedError, SpecError, StageError, UsageError
 from eci_supervisor.runtime.points import Point
-from eci_supervisor.runtime.stage import Stage, closing, root_mount
+from eci_supervisor.runtime.sources import open_sources
+from eci_supervisor.runtime.stage import (
+    Stage,
+    closing,
+    has_unified,
+    hide_unified,
+    leave_host,
+    root_mount,
+)
 from eci_supervisor.supervisor.charge import Charge
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eci_supervisor.policy.paths import HostPaths
+    from eci_supervisor.policy.settings import Settings
     from eci_supervisor.runtime.args import Invocation
+    from eci_supervisor.runtime.engine_sockets import Replaced
     from eci_supervisor.runtime.joins import Joins
     from eci_supervisor.runtime.overlay import Layers
     from eci_supervisor.runtime.ranges import RangeStore
     from eci_supervisor.runtime.rewrite import Staged
+    from eci_supervisor.runtime.sources import Sources
     from eci_supervisor.runtime.spec import Mapping, Spec
     from eci_supervisor.runtime.successor import Successor
 
@@ -77,7 +97,13 @@ class Request(msgspec.Struct, frozen=True):
     root_part: bytes
     """Where in the overlay the root file system begins."""
     engine_rootfs: str | None
-    protected_paths: tuple[str, ...]
+    host_paths: HostPaths
+    sources: Sources
+    """What mounts[] binds, open; `create` closes them."""
+    replaced: tuple[Replaced, ...] = ()
+    """Which of them become restricted engine sockets."""
+    commands: policy.CommandList = policy.CommandList()
+    """What these let through."""
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -131,18 +157,27 @@ def _refuse_root(uids: tuple[Mapping, ...], gids: tuple[Mapping, ...]) -> None:
     if any(entry.outside == 0 for entry in (*uids, *gids)):
         raise RefusedError(
             "error in the container spec: invalid or unsupported container spec: the user "
-            "namespace maps id 0 of the host, which no eci container gets: map to ids above 65535"
+            "namespace maps id 0 of the host, which no eci container gets: map to ids above 65535",
+            refusals.HOST_ROOT,
         )
 
 
-def read_request(call: Invocation) -> Request:
-    """Read bundle, settings and surroundings; raises what the user is to be told."""
-    settings = policy.load(call.settings or os.environ.get("ECI_SETTINGS") or None)
+def read_settings(call: Invocation) -> Settings:
+    """Read the settings that are in force; SettingsError where they cannot be used."""
+    named = call.settings or os.environ.get("ECI_SETTINGS") or None
+    settings = policy.load(named)
+    settings_log.note(state.root(), settings, named or policy.DEFAULT_PATH)
+    return settings
+
+
+def read_request(call: Invocation, settings: Settings) -> Request:
+    """Read bundle and surroundings; raises what the user is to be told."""
     spec = read_spec(call.config)
     namespaces = oci.namespaces(spec)
     if namespaces.get("mount"):
         raise RefusedError(
-            "error in the container spec: eci containers can't join a mount namespace"
+            "error in the container spec: eci containers can't join a mount namespace",
+            refusals.MOUNT_NAMESPACE,
         )
     bounding = oci.items(spec, "process.capabilities.bounding", str)
     refuse.refuse_insecure_build(call.bundle, bounding)
@@ -165,17 +200,71 @@ def read_request(call: Invocation) -> Request:
         mount = root_mount(root) if own_maps is None else None
     except OSError as error:
         raise StageError(f"root file system {os.fsdecode(root)}: {error.strerror}") from error
+    layers = None if mount is None else overlay.layers(mount)
+    sources = open_sources(spec, call.bundle)
+    try:
+        # Which of the two refuses what both would: a socket this one, a directory the paths.
+        judge = engine_sockets.Judge(
+            sources,
+            functools.partial(
+                engine_sockets.container_of, spec, call.container_id, call.bundle, root, layers
+            ),
+            settings.enhanced_container_isolation.docker_socket_mount.image_list,
+        )
+        replaced = judge.sockets()
+        passed = [one.index for one in replaced]
+        hosts = _refuse_restricted(
+            call, spec, settings, sources, root, own=mount is None, passed=passed
+        )
+        judge.directories(root if mount is None else None)
+    except BaseException:
+        sources.close()
+        raise
     return Request(
         call=call,
         spec=spec,
         joins=found,
         own_maps=own_maps,
-        layers=None if mount is None else overlay.layers(mount),
+        layers=layers,
         root=root,
         root_part=b"/" if mount is None else mount.root,
         engine_rootfs=None if mount is None else os.fsdecode(mount.target),
-        protected_paths=settings.vm.protected_paths,
+        host_paths=hosts,
+        sources=sources,
+        replaced=replaced,
+        commands=settings.enhanced_container_isolation.docker_socket_mount.command_list,
     )
+
+
+def _refuse_restricted(
+    call: Invocation,
+    spec: Spec,
+    settings: Settings,
+    sources: Sources,
+    root: bytes,
+    *,
+    own: bool,
+    passed: Sequence[int],
+) -> HostPaths:
+    """Refuse what the container may not have of the host; return what its worker is to hold.
+
+    `own`: the root file system is a directory of the host's, and no overlay.  `passed`: indices in
+    mounts[] of what is judged already.
+    """
+    owned = owner.own(sources, spec, call.container_id, call.bundle)
+    vm = settings.vm
+    paths = [
+        *(split(path) for path in vm.protected_paths),
+        *shared(vm.shared_paths),
+    ]
+    if vm.protected_paths:
+        # An empty list means it.  Else what holds other containers is protected wherever it is.
+        paths += [(path, Access.PROTECTED) for path in (*sorted(owned.protected), state.root())]
+    table = restricted.table(sources.mounts, paths, owned.shared)
+    restricted.refuse(sources, spec, table, owned, passed=passed)
+    if own:
+        restricted.refuse_root(sources.mounts, root, table)
+    return host_paths(paths)
 
 
 # -- taking -----------------------------------------------------------------------------------
@@ -311,19 +400,19 @@ def _tmpfs_mode(mount: dict[str, object]) -> int:
     return 0o1777
 
 
-def mount_points(spec: Spec, bundle: str) -> list[Point]:
-    """Return what the runtime would make in a root file system.
+def mount_points(spec: Spec, sources: Sources) -> list[Point]:
+    """Return what the runtime would make in a root file system; `sources`: of its mounts[].
 
     Not what lies beneath another mount, which hides it.
     """
     found: list[Point] = []
     hidden: list[str] = []
-    for mount in oci.items(spec, "mounts", dict):
+    for index, mount in enumerate(oci.items(spec, "mounts", dict)):
         destination = oci.inside(mount.get("destination"))
         point = Point(destination)
         if oci.is_bind(mount):
-            source = os.path.join(bundle, str(mount.get("source") or ""))
-            point = Point(destination, directory=os.path.isdir(source))
+            directory = stat.S_ISDIR(sources.bind(index).mode)
+            point = Point(destination, directory=directory)
         elif mount.get("type") == "tmpfs":
             point = Point(destination, mode=_tmpfs_mode(mount))
         if not any(destination.startswith(above.rstrip("/") + "/") for above in hidden):
@@ -445,7 +534,7 @@ def _root(stage: Stage, request: Request) -> None:
         stage.root_overlay(request.layers, request.root_part)
     else:
         stage.root_directory(request.root)
-    wanted = mount_points(request.spec, request.call.bundle)
+    wanted = mount_points(request.spec, request.sources)
     # Without a /dev of its own the runtime must make the nodes in the root file system, and
     # can do so only before it makes that read-only itself.
     if oci.has_readonly_root(request.spec) and any(point.path == "/dev" for point in wanted):
@@ -468,9 +557,13 @@ def prepare(
     named = rewrite.named_devices(spec, engine.named_devices(spec, call.container_id))
     userns = _userns(taken)
     stage = Stage(taken.state_dir, userns, taken.record.base)
-    stage.enter()
-    _root(stage, request)
-    mounted = mounts.prepare(stage, request, taken)
+    clones = mounts.clone(stage, request, taken)
+    try:
+        stage.enter()
+        _root(stage, request)
+        mounted = mounts.prepare(stage, request, clones)
+    finally:
+        mounts.close(stage, clones)
     devices = tuple(
         (
             device,
@@ -483,7 +576,7 @@ def prepare(
     user = request.joins.user
     sysctls, network = _network(request)
     if call.runtime == "crun":
-        stage.hide_unified()
+        hide_unified()
     covered = _cover(request, taken, mounted.staged)
     records = covered.records(f"{taken.state_dir}/rootfs")
     if profile is not None and not records and _is_spared(request, taken, bare=mounted.bare):
@@ -530,7 +623,7 @@ def _is_spared(request: Request, taken: Taken, *, bare: bool) -> bool:
         and spare.asks_little(request.spec)
         and _trace(taken.record.key) is None
         and not spare.has_more(taken.state_dir)
-        and not spare.shows_protected(taken.state_dir, request.protected_paths)
+        and not spare.shows_protected(taken.state_dir, request.host_paths)
     )
 
 
@@ -570,10 +663,13 @@ def _charge(request: Request, taken: Taken, profile: seccomp.Profile | None) -> 
         waits_killable=seccomp.waits_killable(profile),
         masked_paths=tuple(oci.items(request.spec, "linux.maskedPaths", str)),
         readonly_paths=tuple(oci.items(request.spec, "linux.readonlyPaths", str)),
-        protected_paths=request.protected_paths,
+        host_paths=request.host_paths,
+        hooks_meddle=spare.hooks_meddle(request.spec),
         trace=_trace(record.key),
         cgroups_path=_cgroups_path(request.spec),
         engine_rootfs=record.engine_rootfs if taken.shift else None,
+        image=engine.image_name(request.spec),
+        engine_record=engine.record_directory(request.spec, record.id),
         clearing=cleanup.words_of(record),
     )
 
@@ -583,6 +679,14 @@ def _cgroups_path(spec: oci.Spec) -> str | None:
     return path if isinstance(path, str) and path.startswith("/") else None
 
 
+def pass_on(call: Invocation, binary: str, successor: Successor) -> NoReturn:
+    """Leave the container to the runtime as the engine asked for it: the settings say so."""
+    if call.runtime == "crun" and has_unified():
+        leave_host()
+        hide_unified()
+    successor.become(binary, call.as_given())
+
+
 def create(call: Invocation, binary: str, successor: Successor) -> NoReturn:
     """Make a protected container of `call`; `successor` becomes the runtime.
 
@@ -590,24 +694,37 @@ def create(call: Invocation, binary: str, successor: Successor) -> NoReturn:
     """
     if _ID.fullmatch(call.container_id) is None or call.container_id in (".", ".."):
         raise UsageError(f"invalid container ID format: {call.container_id!r}")
+    settings = read_settings(call)
+    if not settings.enhanced_container_isolation.value:
+        pass_on(call, binary, successor)
     features.require()
-    request = read_request(call)
+    request = read_request(call, settings)
+    with request.sources:
+        _make(request, binary, successor)
+
+
+def _make(request: Request, binary: str, successor: Successor) -> NoReturn:
+    """Take, prepare, and go."""
+    call = request.call
     state_dir = f"{state.root()}/containers/{state.key_of(call.container_id, call.root)}"
     profile = seccomp.supervise(
         request.spec,
         f"{state_dir}/notify.sock",
         wait_killable=killable.waits_killable(call.runtime, binary, state.root()),
     )
-    relieve = guard.stand(state.root())
+    # The keeper is heavy to import, and not wanted before all has been found in order.
+    from eci_supervisor.supervisor import keeper, standby  # noqa: PLC0415
+
+    hand_over = standby.stand_by(state.root(), adopted=successor.pid != os.getpid())
     taken = take(request, supervised=profile is not None)
-    clean = functools.partial(cleanup.clean, nonce=taken.record.nonce)
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # The keeper is heavy to import, and not wanted before all has been found in order.
-        from eci_supervisor.supervisor.keeper import fork_keeper  # noqa: PLC0415
-
-        fork_keeper(_charge(request, taken, profile), clean, successor.pid)
-        relieve()
+        charge = _charge(request, taken, profile)
+        hand_over(charge, keeper.hold(charge, successor.pid))
+        if request.replaced:
+            base = 0 if taken.shift else taken.record.base
+            holder = engine_sockets.Holder(call.container_id, taken.state_dir, base)
+            engine_sockets.serve(request.replaced, request.sources, request.commands, holder)
         network = prepare(request, taken, profile, successor.pid)
         argv = call.with_bundle(f"{taken.state_dir}/bundle")
         successor.become(binary, argv, held=taken.busy, network=network)
@@ -615,5 +732,5 @@ def create(call: Invocation, binary: str, successor: Successor) -> NoReturn:
         # The keeper does the same when we are gone; but the caller shall find nothing when we
         # return.  Back home first: the stage's mounts are gone then, and the engine's reachable.
         syscalls.setns(home, lib.CLONE_NEWNS)
-        clean(taken.state_dir)
+        cleanup.clean(taken.state_dir, taken.record.nonce)
         raise

@@ -32,39 +32,67 @@ class Prepared(msgspec.Struct, frozen=True):
     """None of them hides anything: spare.py."""
 
 
-def prepare(stage: Stage, request: Request, taken: Taken) -> Prepared:
-    """Stage the binds of mounts[], and a sysfs that the container could not mount."""
+def clone(stage: Stage, request: Request, taken: Taken) -> dict[int, Clone]:
+    """Clone what mounts[] binds, before the stage is entered: index → clone, the caller's.
+
+    Of the very descriptors that were judged.
+    """
     clones: dict[int, Clone] = {}
+    try:
+        for index, mount in enumerate(oci.items(request.spec, "mounts", dict)):
+            if oci.is_bind(mount):
+                options = oci.options(mount)
+                source = request.sources.bind(index)
+                own = _mount_userns(mount, options, taken)
+                try:
+                    userns = stage.userns if own is None else own
+                    clones[index] = stage.clone(index, source.fd, options, userns)
+                except BaseException:
+                    if own is not None:
+                        os.close(own)
+                    raise
+    except BaseException:
+        close(stage, clones)
+        raise
+    return clones
+
+
+def close(stage: Stage, clones: dict[int, Clone]) -> None:
+    """Close clones, and mappings of their own; what was mounted of them stays."""
+    for one in clones.values():
+        os.close(one.tree)
+        if one.userns is not None and one.userns != stage.userns:
+            os.close(one.userns)
+    clones.clear()
+
+
+def prepare(stage: Stage, request: Request, clones: dict[int, Clone]) -> Prepared:
+    """Place the clones, and a sysfs that the container could not mount."""
     staged: dict[int, Staged] = {}
     mounts = oci.items(request.spec, "mounts", dict)
     with contextlib.ExitStack() as stack:
         for index, mount in enumerate(mounts):
-            options = oci.options(mount)
-            if oci.is_bind(mount):
-                source = os.path.join(request.call.bundle, str(mount.get("source") or ""))
-                own = _mount_userns(mount, options, taken)
-                if own is not None:
-                    stack.callback(os.close, own)
-                clone = stage.clone(
-                    index, source, options, own if own is not None else stage.userns
-                )
-                stack.callback(os.close, clone.tree)
-                clones[index] = clone
-            elif mount.get("type") == "sysfs" and request.joins.network_of_host:
+            if index in clones:
+                clones[index] = stage.mount_again(index, clones[index], oci.options(mount))
+            if (
+                index not in clones
+                and mount.get("type") == "sysfs"
+                and request.joins.network_of_host
+            ):
                 # It shows a network namespace, and to mount it needs rights over that: sysfs(5).
                 network = oci.namespaces(request.spec)["network"]
-                staged[index] = stage.sysfs(index, network, options)
+                staged[index] = stage.sysfs(index, network, oci.options(mount))
         root = stack.enter_context(stage.root())
         link = functools.partial(read_link, root)
         entries = _entries(mounts, clones)
         bare = not staged and spare.hides_nothing(entries, link)
         read_only = oci.has_readonly_root(request.spec)
         points = _nest(stage, root, entries, clones, read_only=read_only, stack=stack)
-        for index, clone in clones.items():
+        for index, one in clones.items():
             if index in points:
-                stage.nest(clone, points[index], oci.options(mounts[index]))
+                stage.nest(one, points[index], oci.options(mounts[index]))
             else:
-                staged[index] = stage.put(index, clone)
+                staged[index] = stage.put(index, one)
     return Prepared(staged, frozenset(points), bare)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from eci_supervisor.policy import refusals
 from eci_supervisor.runtime.errors import RefusedError, SpecError
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def refuse_shared(
     """Raise RefusedError if the container would share a namespace with the host."""
     shared = shared_with_host(namespaces, joined, host)
     if shared:
-        raise RefusedError(message(shared))
+        raise RefusedError(message(shared), refusals.HOST_NAMESPACE)
 
 
 def refuse_insecure_build(bundle: str, capabilities: Container[str]) -> None:

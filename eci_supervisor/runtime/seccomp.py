@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from eci_supervisor.policy import refusals
 from eci_supervisor.runtime.errors import RefusedError, SpecError
 from eci_supervisor.runtime.spec import Spec, items, part
 
@@ -52,7 +53,8 @@ def _action(node: dict[str, Any], key: str, where: str) -> str:
     if action == NOTIFY:
         raise RefusedError(
             "the container's seccomp profile uses SCMP_ACT_NOTIFY, and a process can have one "
-            "listener only, which eci-runtime needs: take it out of the profile"
+            "listener only, which eci-runtime needs: take it out of the profile",
+            refusals.SECCOMP_PROFILE,
         )
     if not isinstance(action, str) or action not in _LETS_THROUGH + _DENIES:
         raise SpecError(f"config.json: {where}.{key}: unknown action {action!r}")
@@ -65,7 +67,8 @@ def check(profile: Profile) -> None:
     if profile.get("listenerPath"):
         raise RefusedError(
             "the container's seccomp profile has a listenerPath, and a process can have one "
-            "listener only, which eci-runtime needs: take it out of the profile"
+            "listener only, which eci-runtime needs: take it out of the profile",
+            refusals.SECCOMP_PROFILE,
         )
     for index, rule in enumerate(
         items({"linux": {"seccomp": profile}}, "linux.seccomp.syscalls", dict)
@@ -148,7 +151,8 @@ def _over_default(profile: Profile, passing: set[str]) -> list[dict[str, Any]]:
     if mixed:
         raise RefusedError(
             "the container's seccomp profile allows by default and has rules on the arguments "
-            f"of {', '.join(mixed)}, which cannot be supervised: take those rules out of it"
+            f"of {', '.join(mixed)}, which cannot be supervised: take those rules out of it",
+            refusals.SECCOMP_PROFILE,
         )
     trapped = sorted((passing & set(TRAPPED)) - whole)
     found: list[dict[str, Any]] = [{"names": trapped, "action": NOTIFY}] if trapped else []

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from eci_supervisor.kernel import mountinfo
 from eci_supervisor.kernel.protected import protected_rules
+from eci_supervisor.kernel.table import ABOVE, PROTECTED
 from eci_supervisor.policy.grants import Kind, compile_grants
 from eci_supervisor.runtime import nesting
 from eci_supervisor.runtime import spec as oci
@@ -28,6 +29,7 @@ from eci_supervisor.runtime import spec as oci
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from eci_supervisor.policy.paths import HostPaths
     from eci_supervisor.runtime.nesting import Entry
     from eci_supervisor.runtime.spec import Spec
 
@@ -43,8 +45,14 @@ def asks_little(spec: Spec) -> bool:
     may mount whatever it likes.  Pure.
     """
     linux = oci.part(spec, "linux", dict)
-    return not any(linux.get(key) for key in ("maskedPaths", "readonlyPaths", "seccomp")) and all(
-        _DOCKERS_NETWORK in (hook.get("args") or [])[:1]
+    given = any(linux.get(key) for key in ("maskedPaths", "readonlyPaths", "seccomp"))
+    return not given and not hooks_meddle(spec)
+
+
+def hooks_meddle(spec: Spec) -> bool:
+    """Say whether a hook may mount something: whatever is not known to mount nothing.  Pure."""
+    return any(
+        _DOCKERS_NETWORK not in (hook.get("args") or [])[:1]
         for kind in _MAY_MOUNT
         for hook in oci.items(spec, f"hooks.{kind}", dict)
     )
@@ -80,12 +88,16 @@ def has_more(directory: str) -> bool:
     return any(grant.hides or grant.kind in {Kind.PROC, Kind.SYSFS} for grant in grants)
 
 
-def shows_protected(directory: str, paths: Sequence[str]) -> bool:
+def shows_protected(directory: str, paths: HostPaths) -> bool:
     """Say whether the root of a mount beneath `directory` is a host-protected path or above one.
 
     In this process's mount namespace, which is the stage's; what cannot be looked at counts as one.
     """
-    known = {(rule.major, rule.minor, rule.ino) for rule in protected_rules(paths)}
+    known = {
+        (rule.major, rule.minor, rule.ino)
+        for rule in protected_rules(paths)
+        if rule.what & (PROTECTED | ABOVE)
+    }
     for mount in mountinfo.beneath(os.fsencode(directory)):
         try:
             st = os.stat(mount.target, follow_symlinks=False)

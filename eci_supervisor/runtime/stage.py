@@ -71,6 +71,26 @@ def _fs_ids(owner: int) -> Iterator[None]:
         syscalls.setfsids(0, 0)
 
 
+def _path_of(fd: int) -> bytes:
+    """Return where the kernel says that `fd` lies."""
+    return os.readlink(b"/proc/self/fd/%d" % fd)
+
+
+def _overlay_of(fd: int) -> tuple[Mount, bytes] | None:
+    """Return the overlay that `fd` lies in, and the path in it; None where it is no overlay.
+
+    None for the host's own root, too, to which others write at the same time.
+    """
+    if syscalls.fstatfs_type(fd) != OVERLAYFS_SUPER_MAGIC:
+        return None
+    mount = mountinfo.find(syscalls.statx_mnt_id(fd, b"", lib.AT_EMPTY_PATH))
+    real = _path_of(fd)
+    if mount is None or mount.target == b"/" or not real.startswith(mount.target):
+        return None
+    beneath = real[len(mount.target) :].strip(b"/")
+    return mount, os.path.join(mount.root, beneath) if beneath else mount.root
+
+
 def root_mount(path: bytes) -> Mount | None:
     """Return the overlay mount whose root is the directory `path`, or None if it is no such."""
     with closing(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
@@ -81,6 +101,30 @@ def root_mount(path: bytes) -> Mount | None:
     if found is None or found.fstype != b"overlay" or found.target != real:
         return None
     return found
+
+
+def leave_host() -> None:
+    """Go to a mount namespace that only receives from the one that we were in."""
+    syscalls.unshare(lib.CLONE_NEWNS)
+    syscalls.mount(None, "/", None, lib.MS_REC | lib.MS_SLAVE)
+
+
+def hide_unified() -> None:
+    """Detach the v2 hierarchy of a hybrid layout, where crun 1.8 refuses to work.
+
+    In this process's mount namespace, which should be its own.
+    """
+    if has_unified():
+        syscalls.umount2(UNIFIED, lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
+
+
+def has_unified() -> bool:
+    """Say whether there is a v2 hierarchy in the place that a hybrid layout has for it."""
+    try:
+        with closing(os.open(UNIFIED, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+            return syscalls.fstatfs_type(fd) == CGROUP2_SUPER_MAGIC
+    except FileNotFoundError:
+        return False
 
 
 class Clone(msgspec.Struct, frozen=True):
@@ -97,10 +141,12 @@ class Clone(msgspec.Struct, frozen=True):
     """Where its inner mounts come from, one by one; None where it has them."""
     userns: int | None = None
     """Their ID mapping; not owned."""
+    again: tuple[Mount, bytes] | None = None
+    """The overlay that it is a part of, and which: `mount_again`."""
 
 
 class Stage:
-    """What is prepared for one container.  `enter` first; then the rest in any order."""
+    """What is prepared for one container: `clone`, then `enter`, then the rest in any order."""
 
     def __init__(self, state_dir: str, userns: int | None, owner: int) -> None:
         """Take note; nothing is done yet.
@@ -117,8 +163,7 @@ class Stage:
         """Leave the host's mount namespace for one that only receives from it."""
         for name in ("rootfs", "m"):
             os.mkdir(f"{self.state_dir}/{name}", 0o711)
-        syscalls.unshare(lib.CLONE_NEWNS)
-        syscalls.mount(None, "/", None, lib.MS_REC | lib.MS_SLAVE)
+        leave_host()
         # Without nodev, for the nodes of named devices.
         self.tmpfs = syscalls.detached("tmpfs", {"mode": "0711"})
         self._attach(self.tmpfs, lib.AT_FDCWD, f"{self.state_dir}/m")
@@ -168,13 +213,13 @@ class Stage:
             raise
         return True
 
-    def _clone(self, index: int, source: str | bytes, flags: int) -> int:
-        """Return a detached copy of the mount at `source`; StageError if it is not there."""
+    def _clone(self, index: int, source: int, flags: int) -> int:
+        """Return a detached copy of the mount that `source` is open on; StageError without it."""
         try:
-            return syscalls.open_tree(lib.AT_FDCWD, source, lib.OPEN_TREE_CLONE | flags)
+            return syscalls.open_tree(source, b"", lib.OPEN_TREE_CLONE | lib.AT_EMPTY_PATH | flags)
         except OSError as error:
             raise StageError(
-                f"mounts[{index}]: bind source {os.fsdecode(source)}: "
+                f"mounts[{index}]: bind source {os.fsdecode(_path_of(source))}: "
                 f"{os.strerror(error.errno or 0)}"
             ) from error
 
@@ -218,45 +263,76 @@ class Stage:
 
     # -- binds ------------------------------------------------------------------------------
 
-    def clone(self, index: int, source: str, options: list[str], userns: int | None) -> Clone:
+    def clone(self, index: int, source: int, options: list[str], userns: int | None) -> Clone:
         """Clone the source of entry `index` of mounts[], with the flags of its options.
 
-        `userns`: the ID mapping, or None for none.  StageError if the source is not there.  The
-        clone lies nowhere yet: `put` or `nest` is to follow.
+        `source`: a descriptor of it, opened in this process's mount namespace; so `enter` comes
+        afterwards.  `userns`: the ID mapping, or None for none.  StageError if it cannot be bound.
+        The clone lies nowhere yet: `put` or `nest` is to follow.
         """
         recursive = lib.AT_RECURSIVE if "rbind" in options else 0
         one_by_one = False
+        again = None
         tree = self._clone(index, source, recursive)
         if userns is not None and not self._map(tree, userns, recursive):
-            again = self._overlay_again(index, source, options) if userns == self.userns else None
-            if again is not None or recursive:
+            again = _overlay_of(source) if userns == self.userns else None
+            if recursive:
                 os.close(tree)
-                one_by_one = bool(recursive)
-                tree = self._clone(index, source, 0) if again is None else again
-            if again is None and recursive:
+                one_by_one = True
+                tree = self._clone(index, source, 0)
                 self._map(tree, userns)
-        to_set, to_clear, beneath = attributes(options)
-        try:
-            syscalls.mount_setattr(
-                tree,
-                b"",
-                lib.AT_EMPTY_PATH,
-                attr_set=to_set,
-                attr_clr=to_clear,
-                propagation=lib.MS_SLAVE,
-            )
-        except BaseException:
-            os.close(tree)
-            raise
-        shown = syscalls.fstatfs_flags(tree)
         return Clone(
             tree=tree,
             directory=stat.S_ISDIR(os.fstat(tree).st_mode),
-            flags=tuple(flag for flag, bit in _SHOWN.items() if shown & bit),
-            beneath=beneath,
-            source=os.path.realpath(os.fsencode(source)) if one_by_one else None,
+            flags=self._set_attributes(tree, options),
+            beneath=attributes(options)[2],
+            source=_path_of(source) if one_by_one else None,
             userns=userns,
+            again=again,
         )
+
+    @staticmethod
+    def _set_attributes(tree: int, options: list[str]) -> tuple[str, ...]:
+        """Give a clone what its options say; returns its flags.  Where that fails, it is closed."""
+        to_set, to_clear, _ = attributes(options)
+        try:
+            syscalls.mount_setattr(tree, b"", lib.AT_EMPTY_PATH, attr_set=to_set, attr_clr=to_clear)
+            # What is mounted in the container, in it or beneath, is no business of the host's.
+            syscalls.mount_setattr(
+                tree, b"", lib.AT_EMPTY_PATH | lib.AT_RECURSIVE, propagation=lib.MS_SLAVE
+            )
+            shown = syscalls.fstatfs_flags(tree)
+        except BaseException:
+            os.close(tree)
+            raise
+        return tuple(flag for flag, bit in _SHOWN.items() if shown & bit)
+
+    def mount_again(self, index: int, clone: Clone, options: list[str]) -> Clone:
+        """Return a clone that is ID-mapped, of one that is part of an overlay; else the same.
+
+        After `enter`.  An overlay cannot be ID-mapped itself, but its layers can: builders bind
+        such into their steps, as caches and as files of other stages.  It stays as it is where the
+        layers cannot be found or mapped.
+        """
+        if clone.again is None:
+            return clone
+        mount, part = clone.again
+        try:
+            layers = overlay.layers(mount)
+            if "ro" in options:
+                layers = layers.readonly()
+            work = None
+            if layers.work is not None:
+                # Of several containers with one cache each has its own.
+                key = os.fsencode(os.path.basename(self.state_dir))
+                work = layers.work + b"-%s-%d" % (key, index)
+                self._note_work(work)
+            tree = self._mapped_overlay(layers, work, part, f"layers-{index}")
+        except StageError:
+            return clone
+        flags = self._set_attributes(tree, options)
+        os.close(clone.tree)
+        return msgspec.structs.replace(clone, tree=tree, flags=flags, again=None)
 
     def put(self, index: int, clone: Clone) -> Staged:
         """Mount a clone where the runtime finds it as the source of entry `index`."""
@@ -320,16 +396,6 @@ class Stage:
         syscalls.fchmodat(self.tmpfs, name, device.mode)
         return self.path(name)
 
-    def hide_unified(self) -> None:
-        """Detach the v2 hierarchy of a hybrid layout, where crun 1.8 refuses to work."""
-        try:
-            with closing(os.open(UNIFIED, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
-                hybrid = syscalls.fstatfs_type(fd) == CGROUP2_SUPER_MAGIC
-        except FileNotFoundError:
-            return
-        if hybrid:
-            syscalls.umount2(UNIFIED, lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
-
     def pin_namespace(self, fd: int) -> str:
         """Bind a namespace into the stage, so that it has a path that no pid reuse can change."""
         self._mount_point("user-namespace", directory=False)
@@ -379,36 +445,6 @@ class Stage:
                     return syscalls.open_tree(tree, part.lstrip(b"/"), lib.OPEN_TREE_CLONE)
             finally:
                 syscalls.umount2(self.path(name), lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
-
-    def _overlay_again(self, index: int, source: str, options: list[str]) -> int | None:
-        """Return what `source` shows of an overlay, ID-mapped as the root file system is.
-
-        An overlay cannot be ID-mapped itself: builders bind such into their steps, as caches and
-        as files of other stages.  None where it is no overlay, its layers cannot be found or
-        mapped, or it is the host's own root, to which others write at the same time.
-        """
-        with closing(os.open(source, os.O_PATH | os.O_CLOEXEC)) as fd:
-            if syscalls.fstatfs_type(fd) != OVERLAYFS_SUPER_MAGIC:
-                return None
-            mount = mountinfo.find(syscalls.statx_mnt_id(fd, b"", lib.AT_EMPTY_PATH))
-            real = os.readlink(b"/proc/self/fd/%d" % fd)
-        if mount is None or mount.target == b"/" or not real.startswith(mount.target):
-            return None
-        beneath = real[len(mount.target) :].strip(b"/")
-        part = os.path.join(mount.root, beneath) if beneath else mount.root
-        try:
-            layers = overlay.layers(mount)
-            if "ro" in options:
-                layers = layers.readonly()
-            work = None
-            if layers.work is not None:
-                # Of several containers with one cache each has its own.
-                key = os.fsencode(os.path.basename(self.state_dir))
-                work = layers.work + b"-%s-%d" % (key, index)
-                self._note_work(work)
-            return self._mapped_overlay(layers, work, part, f"layers-{index}")
-        except StageError:
-            return None
 
     def _note_work(self, path: bytes) -> None:
         """Have csrc/cleanup.c remove a work directory, whoever is killed from here on."""

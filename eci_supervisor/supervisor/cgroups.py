@@ -34,7 +34,8 @@ def _mount_points(controllers: str) -> list[Path]:
 def delegate(pid: int, uid: int, gid: int) -> list[str]:
     """Give the cgroups of `pid` (host's number) to `uid` and `gid` (host ids).
 
-    Cgroups that the process shares with us are nobody's to give.  Returns the directories.
+    Cgroups that the process shares with us are nobody's to give.  Returns the directories; of a
+    process that has ended the kernel tells only that of cgroup v2 (cgroups(7), /proc/[pid]/cgroup).
     """
     ours = _own_paths(os.getpid())
     given = []

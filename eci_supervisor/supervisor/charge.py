@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from eci_supervisor.policy.paths import HostPaths
+
 
 class Charge(msgspec.Struct, frozen=True):
     """One container, as the keeper has to know it.
@@ -32,13 +34,19 @@ class Charge(msgspec.Struct, frozen=True):
     """Whether nothing but a fatal signal interrupts a supervised call (see killable.py)."""
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
-    protected_paths: tuple[str, ...] = ()
+    host_paths: HostPaths = HostPaths()
     """Host-protected paths: no call may touch what lies in or above them."""
+    hooks_meddle: bool = False
+    """A hook of the engine's may have moved or mounted something before the worker's turn."""
     trace: str | None = None
     """None, `stderr` (the wrapper's), or the file that gets the trace lines."""
     cgroups_path: str | None = None
     """`linux.cgroupsPath` of the spec, where it is a path."""
     engine_rootfs: str | None = None
     """The engine's own overlay mount whose layers the container uses, if any."""
+    image: str = ""
+    """The image's name, where the engine says it in the bundle."""
+    engine_record: str | None = None
+    """The engine's directory of this container, which knows it otherwise: engine.py."""
     clearing: tuple[str, str] = ("", "")
     """What csrc/cleanup.c has to be told: `cleanup.words_of`."""

@@ -21,14 +21,16 @@ from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
-from eci_supervisor.kernel import mountinfo
+from eci_supervisor.kernel import holding, mountinfo, watch
 from eci_supervisor.kernel.protected import protected_rules
+from eci_supervisor.kernel.reasons import refuses
 from eci_supervisor.kernel.ring import Ring
+from eci_supervisor.observe.limit import Limit
+from eci_supervisor.runtime import engine
 from eci_supervisor.runtime.state import COVER
 from eci_supervisor.supervisor import cgroups, rest, view
 from eci_supervisor.supervisor.compiler import compile_policy
 from eci_supervisor.supervisor.intake import Connection, IntakeError, ProcessState, check_peer
-from eci_supervisor.supervisor.orphan import fork_orphan
 from eci_supervisor.supervisor.worker import Worker, WorkerError
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from eci_supervisor.kernel.ring import Event
     from eci_supervisor.kernel.table import InodeRule
+    from eci_supervisor.observe.audit import Record
     from eci_supervisor.supervisor.charge import Charge
 
 HOOK_SOCKET = "hook.sock"
@@ -50,6 +53,10 @@ PAUSE_SECONDS = 0.05
 """Between two looks at the ring, unless every call is traced."""
 HOOK_SECONDS = 5.0
 """How long the hook may take to say what it has to say."""
+HOOK_PATIENCE = 0.5
+"""How long after a runtime's directory has gone its poststop hook may be still to come."""
+RECORDS = ("state.json", "status")
+"""What runc and crun write into their directory of a container once it is made."""
 LINGER_SECONDS = 2.0
 """How long after its create a container may take to show that it was killed half way."""
 REST_SECONDS = 1.0
@@ -126,6 +133,8 @@ class Keeper:
         self.init_pid = 0
         self.init_pidfd = -1
         self.worker: Worker | None = None
+        self.waiting: Worker | None = None
+        """Started, and its container is still to come."""
         self.decides = False
         self.cover: tuple[bytes, ...] = ()
         self.protected: list[InodeRule] = []
@@ -133,8 +142,12 @@ class Keeper:
         self.done = False
         self.room = LOG_CHARACTERS
         self.drained = 0.0
+        self.limit = Limit()
+        self.dropped = 0
         self.linger: float | None = None
         self.cgroups: list[str] = []
+        self.recorded = False
+        """The runtime had the container on record when its first process ended, or before."""
         self.rests = True
         self._register(held.hook, self._accept_hook)
         if held.notify is not None:
@@ -158,6 +171,8 @@ class Keeper:
         keeper.decides, keeper.room = known.decides, known.room
         keeper.cover, keeper.protected = known.cover, list(known.protected)
         keeper.cgroups = list(known.cgroups)
+        keeper.limit, keeper.dropped = known.limit, known.dropped
+        keeper.recorded = True  # it has run for a while
         keeper.ring = Ring(kept=(known.ring, known.ring_event))
         control = socket.socket(fileno=known.worker_control)
         keeper.worker = Worker(known.worker_pid, known.worker_pidfd, control)
@@ -231,11 +246,15 @@ class Keeper:
             protected=tuple(self.protected),
             room=self.room,
             cgroups=tuple(self.cgroups),
+            limit=self.limit,
+            dropped=self.dropped,
         )
         return known if set(self.selector.get_map()) == set(known.waits_for()) else None
 
     def _rest(self, known: rest.Knowledge) -> None:
         """Become the waiting program; returns only where that cannot be."""
+        # The end of the container need not bring us back.
+        self._tell_left_out()
         try:
             rest.become(known, os.path.join(self.charge.state_dir, LOG))
         except OSError as error:
@@ -283,7 +302,7 @@ class Keeper:
         if self.charge.supervised:
             path = Path(self.charge.state_dir, COVER)
             self.cover = tuple(path.read_bytes().split(b"\0")[:-1])
-            self._start_worker(pid)
+            self._send_worker(pid)
 
     def _meet(self) -> None:
         path = os.path.join(self.charge.state_dir, MET)
@@ -325,7 +344,7 @@ class Keeper:
             if self.worker is None:
                 # No hook has run: the runtime has made the mounts of another time (restore).
                 self._meet()
-                self._start_worker(state.pid)
+                self._send_worker(state.pid)
             if self.worker is not None:
                 self._serve(self.worker, listener)
         finally:
@@ -346,16 +365,38 @@ class Keeper:
             self.log("the container is stopped, because its supervisor could not start")
             self._kill_init()
 
-    def _start_worker(self, pid: int) -> None:
-        self.protected = protected_rules(self.charge.protected_paths)
+    def get_ready(self) -> None:
+        """Start what the container will need, while the runtime is busy making it.
+
+        What fails here is tried once more when the container is there, and fails it then.
+        """
+        if self.charge.supervised:
+            with contextlib.suppress(OSError):
+                self._start_worker()
+
+    def _start_worker(self) -> Worker:
+        self.protected = protected_rules(self.charge.host_paths)
         self.ring = Ring()
+        watched = watch.create(self.charge.state_dir)
         errors = self._open_log()
         try:
-            self.worker = Worker.start(self.cover, self.ring, pid, errors)
+            self.waiting = Worker.start(self.ring, errors, watched)
         finally:
             os.close(errors)
-        self._register(self.ring.event_fd, self._drain_in_time)
-        self._register(self.worker.pidfd, self._worker_ended)
+            os.close(watched)
+        return self.waiting
+
+    def _send_worker(self, pid: int) -> None:
+        """Have it enter the container, whose first process is `pid`."""
+        worker = self.waiting or self._start_worker()
+        self.waiting = None
+        if self.charge.hooks_meddle:
+            self.protected = protected_rules(self.charge.host_paths)
+        worker.enter(pid, self.cover)
+        self.worker = worker
+        if self.ring is not None:
+            self._register(self.ring.event_fd, self._drain_in_time)
+        self._register(worker.pidfd, self._worker_ended)
 
     # -- events -----------------------------------------------------------------------------
 
@@ -374,8 +415,41 @@ class Keeper:
             return
         for event in self.ring.drain():
             self._report(event)
+        if self.ring.dropped:
+            # Of these the worker has counted the refusals: a trace is more than that.
+            known = watch.read_counts(f"{self.charge.state_dir}/{watch.FILE}") or watch.NONE
+            self.limit.left_out += max(0, known.dropped - self.dropped)
+            self.dropped = max(known.dropped, self.dropped)
+
+    def _audit(self, event: Event) -> str:
+        """Put a refusal into the audit log; returns its name there, if it has got one."""
+        if not self.limit.allows(time.monotonic()):
+            return ""
+        from eci_supervisor.observe import calls  # noqa: PLC0415 - as below
+
+        charge = self.charge
+        image = charge.image or engine.recorded_image(charge.engine_record)
+        record = calls.record_of(event, charge.container_id, image)
+        return record.id if self._write(record) else ""
+
+    def _write(self, record: Record) -> bool:
+        from eci_supervisor.observe import audit  # noqa: PLC0415 - as below
+
+        problem = audit.write_of(record, self.limit)
+        if problem is not None:
+            self.log(f"not in the audit log: {problem}")
+        return problem is None
+
+    def _tell_left_out(self) -> None:
+        """Say in the audit log how many refusals are not in it."""
+        if not self.limit.left_out:
+            return
+        from eci_supervisor.observe import audit  # noqa: PLC0415 - as below
+
+        self._write(audit.left_out(self.charge.container_id))
 
     def _report(self, event: Event) -> None:
+        name = self._audit(event) if refuses(event.reason) else ""
         if self.trace is None and self.room <= 0:
             return
         # Imported when there is something to tell: most containers have no events.
@@ -383,7 +457,7 @@ class Keeper:
 
         text = trace.line(self.charge.container_id, event)
         if self.trace is None:
-            self.log(text)
+            self.log(f"{text} {name}".rstrip())
             return
         try:
             self.trace.write(text + "\n")
@@ -395,10 +469,10 @@ class Keeper:
     def _container_exists(self) -> bool:
         return Path(self.charge.runtime_root, self.charge.container_id).exists()
 
-    def _never_started(self) -> bool:
-        """Say whether create came to nothing: `start` takes the fifo away (runc and crun)."""
+    def _is_recorded(self) -> bool:
+        """Say whether the runtime has written down the container, so that a delete runs hooks."""
         directory = Path(self.charge.runtime_root, self.charge.container_id)
-        return self.init_pid == 0 or not directory.exists() or (directory / "exec.fifo").exists()
+        return any((directory / name).exists() for name in RECORDS)
 
     def _holds_state(self) -> bool:
         """Say whether the state directory is still this container's: its lock file has a name."""
@@ -409,6 +483,7 @@ class Keeper:
 
     def _runtime_ended(self) -> None:
         """`create` returned, `run` is over, or somebody killed it."""
+        self.recorded = self.recorded or self._is_recorded()
         self.selector.unregister(self.held.runtime_pidfd)
         if not self._init_alive():
             self._finish()
@@ -442,6 +517,7 @@ class Keeper:
 
     def _init_ended(self) -> None:
         """Nothing of the container runs any more; `run` has still to delete it."""
+        self.recorded = self.recorded or self._is_recorded()
         self.selector.unregister(self.init_pidfd)
         self._see_off()
         if self.held.runtime_pidfd not in self.selector.get_map():
@@ -459,6 +535,9 @@ class Keeper:
 
     def _see_off(self) -> None:
         """Take the last events and let the worker end."""
+        if self.waiting is not None:
+            self.waiting.stop()
+            self.waiting = None
         if self.worker is not None:
             if not self.worker.finish(LAST_CALLS_SECONDS):
                 self.worker.stop()
@@ -466,6 +545,7 @@ class Keeper:
                 self.selector.unregister(self.worker.pidfd)
             self.worker = None
         self._drain()
+        self._tell_left_out()
         if self.trace is not None:
             self.trace.close()
             self.trace = None
@@ -477,18 +557,22 @@ class Keeper:
         SIGPIPE when that is gone.
         """
         self._see_off()
-        if not self._never_started():
-            # Whoever deletes may go ahead.  A delete by force that meets a half-made container
-            # runs no hooks: then what it leaves is ours.
+        if self.recorded:
+            # Whoever deletes may go ahead: first the runtime's directory goes, then comes the hook.
             fcntl.flock(self.held.lock, fcntl.LOCK_UN)
             deadline = time.monotonic() + LINGER_SECONDS
-            while self._holds_state() and not self._never_started():
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(0.02)
-        if self._holds_state() and self._never_started():
-            # A runtime that was killed half way has not always written down where they are.
-            cgroups.remove(self.cgroups or cgroups.directories(self.charge.cgroups_path))
+            gone = 0.0
+            while self._holds_state() and time.monotonic() < deadline and gone < HOOK_PATIENCE:
+                gone = 0.0 if self._container_exists() else gone + PAUSE_SECONDS
+                time.sleep(PAUSE_SECONDS)
+            left = self._holds_state() and gone > 0
+        else:
+            left = self._holds_state()
+        if left:
+            # A runtime that was killed half way has not always written down where they are.  Of a
+            # first process that died while the hook ran, its entry in procfs does not say either.
+            named = cgroups.directories(self.charge.cgroups_path)
+            cgroups.remove(list(dict.fromkeys([*self.cgroups, *named])))
             self.clean(self.charge.state_dir)
         self.done = True
 
@@ -505,26 +589,21 @@ def keep(keeper: Keeper) -> None:
         raise
 
 
-def fork_keeper(charge: Charge, clean: Callable[[str], None], pid: int) -> None:
-    """Start the keeper of `charge`, nobody's child; returns in the wrapper when its sockets listen.
+def hold(charge: Charge, pid: int) -> Held:
+    """Open what the keeper of `charge` needs; its sockets listen then.
 
-    `pid`: of the process that becomes the runtime.
-
-    Must run in the host's mount namespace, before the wrapper makes one of its own.  The keeper
-    holds the lock of the state directory for as long as it lives.  `clean` removes what the
-    container left, given its state directory, and may be called twice.  OSError when the
-    sockets or the trace file cannot be made.
+    `pid`: of the process that becomes the runtime.  Must run in the host's mount namespace, before
+    the wrapper makes one of its own.  The state directory is locked for as long as the keeper
+    lives.  OSError when the sockets or the trace file cannot be made.
     """
     path = charge.state_dir
     lock = os.open(f"{path}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    held = Held(
+    holding.hold(lock)  # for those who only want to know
+    return Held(
         hook=_listen(f"{path}/{HOOK_SOCKET}"),
         notify=_listen(f"{path}/{NOTIFY_SOCKET}") if charge.supervised else None,
         runtime_pidfd=os.pidfd_open(pid),
         lock=lock,
         trace=_open_trace(charge),
     )
-
-    fork_orphan(held.fds(), lambda: keep(Keeper(charge, held, clean)))
-    held.close()

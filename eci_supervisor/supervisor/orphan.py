@@ -25,21 +25,22 @@ def _let_go(keep: set[int]) -> None:
                 continue
 
 
-def fork_orphan(keep: set[int], work: Callable[[], None]) -> None:
+def fork_orphan(keep: set[int], work: Callable[[], None], *, twice: bool = True) -> None:
     """Run `work` in a process that keeps of all fds only `keep`; returns at once.
 
     Forked twice: crun waits for all children of its own, and one that waits for crun would never
-    end.
+    end.  Once is enough, not `twice`, in a process that does not become the runtime and ends soon.
     """
-    between = os.fork()
-    if between == 0:
+    child = os.fork()
+    if child == 0:
         status = 1
         try:
-            if os.fork() != 0:
+            if twice and os.fork() != 0:
                 os._exit(0)
             _let_go(keep)
             work()
             status = 0
         finally:
             os._exit(status)
-    os.waitpid(between, 0)
+    if twice:
+        os.waitpid(child, 0)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from eci_supervisor.kernel.table import InodeRule  # noqa: TC001 - msgspec asks for it
+from eci_supervisor.observe.limit import Limit
 from eci_supervisor.runtime import cleanup
 from eci_supervisor.runtime.state import bin_path, start_path
 from eci_supervisor.supervisor.charge import Charge  # noqa: TC001 - msgspec asks for it
@@ -48,6 +49,10 @@ class Knowledge(msgspec.Struct, frozen=True):
     room: int
     """Characters that may still go into the log of refusals."""
     cgroups: tuple[str, ...]
+    limit: Limit = msgspec.field(default_factory=Limit)
+    """Of the audit log."""
+    dropped: int = 0
+    """How many refusals that the ring has lost have been told."""
 
     def waits_for(self) -> list[int]:
         """Return what wakes it."""

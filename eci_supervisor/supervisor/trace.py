@@ -177,8 +177,8 @@ def _string(text: tuple[bytes | None, int], address: int) -> str:
 
 def _attr(text: tuple[bytes | None, int], address: int) -> str:
     """Return a struct mount_attr (mount_setattr(2)) with the fields that are not 0."""
-    raw, length = text
-    if raw is None or length < MOUNT_ATTR_SIZE_VER0:
+    raw, _ = text
+    if raw is None or len(raw) < MOUNT_ATTR_SIZE_VER0:
         return "NULL" if address == 0 else hex(address)
     fields = ("attr_set", "attr_clr", "propagation", "userns_fd")
     words = []
@@ -244,13 +244,18 @@ def result(event: Event) -> str:
     return f"-1 {errno.errorcode.get(event.error, str(event.error))}"
 
 
+def call(event: Event) -> str:
+    """Return the call as strace prints it; `32:` before it is that of a 32-bit program."""
+    name, _ = call_name(event)
+    abi = "32:" if event.arch == AUDIT_ARCH_I386 else ""
+    return f"{abi}{name}({arguments(event)})"
+
+
 def line(container: str, event: Event) -> str:
     """Return one line, without its end, for a call of the container with this id."""
     when = datetime.fromtimestamp(event.time_ns // 1_000_000_000).astimezone()
     micro = event.time_ns // 1000 % 1_000_000
-    name, _ = call_name(event)
-    abi = "32:" if event.arch == AUDIT_ARCH_I386 else ""
     reason = NAMES.get(event.reason, f"reason-{event.reason}")
     who = f"{container[:12]}[{event.tid}] {quote(event.comm)}"
-    call = f"{abi}{name}({arguments(event)}) = {result(event)}"
-    return f"{when:%H:%M:%S}.{micro:06d} {who}: {call} <{reason}> {event.spent_ns / 1000:.0f}us"
+    what = f"{call(event)} = {result(event)}"
+    return f"{when:%H:%M:%S}.{micro:06d} {who}: {what} <{reason}> {event.spent_ns / 1000:.0f}us"

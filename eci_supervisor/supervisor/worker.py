@@ -45,18 +45,17 @@ class Worker:
         self._control.settimeout(READY_SECONDS)
 
     @classmethod
-    def start(cls, cover: Sequence[bytes], ring: Ring, pid: int, errors: int) -> Worker:
-        """Start one and wait until it stands in the namespaces of `pid` (host's number).
+    def start(cls, ring: Ring, errors: int, watched: int) -> Worker:
+        """Start one, which waits for its container: `enter`.
 
-        Then /proc and /sys are covered as `cover` says.  `errors` is an fd that gets its standard
-        error.  WorkerError in the worker's words.
+        `errors` is an fd that gets its standard error, `watched` one of its file
+        (kernel/watch.py).  OSError where it cannot be started.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        records = _memfd("eci-cover", b"".join(record + b"\0" for record in cover) or b"\0")
         try:
-            fds = (theirs.fileno(), records, ring.fd, ring.event_fd)
+            fds = (theirs.fileno(), ring.fd, ring.event_fd, watched)
             process = subprocess.Popen(
-                [PROGRAM, *map(str, fds), str(pid)],
+                [PROGRAM, *map(str, fds)],
                 pass_fds=fds,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -66,11 +65,16 @@ class Worker:
             )
         finally:
             theirs.close()
-            os.close(records)
         # From here on the pidfd stands for it, which outlives an execve(2) of ours.
-        worker = cls(process.pid, os.pidfd_open(process.pid), ours)
-        worker._expect_ready()
-        return worker
+        return cls(process.pid, os.pidfd_open(process.pid), ours)
+
+    def enter(self, pid: int, cover: Sequence[bytes]) -> None:
+        """Send it into the namespaces of `pid` (host's number), and wait until it stands there.
+
+        Then /proc and /sys are covered as `cover` says.  WorkerError in the worker's words.
+        """
+        self._hand(b"E%d" % pid, "eci-cover", b"".join(part + b"\0" for part in cover) or b"\0")
+        self._expect_ready()
 
     @property
     def control(self) -> int:
@@ -88,12 +92,18 @@ class Worker:
 
     def decide_by(self, policy: bytes) -> None:
         """Give it the policy, once; WorkerError if it cannot be completed in the container."""
-        table = _memfd("eci-policy", policy)
-        try:
-            socket.send_fds(self._control, [b"P"], [table])
-        finally:
-            os.close(table)
+        self._hand(b"P", "eci-policy", policy)
         self._expect_ready()
+
+    def _hand(self, message: bytes, name: str, content: bytes) -> None:
+        """Send a message and a nameless file."""
+        fd = _memfd(name, content)
+        try:
+            socket.send_fds(self._control, [message], [fd])
+        except OSError as error:
+            raise WorkerError(f"the worker does not listen: {error.strerror}") from error
+        finally:
+            os.close(fd)
 
     def serve(self, listener: int) -> None:
         """Give it one more listener; the caller still owns its copy of the fd."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.bundle import bind, make_spec
+from tests.support.bundle import appearing, bind, make_spec
 from tests.support.engines import Bundles
 from tests.support.sides import AND_CLEAN, Volumes
 
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 
 class Guarded:
-    """One privileged container, with /w/secret a host-protected path in a writable volume."""
+    """One privileged container, with /w/secret a host-protected path in a writable volume.
+
+    It was not there when the volume was judged: a bind that shows one would have been refused.  In
+    it, /w/secret/sub/free is shared.
+    """
 
     def __init__(self, bundles: Bundles, program: Path, volumes: Volumes) -> None:
         self._bundles = bundles
@@ -32,15 +36,17 @@ class Guarded:
     def _start(self) -> tuple[Runtime, str]:
         name = self._bundles.name()
         settings = self._bundles.place.directory("set") / "settings.json"
-        protected = [str(self._volumes.writable / "secret")]
-        settings.write_text(
-            json.dumps({"configurationFileVersion": 2, "vm": {"protectedPaths": protected}})
-        )
+        secret = self._volumes.writable / "secret"
+        paths = {"protectedPaths": [str(secret)], "sharedPaths": ["/", f"{secret}/sub/free"]}
+        settings.write_text(json.dumps({"configurationFileVersion": 2, "vm": paths}))
+        hidden = self._bundles.place.directory("hidden") / "secret"
+        secret.rename(hidden)
         spec = make_spec(
             ["sleep", "1000"],
             cgroup=self._bundles.cgroup(name),
             privileged=True,
             mounts=[bind(self._volumes.writable, "/w")],
+            hooks=appearing(hidden, secret),
         )
         runtime = self._bundles.runtime(self._program, "--settings", str(settings))
         self._bundles.expect(runtime, name)

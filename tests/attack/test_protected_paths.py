@@ -104,6 +104,12 @@ ATTACKS = [
     attack("attach_a_copy_of_what_is_in_it",
            ("open_tree 1 cwd /w/secret/sub OPEN_TREE_CLONE", *SAME),
            ("move_mount 1 '' cwd /mnt MOVE_MOUNT_F_EMPTY_PATH", *DENIED)),
+    # What is shared in it is the container's own again, and what is in that.
+    attack("bind_what_is_shared_in_it", ("mount /w/secret/sub/free /mnt - MS_BIND -", *SAME),
+           ("mount /w/secret/sub/free/inner /mnt - MS_BIND -", *SAME),
+           ("mount /mnt/.. /tmp/file - MS_BIND -", "ENOTDIR", "ENOTDIR"),
+           ("umount2 /mnt -", *SAME), ("umount2 /mnt -", *SAME),
+           ("mount /w/secret/sub /mnt - MS_BIND -", *DENIED), ("umount2 /mnt -", "0", "EINVAL")),
     layers("it", "lowerdir=/w/secret:/mnt/l"),
     layers("what_is_above_it", "lowerdir=/w:/mnt/l", shows="secret"),
     layers("it_by_a_relative_path", "lowerdir=/mnt/l:secret", ("chdir /w", *SAME)),

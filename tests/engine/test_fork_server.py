@@ -24,7 +24,7 @@ import pytest
 import eci_supervisor.runtime.spare
 from tests.support.bundle import make_spec
 from tests.support.fork_servers import end_fork_servers, fork_servers
-from tests.support.waiting import call_of, wait_until
+from tests.support.waiting import call_of, stop, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -183,7 +183,7 @@ def test_a_server_that_is_killed_is_not_missed(bench: Bench) -> None:
 def test_a_server_that_is_stopped_does_nothing_later(bench: Bench) -> None:
     (server,) = fork_servers(bench.place.state_dir)
     before = bench.place.leftovers(patience=0)
-    os.kill(server, signal.SIGSTOP)
+    stop(server)
     try:
         bench.life(bench.runtime)
     finally:

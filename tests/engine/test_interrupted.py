@@ -26,7 +26,7 @@ from tests.support.bundle import make_spec
 from tests.support.engines import Bundles
 from tests.support.programs import compile_late
 from tests.support.rootfs import build_root
-from tests.support.waiting import NR_MOUNT, NR_UMOUNT2, call_of, wait_until
+from tests.support.waiting import NR_MOUNT, NR_UMOUNT2, call_of, stop, wait_until
 from tests.support.worker import worker_of
 
 if TYPE_CHECKING:
@@ -541,7 +541,7 @@ def test_caller_is_awake_before_its_answer(container: Container, name: str) -> N
     words = f"{start_of(case, 'SA_RESTART')} , {case.call} , {case.look} , wait"
     with container.program(words) as program:
         is_ready(program)
-        os.kill(container.worker, signal.SIGSTOP)
+        stop(container.worker)
         try:
             program.say()
             assert program.line() == "0"  # of `wait`

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.bundle import bind
+from tests.support.bundle import appearing, bind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +32,9 @@ def run(
 
     def run(runtime: str, calls: str) -> list[str]:
         volume = place.directory("v")
-        for name in ("own/m", "own/s", "secret"):
+        for name in ("own/m", "own/s"):
             (volume / name).mkdir(parents=True)
+        hidden = place.directory("hidden")
         settings = place.directory("s") / "settings.json"
         protected = {"protectedPaths": [str(volume / "secret")]}
         settings.write_text(json.dumps({"configurationFileVersion": 2, "vm": protected}))
@@ -43,6 +44,7 @@ def run(
             ["mnt", *calls.split()],
             privileged=True,
             mounts=[bind(volume, "/v")],
+            hooks=appearing(hidden, volume / "secret"),
         )
 
     return run

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.bundle import bind, make_spec
 from tests.support.waiting import wait_until
+from tests.support.worker import worker_of
 
 if TYPE_CHECKING:
     from typing import Any
@@ -56,23 +57,11 @@ class Box:
         )
         self.runtime.call("run", "--detach", "--bundle", str(bundles.write(spec)), self.name)
         (self.state_dir,) = place.state_dir.glob(f"containers/{self.name}-*")
-        self.worker = self.find("eci-worker")
+        self.worker = worker_of(json.loads(self.runtime.call("state", self.name).stdout)["pid"])
         self.keeper = int(
             Path(f"/proc/{self.worker}/stat").read_text().rpartition(")")[2].split()[1]
         )
         self.wait_for_rest()
-
-    def find(self, program: str) -> int:
-        """Return the pid of this container's process that runs `program` of ours."""
-        init = json.loads(self.runtime.call("state", self.name).stdout)["pid"]
-        for proc in Path("/proc").iterdir():
-            if proc.name.isdigit():
-                words = (proc / "cmdline").read_bytes().split(b"\0") if proc.exists() else []
-                if Path(os.fsdecode(words[0] if words else b"")).name == program and words[
-                    -2:-1
-                ] == [str(init).encode()]:
-                    return int(proc.name)
-        pytest.fail(f"no {program} of {init}")
 
     @property
     def rests(self) -> bool:

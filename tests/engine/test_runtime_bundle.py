@@ -118,6 +118,22 @@ def test_eci_run(busybox_root: Path, place: Place, runtime: str) -> None:
     assert (done.returncode, done.stdout.split()) == (0, SUPERVISED_ANSWERS), done.stderr
 
 
+@pytest.mark.parametrize("words", [["-v", "/etc:/x:ro"], ["--rootfs", "/"]])
+def test_eci_run_refuses_paths_of_the_host(busybox_root: Path, words: list[str]) -> None:
+    given = ["--rootfs", str(busybox_root), *words]
+    done = subprocess.run(
+        [sys.executable, "-m", "eci_supervisor.cli.main", "run", *given, "true"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    path = words[1].partition(":")[0]
+    why = "because it's configured as a restricted host mount"
+    said = f"error in the container spec: can't mount {path} {why}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
 def test_create_state_start_exec_kill_delete(
     program: Path, bundles: Bundles, spec_of: Callable[..., Spec], place: Place
 ) -> None:
@@ -501,6 +517,25 @@ def test_kill_during_create_leaves_nothing(
     assert runtime.call("exec", name, *SUPERVISED).stdout.split() == SUPERVISED_ANSWERS
     runtime.call("delete", "--force", name)
     assert left == []
+    assert place.leftovers(before=before) == []
+
+
+def test_delete_of_what_never_began_is_not_hurried(
+    program: Path, bundles: Bundles, spec_of: Callable[..., Spec], place: Place
+) -> None:
+    """The hooks of a delete find the bundle, though nothing of the container is left by then."""
+    before = place.leftovers(patience=0)
+    runtime = bundles.runtime(program)
+    name = bundles.name()
+    bundles.expect(runtime, name)
+    spec = spec_of(SLEEP, name)
+    # Comes before ours, and gives the keeper the time to be too early.
+    bundle = """$(sed -n 's/.*"bundle": *"\\([^"]*\\)".*/\\1/p')"""
+    slow = ["sh", "-c", f"bundle={bundle}; sleep 0.3; test -e $bundle/config.json"]
+    spec["hooks"] = {"poststop": [{"path": "/bin/sh", "args": slow}]}
+    runtime.call("create", "--bundle", str(bundles.write(spec)), name)
+    done = runtime.call("delete", "--force", name)
+    assert done.stderr == ""
     assert place.leftovers(before=before) == []
 
 

@@ -12,7 +12,6 @@ import functools
 import os
 import stat
 import subprocess
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ from eci_supervisor.runtime.errors import StageError
 from eci_supervisor.runtime.points import Point
 from eci_supervisor.runtime.spec import Device
 from eci_supervisor.runtime.stage import Stage, root_mount
+from tests.support.children import in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,25 +39,6 @@ BASE = 300000
 MAP = f"0 {BASE} 65536\n"
 MS_MOVE = 0x2000
 LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def in_child(work: Callable[[], None]) -> None:
-    """Run `work` in a child, and fail with its traceback where it fails."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-            os.write(write, b"ok")
-        except BaseException:  # noqa: BLE001 - all of it is reported by the parent
-            os.write(write, traceback.format_exc().encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as file:
-        said = file.read().decode()
-    os.waitpid(pid, 0)
-    assert said == "ok", said
 
 
 def errno_of(call: Callable[[], object]) -> int | None:
@@ -88,9 +69,15 @@ def entered(state_dir: Path) -> Stage:
     return stage
 
 
+def opened(source: str | Path) -> int:
+    """A descriptor of a bind's source, for the rest of a child's life."""
+    return os.open(source, os.O_PATH)
+
+
 def bound(stage: Stage, index: int, source: str, options: list[str], userns: int | None) -> Staged:
     """Prepare a bind for the runtime, as entry `index`."""
-    clone = stage.clone(index, source, options, userns)
+    clone = stage.clone(index, opened(source), options, userns)
+    clone = stage.mount_again(index, clone, options)
     try:
         return stage.put(index, clone)
     finally:
@@ -385,7 +372,7 @@ def test_an_overlay_that_is_our_own_root_is_left_alone(state_dir: Path, tmp_path
         syscalls.mount("/proc", str(merged / "proc"), None, lib.MS_BIND | lib.MS_REC)
         stage = entered(state_dir)
         os.chroot(merged)
-        assert stage._overlay_again(0, "/two", ["ro"]) is None
+        assert stage.clone(0, opened("/two"), ["bind", "ro"], stage.userns).again is None
 
     in_child(work)
 
@@ -402,11 +389,12 @@ def test_a_file_is_bound_on_a_file(state_dir: Path, tmp_path: Path) -> None:
     in_child(work)
 
 
-def test_a_source_that_is_not_there_says_so(state_dir: Path) -> None:
+def test_a_source_of_another_mount_namespace_cannot_be_bound(state_dir: Path) -> None:
     def work() -> None:
+        away = opened("/usr")
         stage = entered(state_dir)
-        with pytest.raises(StageError, match=r"mounts\[4\]: bind source /none: No such file"):
-            bound(stage, 4, "/none", ["bind"], None)
+        with pytest.raises(StageError, match=r"mounts\[4\]: bind source /usr: Invalid argument"):
+            stage.clone(4, away, ["bind"], None)
 
     in_child(work)
 
@@ -431,7 +419,7 @@ def test_what_is_nested_is_locked_in_its_place(state_dir: Path, tmp_path: Path) 
         directory.mkdir()
 
     def nest(stage: Stage, tree: int, path: str, source: Path, *options: str) -> int:
-        clone = stage.clone(0, str(source), ["rbind", *options], stage.userns)
+        clone = stage.clone(0, opened(source), ["rbind", *options], stage.userns)
         point = stage.mount_point(tree, path, points.NO_LINKS, directory=True)
         stage.nest(clone, point, ["rprivate"])
         return clone.tree
@@ -504,7 +492,7 @@ def test_propagation_of_what_is_nested(
         os.open("/proc/self/ns/mnt", os.O_RDONLY)  # as the host's lives on
         stage = entered(state_dir)
         stage.root_directory(os.fsencode(root))
-        clone = stage.clone(0, str(source), ["rbind", *options], stage.userns)
+        clone = stage.clone(0, opened(source), ["rbind", *options], stage.userns)
         with stage.root() as tree:
             point = stage.mount_point(tree, "v", points.NO_LINKS, directory=True)
         stage.nest(clone, point, options)
@@ -525,7 +513,7 @@ def test_a_link_in_the_way_of_a_mount_point_is_an_error(state_dir: Path, tmp_pat
 
     def work() -> None:
         stage = entered(state_dir)
-        clone = stage.clone(0, str(volume), ["rbind"], stage.userns)
+        clone = stage.clone(0, opened(volume), ["rbind"], stage.userns)
         for path in ("link", "link/x", "gone", "gone/x"):
             call = functools.partial(stage.mount_point, clone.tree, path, points.NO_LINKS)
             assert errno_of(lambda: call(directory=True)) == errno.ELOOP  # noqa: B023 - called at once

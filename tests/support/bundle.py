@@ -99,6 +99,14 @@ def bind(source: Path, target: str, *options: str) -> dict[str, Any]:
     return {"destination": target, "type": "bind", "source": str(source), "options": words}
 
 
+def appearing(hidden: Path, place: Path) -> dict[str, Any]:
+    """Return hooks that move `hidden` to `place` once the runtime has mounted everything.
+
+    So a host-protected path comes to lie in a volume of which it was no part when that was judged.
+    """
+    return {"prestart": [{"path": "/bin/mv", "args": ["mv", str(hidden), str(place)]}]}
+
+
 def make_spec(
     args: Sequence[str],
     *,
@@ -110,6 +118,7 @@ def make_spec(
     user: int = 0,
     identity_userns: bool = False,
     cgroupns: bool = False,
+    hooks: dict[str, Any] | None = None,
 ) -> Spec:
     """Return a config.json like dockerd's for `args`, on the root file system `rootfs`.
 
@@ -173,6 +182,7 @@ def make_spec(
             *mounts,
         ],
         "linux": linux,
+        "hooks": hooks or {},
     }
 
 

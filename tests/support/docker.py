@@ -77,13 +77,7 @@ class Dockerd:
         (self.top / "cd.toml").write_text(CONTAINERD_CONFIG.format(top=self.top))
         self._write_config()
         try:
-            namespace = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-            self._start([*namespace, CONTAINERD, "-c", f"{self.top}/cd.toml"], "cd.log")
-            self._wait_for(self.top / "cd.sock")
-            join = ["nsenter", f"--net=/proc/{self._processes[0].pid}/ns/net"]
-            self._start([*join, *self._dockerd()], "d.log")
-            self._wait_for(self.socket)
-            self.docker("version")
+            self._start_daemons()
         except BaseException:
             self.__exit__()
             raise
@@ -95,18 +89,12 @@ class Dockerd:
             ids = self.docker("ps", "-aq", check=False).stdout.split()
             if ids:
                 self.docker("rm", "-fv", *ids, check=False)
-        for process in reversed(self._processes):
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        # dockerd pins the namespace of --network=host here and leaves it so when it ends.
-        pinned = self.top / "x/netns/default"
-        if os.path.exists(pinned):
-            subprocess.run(["umount", "-q", str(pinned)], check=False)
-        self.place.daemons.difference_update(process.pid for process in self._processes)
+        self._end_daemons()
+        # dockerd pins the namespace of --network=host here and leaves it so when it ends, and,
+        # with live-restore, its data root, which it binds to itself.
+        for mount in (self.top / "x/netns/default", self.data_root):
+            if mount.exists():
+                subprocess.run(["umount", "-q", str(mount)], check=False)
         self.place.daemon_dirs.difference_update({self.data_root, self.top / "x"})
 
     # -- the client -----------------------------------------------------------------------
@@ -232,6 +220,37 @@ class Dockerd:
             time.sleep(0.05)
 
     # -- starting -------------------------------------------------------------------------
+
+    def restart(self, environment: Mapping[str, str]) -> None:
+        """End both daemons and start them anew with this environment; the configuration stays.
+
+        Containers live on if the configuration says live-restore, and have no network.
+        """
+        self._end_daemons()
+        for socket in (self.socket, self.top / "cd.sock"):
+            socket.unlink(missing_ok=True)
+        self.environment = environment
+        self._start_daemons()
+
+    def _start_daemons(self) -> None:
+        namespace = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+        self._start([*namespace, CONTAINERD, "-c", f"{self.top}/cd.toml"], "cd.log")
+        self._wait_for(self.top / "cd.sock")
+        join = ["nsenter", f"--net=/proc/{self._processes[0].pid}/ns/net"]
+        self._start([*join, *self._dockerd()], "d.log")
+        self._wait_for(self.socket)
+        self.docker("version")
+
+    def _end_daemons(self) -> None:
+        for process in reversed(self._processes):
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.place.daemons.difference_update(process.pid for process in self._processes)
+        self._processes.clear()
 
     def _dockerd(self) -> list[str]:
         top = self.top

@@ -78,6 +78,11 @@ class Place:
         """What ``ECI_STATE_DIR`` names for the session."""
         return self.root / "s"
 
+    @property
+    def log_dir(self) -> Path:
+        """What ``ECI_LOG_DIR`` names for the session."""
+        return self.root / "l"
+
     def directory(self, name: str) -> Path:
         """Return a new directory, mode 0755, whose name begins with `name`."""
         for number in range(100_000):

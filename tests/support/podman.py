@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tests.support.result import require_success
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.place import Place
 
 PODMAN = "/usr/bin/podman"
+SERVICE_SECONDS = 20.0
 
 # conmon starts the runtime with these variables and no others.
 CONTAINERS_CONF = """\
@@ -66,6 +70,29 @@ class Podman:
         if check:
             require_success(done, f"podman {words}")
         return done
+
+    @contextmanager
+    def service(self, path: Path) -> Iterator[None]:
+        """Serve podman's API at `path` for the length of the block."""
+        top = self.top
+        words = [PODMAN, f"--root={top}/root", f"--runroot={top}/run", f"--tmpdir={top}/tmp"]
+        words += ["--storage-driver=overlay", "system", "service", "--time=0", f"unix://{path}"]
+        with subprocess.Popen(
+            words,
+            env=os.environ | {"CONTAINERS_CONF": f"{top}/containers.conf"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            try:
+                deadline = time.monotonic() + SERVICE_SECONDS
+                while not path.exists():
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        raise RuntimeError("podman's service did not come up")
+                    time.sleep(0.02)
+                yield
+            finally:
+                process.terminate()
 
     def run_words(self) -> list[str]:
         """Return the flags that every `podman run` of the tests needs.

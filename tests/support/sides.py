@@ -53,7 +53,7 @@ class Volumes:
         (inner / "sub").mkdir()
         (writable / "in").mkdir()
         (writable / "d/in").mkdir(parents=True)
-        for name in ("secret/sub", "aaaaaa/sub"):
+        for name in ("secret/sub/free/inner", "aaaaaa/sub"):
             (writable / name).mkdir(parents=True)
         (writable / "secret/mark").touch()
         os.mknod(writable / "node", stat.S_IFBLK | 0o600, LOOP)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,3 +29,17 @@ def call_of(pid: int) -> int:
     except (OSError, IndexError):
         return -1
     return int(word) if word.isdecimal() else -1
+
+
+def stop(pid: int) -> None:
+    """Stop a process with SIGSTOP; no thread of it does anything from here on.
+
+    The signal stops the others once one of them has taken it, which under load takes a while.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: _states(pid) <= {"T"}, f"{pid} does not stop")
+
+
+def _states(pid: int) -> set[str]:
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return {(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads}

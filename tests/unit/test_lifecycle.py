@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from eci_supervisor.runtime.lifecycle import mount_points
 from eci_supervisor.runtime.points import Point
+from eci_supervisor.runtime.sources import open_sources
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,9 @@ def test_mount_points_are_what_the_runtime_would_make(tmp_path: Path) -> None:
         {"destination": "/vol/../v", "type": "bind", "source": str(tmp_path), "options": ["bind"]},
     ]
     spec = {"mounts": mounts, "process": {"cwd": "/run/here"}}
-    assert mount_points(spec, str(tmp_path)) == [
+    with open_sources(spec, str(tmp_path)) as sources:
+        points = mount_points(spec, sources)
+    assert points == [
         Point("/proc"),
         Point("/dev", mode=0o755),
         Point("/run", mode=0o1770),
@@ -32,4 +35,5 @@ def test_mount_points_are_what_the_runtime_would_make(tmp_path: Path) -> None:
         Point("/etc/hosts", directory=False),
         Point("/v"),
     ]
-    assert mount_points({"process": {"cwd": "/work"}}, str(tmp_path)) == [Point("/work")]
+    with open_sources({}, str(tmp_path)) as none:
+        assert mount_points({"process": {"cwd": "/work"}}, none) == [Point("/work")]

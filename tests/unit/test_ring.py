@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,17 @@ def test_a_full_ring_drops_and_counts_and_goes_on(ring: Ring) -> None:
     assert [event.tid for event in ring.drain()] == list(range(SLOTS))
     assert put(ring, 7) == 0
     assert [event.tid for event in ring.drain()] == [7]
+
+
+def test_another_versions_ring_is_not_taken_up(ring: Ring) -> None:
+    put(ring, 1)
+    kept = (os.dup(ring.fd), os.dup(ring.event_fd))
+    taken = Ring(kept=kept)
+    assert [event.tid for event in taken.drain()] == [1]
+    os.truncate(kept[0], os.fstat(kept[0]).st_size + 4096)
+    with pytest.raises(ValueError, match="another version"):
+        Ring(kept=kept)
+    taken.close()
 
 
 def test_it_goes_round_many_times(ring: Ring) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eci_supervisor.policy import settings as policy
 from eci_supervisor.policy.settings import (
     DEFAULT_PROTECTED_PATHS,
     Settings,
@@ -138,3 +139,142 @@ def test_any_document_is_settings_or_an_error(value: object) -> None:
         parse(json.dumps(value).encode(), "f")
     except SettingsError:
         return
+
+
+def images(*entries: str) -> bytes:
+    isolation = {"dockerSocketMount": {"imageList": {"images": entries}}}
+    return json.dumps({"enhancedContainerIsolation": isolation}).encode()
+
+
+def commands(*entries: str) -> bytes:
+    isolation = {"dockerSocketMount": {"commandList": {"commands": entries}}}
+    return json.dumps({"enhancedContainerIsolation": isolation}).encode()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "*",
+        "docker",
+        "docker:cli",
+        "docker:*",
+        "docker.io/testcontainers/ryuk:0.5.1",
+        "localhost:5000/a/b_c/d--e:Tag_1.2-3",
+        "docker.io/library/*",
+        "quay.io/*/a*c:*",
+        "*.example.com/x",
+        f"docker@sha256:{'0a' * 32}",
+        f"docker.io/library/docker:cli@sha256:{'0a' * 32}",
+    ],
+)
+def test_what_names_images(image: str) -> None:
+    mount = parse(images(image), "f").enhanced_container_isolation.docker_socket_mount
+    assert mount.image_list.images == (image,)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "",
+        " docker",
+        "Docker",
+        "docker:",
+        "docker:a*",
+        "docker@sha256:0a",
+        "docker@md5:00",
+        "a//b",
+        "/a",
+        "a/",
+        "https://docker.io/a",
+        "docker:cli\n",
+        "docker cli",
+    ],
+)
+def test_what_names_no_image(image: str) -> None:
+    key = "enhancedContainerIsolation.dockerSocketMount.imageList.images[1]"
+    with pytest.raises(SettingsError) as caught:
+        parse(images("docker", image), "f")
+    assert str(caught.value).startswith(f"f: line 1: {key}: expected an image")
+
+
+@pytest.mark.parametrize(
+    ("command", "good"),
+    [
+        ("push", True),
+        ("container*", True),
+        ("container exec", True),
+        ("docker-init", True),
+        ("*", False),
+        ("", False),
+        ("Push", False),
+        ("push;", False),
+        ("push ", False),
+        ("con*er", False),
+    ],
+)
+def test_the_form_of_commands(command: str, *, good: bool) -> None:
+    if good:
+        parse(commands(command), "f")
+        return
+    key = "enhancedContainerIsolation.dockerSocketMount.commandList.commands[0]"
+    with pytest.raises(SettingsError) as caught:
+        parse(commands(command), "f")
+    assert str(caught.value).startswith(f"f: line 1: {key}: expected a command of docker")
+
+
+# -- which file --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the host's settings are in this test; the file is not there yet."""
+    path = tmp_path / "admin-settings.json"
+    monkeypatch.setattr(policy, "DEFAULT_PATH", str(path))
+    return path
+
+
+OTHER = '{"vm": {"protectedPaths": ["/other"]}}'
+
+
+def test_another_file_is_taken_unless_the_hosts_own_is_locked(own: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text(OTHER)
+    assert load(str(other)).vm.protected_paths == ("/other",)
+    own.write_text('{"enhancedContainerIsolation": {"locked": false}}')
+    assert load(str(other)).vm.protected_paths == ("/other",)
+    own.write_text('{\n"enhancedContainerIsolation": {\n "locked": true}}')
+    with pytest.raises(SettingsError) as caught:
+        load(str(other))
+    assert str(caught.value) == (
+        f"{own}: line 3: enhancedContainerIsolation.locked: the settings are locked, and {other} "
+        "is not used: leave out --settings and ECI_SETTINGS"
+    )
+    assert load().enhanced_container_isolation.locked
+    # Whether there is such a file is no way to find out.
+    with pytest.raises(SettingsError, match="the settings are locked"):
+        load(str(tmp_path / "none"))
+
+
+def test_the_same_file_under_another_name_is_no_other(own: Path, tmp_path: Path) -> None:
+    own.write_text('{"enhancedContainerIsolation": {"locked": true}}')
+    link = tmp_path / "link"
+    link.symlink_to(own)
+    assert load(str(link)).enhanced_container_isolation.locked
+
+
+def test_a_lock_in_another_file_locks_nothing(own: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text('{"enhancedContainerIsolation": {"locked": true}}')
+    assert load(str(other)).enhanced_container_isolation.locked
+    assert not own.exists()
+    assert load() == Settings()
+
+
+@pytest.mark.parametrize("text", ["{", '{"enhancedContainerIsolation": {"locked": 1}}'])
+def test_a_broken_file_of_the_host_is_not_passed_over(own: Path, tmp_path: Path, text: str) -> None:
+    """It might be locked."""
+    other = tmp_path / "other"
+    other.write_text(OTHER)
+    own.write_text(text)
+    with pytest.raises(SettingsError, match=f"^{own}: line 1: "):
+        load(str(other))

@@ -1,0 +1,1 @@
+"""What can be seen of what the supervisor does: audit log, counts, events."""

@@ -1,0 +1,329 @@
+"""No spelling of a protected path gets through: on a real kernel, with binds, links and renames.
+
+Each test works in a child of its own, whose mount namespace dies with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from eci_supervisor.kernel import syscalls
+from eci_supervisor.kernel.syscalls import lib
+from eci_supervisor.policy.paths import Access, shared, split
+from eci_supervisor.policy.settings import Vm
+from eci_supervisor.runtime import restricted
+from eci_supervisor.runtime.errors import EciError, RefusedError
+from eci_supervisor.runtime.owned import Owned
+from eci_supervisor.runtime.sources import HostMounts, open_sources
+from tests.support.children import in_child
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.root
+
+PROTECTED, SHARED = Access.PROTECTED, Access.SHARED
+VM = Vm()
+DEFAULTS = [*map(split, VM.protected_paths), *shared(VM.shared_paths)]
+
+
+def private() -> None:
+    """Go to a mount namespace whose mounts nobody else sees."""
+    syscalls.unshare(lib.CLONE_NEWNS)
+    syscalls.mount(None, "/", None, lib.MS_REC | lib.MS_PRIVATE)
+
+
+def spec_of(source: str | Path, *options: str) -> dict[str, object]:
+    words = ["rbind", *options]
+    return {"mounts": [{"destination": "/x", "source": str(source), "options": words}]}
+
+
+@contextlib.contextmanager
+def taken(names: list[tuple[str, Access]], source: str | Path, *options: str) -> Iterator[int]:
+    """Judge a bind; give a clone of what was judged.  RefusedError where it may not be."""
+    spec = spec_of(source, *options)
+    with open_sources(spec, "/") as sources:
+        table = restricted.table(sources.mounts, names, ())
+        restricted.refuse(sources, spec, table, Owned(), passed=())
+        flags = lib.OPEN_TREE_CLONE | lib.AT_EMPTY_PATH | lib.AT_RECURSIVE
+        clone = syscalls.open_tree(sources.all[0].fd, b"", flags)
+    try:
+        yield clone
+    finally:
+        os.close(clone)
+
+
+def is_refused(names: list[tuple[str, Access]], source: str | Path, *options: str) -> bool:
+    """Say whether a container may not have it."""
+    try:
+        with taken(names, source, *options):
+            return False
+    except RefusedError:
+        return True
+
+
+def shows(clone: int, wanted: tuple[int, int]) -> bool:
+    """Say whether an inode is to be found in a detached tree, whatever is mounted in it."""
+    st_top = os.fstat(clone)
+    if (st_top.st_dev, st_top.st_ino) == wanted:
+        return True
+    top = f"/proc/self/fd/{clone}"
+    if not os.path.isdir(top):
+        return False
+    for where, directories, files in os.walk(top):
+        for name in (*directories, *files):
+            info = os.lstat(os.path.join(where, name))
+            if (info.st_dev, info.st_ino) == wanted:
+                return True
+    return False
+
+
+# -- one by one -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "/etc/passwd",
+        "/etc/../etc/./passwd",
+        "//etc//passwd",
+        "/etc",
+        "/etc/",
+        "/",
+        "/proc",
+        "/proc/self/root/etc/passwd",
+        "/proc/thread-self/cwd",
+        "/sys",
+        "/sys/fs/cgroup",
+        "/dev",
+        "/dev/shm",
+        "/dev/shm/..",
+        "/var/run",
+        "/root",
+    ],
+)
+def test_what_the_defaults_protect(spelling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/etc")
+    assert is_refused(DEFAULTS, spelling)
+    assert is_refused(DEFAULTS, spelling, "ro")
+
+
+def test_what_the_defaults_leave(tmp_path: Path) -> None:
+    for path in (str(tmp_path), "/home", "/srv", "/dev/null", "/dev/zero"):
+        assert not is_refused(DEFAULTS, path)
+    for path in ("/usr", "/usr/share", "/lib", "/bin/sh", "/etc/ssl/certs", "/var/log"):
+        assert is_refused(DEFAULTS, path)
+        assert not is_refused(DEFAULTS, path, "ro")
+
+
+def test_a_bind_on_the_host_is_what_it_shows(tmp_path: Path) -> None:
+    for name in ("secret/sub", "copy", "deep", "above", "holder/in", "free"):
+        (tmp_path / name).mkdir(parents=True)
+    names = [("/", SHARED), (f"{tmp_path}/secret", PROTECTED)]
+
+    def work() -> None:
+        private()
+        for source, target in (
+            ("secret", "copy"),
+            ("secret/sub", "deep"),
+            (".", "above"),
+            ("secret/sub", "holder/in"),
+        ):
+            syscalls.mount(f"{tmp_path}/{source}", f"{tmp_path}/{target}", None, lib.MS_BIND)
+        for name in ("copy", "copy/sub", "deep", "above", "above/secret", "holder", "holder/in"):
+            assert is_refused(names, tmp_path / name), name
+        assert not is_refused(names, tmp_path / "free")
+        assert not is_refused(names, tmp_path / "above/free")
+
+    in_child(work)
+
+
+def test_a_kernel_file_system_is_known_wherever_it_is(tmp_path: Path) -> None:
+    for name in ("proc", "chroot/sys", "chroot/home"):
+        (tmp_path / name).mkdir(parents=True)
+
+    def work() -> None:
+        private()
+        syscalls.mount("proc", f"{tmp_path}/proc", "proc", 0)
+        syscalls.mount("sys", f"{tmp_path}/chroot/sys", "sysfs", 0)
+        names = [("/", SHARED)]
+        assert is_refused(names, tmp_path / "proc")
+        assert is_refused(names, tmp_path / "proc/self/fd", "ro")
+        assert not is_refused(names, tmp_path / "chroot/home")
+        with pytest.raises(RefusedError, match=f"can't mount {tmp_path}/chroot/sys because"):
+            taken(names, tmp_path / "chroot").__enter__()
+        assert not is_refused([("/", SHARED), (f"{tmp_path}/proc", SHARED)], tmp_path / "proc/tty")
+
+    in_child(work)
+
+
+def test_a_list_of_shared_paths_is_exclusive(tmp_path: Path) -> None:
+    (tmp_path / "shared/in").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("shared")
+    (tmp_path / "shared/away").symlink_to("..")
+    names = [(f"{tmp_path}/shared", SHARED)]
+    assert not is_refused(names, tmp_path / "shared/in")
+    assert not is_refused(names, tmp_path / "link/in")
+    assert is_refused(names, tmp_path / "shared/away")
+    assert is_refused(names, tmp_path)
+    assert is_refused(names, "/home")
+
+
+def test_a_device_node_is_no_source(tmp_path: Path) -> None:
+    os.mknod(tmp_path / "disk", 0o600 | 0o060000, os.makedev(7, 0))
+    os.mknod(tmp_path / "fuse", 0o600 | 0o020000, os.makedev(10, 229))
+    names = [("/", SHARED)]
+    for name in ("disk", "fuse"):
+        assert is_refused(names, tmp_path / name)
+        assert not is_refused([*names, (f"{tmp_path}/{name}", SHARED)], tmp_path / name)
+
+
+def test_a_root_file_system_is_no_way_around(tmp_path: Path) -> None:
+    (tmp_path / "secret/in").mkdir(parents=True)
+    mounts = HostMounts.read()
+    table = restricted.table(mounts, [(f"{tmp_path}/secret", PROTECTED)], ())
+    for path in (tmp_path / "secret", tmp_path, Path("/")):
+        with pytest.raises(RefusedError, match=f"can't mount {path} because"):
+            restricted.refuse_root(mounts, os.fsencode(path), table)
+    # What an engine keeps in its own directory is what images are made of.
+    restricted.refuse_root(mounts, os.fsencode(tmp_path / "secret/in"), table)
+
+
+# -- all spellings ----------------------------------------------------------------------------
+
+NAMES = ("a", "b", "c")
+STEPS = st.lists(st.sampled_from([*NAMES, "..", "."]), max_size=6).map("/".join)
+DIRECTORIES = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
+FOREST = st.lists(
+    st.one_of(
+        st.tuples(st.just("directory"), DIRECTORIES, st.just("")),
+        st.tuples(st.just("link"), DIRECTORIES, STEPS),
+        st.tuples(st.just("absolute link"), DIRECTORIES, STEPS),
+        st.tuples(st.just("bind"), DIRECTORIES, STEPS),
+        st.tuples(st.just("tree"), DIRECTORIES, STEPS),
+        st.tuples(st.just("tmpfs"), DIRECTORIES, st.just("")),
+    ),
+    max_size=12,
+)
+
+
+def plant(top: str, forest: list[tuple[str, str, str]]) -> None:
+    """Make directories, links and mounts, as far as they can be made."""
+    for kind, where, what in forest:
+        path, target = f"{top}/{where}", f"{top}/{what}"
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            if kind == "link":
+                os.symlink(what or ".", path)
+            elif kind == "absolute link":
+                os.symlink(target, path)
+            else:
+                os.makedirs(path, exist_ok=True)
+            if kind in ("bind", "tree"):
+                flags = lib.MS_BIND | (lib.MS_REC if kind == "tree" else 0)
+                syscalls.mount(target, path, None, flags)
+            elif kind == "tmpfs":
+                syscalls.mount("own", path, "tmpfs", 0)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(forest=FOREST, after=FOREST, spellings=st.lists(STEPS, min_size=1, max_size=8))
+def test_no_spelling_shows_the_secret(
+    forest: list[tuple[str, str, str]], after: list[tuple[str, str, str]], spellings: list[str]
+) -> None:
+    """A secret lies in b, which is protected, in a forest of links and binds."""
+
+    def work() -> None:
+        private()
+        top = tempfile.mkdtemp(prefix="eci-forest-")
+        try:
+            syscalls.mount("own", top, "tmpfs", 0)
+            plant(top, forest)
+            with contextlib.suppress(OSError):
+                os.makedirs(f"{top}/b/a", exist_ok=True)
+            plant(top, after)
+            secret = f"{top}/b"
+            with contextlib.suppress(OSError):
+                Path(f"{secret}/mark").touch()
+            if not os.path.exists(f"{secret}/mark"):
+                return
+            info = os.stat(f"{secret}/mark")
+            wanted = info.st_dev, info.st_ino
+            names = [("/", SHARED), (secret, PROTECTED)]
+            for spelling in ("", *spellings):
+                with contextlib.suppress(EciError), taken(names, f"{top}/{spelling}") as clone:
+                    assert not shows(clone, wanted), (forest, after, spelling)
+        finally:
+            with contextlib.suppress(OSError):
+                while True:
+                    syscalls.umount2(top, lib.MNT_DETACH)
+            shutil.rmtree(top)
+
+    in_child(work)
+
+
+# -- while it is looked at --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["link", "rename", "exchange"])
+def test_what_changes_while_it_is_looked_at_shows_nothing(tmp_path: Path, how: str) -> None:
+    """Somebody who may write beside the source makes it another one, as fast as he can."""
+    for name in ("secret/in", "mine/a/in", "mine/b/in", "mine/c"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "secret/in/mark").touch()
+    info = os.stat(tmp_path / "secret/in/mark")
+    wanted = info.st_dev, info.st_ino
+    mine = tmp_path / "mine"
+    (mine / "to-secret").symlink_to(tmp_path / "secret")
+    (mine / "to-a").symlink_to("a")
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            if how == "link":
+                for target in ("to-secret", "to-a"):
+                    os.symlink(os.readlink(mine / target), mine / "new")
+                    os.rename(mine / "new", mine / "x")
+            elif how == "rename":
+                with contextlib.suppress(OSError):
+                    os.rename(mine / "a", mine / "c/a")
+                    os.symlink(tmp_path / "secret", mine / "a")
+                    os.unlink(mine / "a")
+                    os.rename(mine / "c/a", mine / "a")
+            else:
+                with contextlib.suppress(OSError):
+                    os.rename(mine / "a", mine / "old")
+                    os.rename(mine / "to-secret", mine / "a")
+                    os.rename(mine / "a", mine / "to-secret")
+                    os.rename(mine / "old", mine / "a")
+
+    source = mine / ("x/in" if how == "link" else "a/in")
+    names = [("/", SHARED), (f"{tmp_path}/secret", PROTECTED)]
+    outcomes: set[str] = set()
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(500):
+            try:
+                with taken(names, source) as clone:
+                    assert not shows(clone, wanted)
+                    outcomes.add("mine")
+            except RefusedError:
+                outcomes.add("refused")
+            except EciError:
+                outcomes.add("gone")
+    finally:
+        stop.set()
+        thread.join()
+    assert outcomes <= {"mine", "refused", "gone"}
+    assert {"mine", "refused"} <= outcomes or how != "link"
