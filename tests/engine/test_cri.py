@@ -250,12 +250,11 @@ def test_exit_code_and_output(engine: Containerd, pod: Pod) -> None:
 
 
 def test_stop_ends_it_by_its_signal(engine: Containerd, pod: Pod) -> None:
-    container = pod.start(
-        ["sh", "-c", "trap 'exit 5' TERM; while :; do sleep 1000 & wait $!; done"]
-    )
-    engine.out(container, "sh", "-c", "until [ -e /proc/1/cwd ]; do :; done")
-    engine.call("StopContainer", container_id=container, timeout=20)
-    assert engine.wait(container).exit_code in {5, 143}
+    script = "trap 'exit 5' TERM; echo ready; while :; do sleep 1000 & wait $!; done"
+    container = pod.start(["sh", "-c", script])
+    wait_until(lambda: "ready" in pod.log(container), "the container's first line")
+    engine.call("StopContainer", container_id=container, timeout=60)
+    assert engine.wait(container).exit_code == 5
     engine.call("RemoveContainer", container_id=container)
 
 

@@ -11,6 +11,7 @@ import fcntl
 import functools
 import os
 import stat
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -631,6 +632,18 @@ def test_clearing_up_spares_the_next_container_of_the_same_id(state_dir: Path) -
     assert state.read_record(str(state_dir)) == record
     cleanup.clean(str(state_dir), nonce="second")
     assert not state_dir.exists()
+
+
+def test_last_hook_does_not_wait_for_a_keeper_that_has_met_nobody(state_dir: Path) -> None:
+    """A runtime that fails before its first hook waits for the last, and the keeper for it."""
+    lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    here = str(os.stat("/proc/self/ns/mnt").st_ino)
+    words = [state.bin_path("eci-cleanup"), str(state_dir), "", "", here]
+    # Else it waits for ten seconds.
+    subprocess.run(words, stdin=subprocess.DEVNULL, timeout=8, check=True)
+    assert not state_dir.exists()
+    os.close(lock)
 
 
 def test_only_our_work_directory_is_removed(state_dir: Path, tmp_path: Path) -> None:
