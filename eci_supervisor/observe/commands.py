@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from eci_supervisor.observe import audit
 from eci_supervisor.observe.limit import Limit
-from eci_supervisor.policy.refusals import COMMAND
+from eci_supervisor.policy.refusals import COMMAND, REQUEST
 
 if TYPE_CHECKING:
     from eci_supervisor.observe.audit import Record
+
+
+BY_LIST = "configure the docker socket command list in the admin-settings."
+"""What the message ends with, where the settings would allow it."""
 
 
 class Refusal(Protocol):
@@ -48,7 +52,8 @@ class CommandLog:
             audit.write_of(self._record(refusal), self._limit)
 
     def _record(self, refusal: Refusal) -> Record:
-        record = audit.refusal("command", COMMAND)
+        by_list = refusal.message.endswith(BY_LIST)
+        record = audit.refusal("command", COMMAND if by_list else REQUEST)
         record.container, record.image = self.container, self.image
         record.call = audit.printable(f"{refusal.method} {refusal.target}")
         record.message = audit.printable(refusal.message)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from eci_supervisor.policy.refusals import ENGINE_SOCKET
 from eci_supervisor.runtime import ranges, state
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.errors import RefusedError
@@ -36,7 +37,7 @@ _PREFIX = "enhanced container isolation: docker socket mount denied for containe
 class SocketRefusedError(RefusedError):
     """A mount shows an engine's socket to a container that may not have it."""
 
-    reason = "refused:engine-socket"
+    reason = ENGINE_SOCKET
 
 
 class Replaced(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from eci_supervisor.policy.paths import Access, Found, Inner, Named, Place, compile_table, offender
+from eci_supervisor.policy.refusals import HOST_MOUNT
 from eci_supervisor.runtime import sources as opened
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.attributes import ATTRIBUTES, attributes
@@ -72,9 +73,9 @@ def refuse(
         known = facts(sources.mounts, source, mounts[source.index], volume=volume)
         wrong = offender(table, known)
         if wrong is known:
-            raise RefusedError(message(source.written))
+            raise RefusedError(message(source.written), HOST_MOUNT)
         if isinstance(wrong, Inner):
-            raise RefusedError(message(os.fsdecode(wrong.path)))
+            raise RefusedError(message(os.fsdecode(wrong.path)), HOST_MOUNT)
 
 
 def refuse_root(mounts: HostMounts, root: bytes, table: Table) -> None:
@@ -87,7 +88,7 @@ def refuse_root(mounts: HostMounts, root: bytes, table: Table) -> None:
         table.within(found.place),
     )
     if least is not Access.SHARED:
-        raise RefusedError(message(os.fsdecode(root)))
+        raise RefusedError(message(os.fsdecode(root)), HOST_MOUNT)
 
 
 def facts(

@@ -14,6 +14,7 @@ import socket
 
 import msgspec
 
+from eci_supervisor.observe.commands import CommandLog
 from eci_supervisor.policy.commands import Commands
 from eci_supervisor.socket import refusals
 from eci_supervisor.socket.proxy import Config, Proxy, raise_limits
@@ -50,8 +51,11 @@ def main(argv: list[str]) -> int:
         config = msgspec.json.decode(file.read(), type=Config)
     if config.log is not None:
         refusals.hooks.append(refusals.Log(config.log))
+    audit = CommandLog(config.container)
+    refusals.hooks.append(audit)
     raise_limits()
     proxy = Proxy(config, Commands(config.type, config.commands))
     with socket.socket(fileno=listener_fd) as listener:
         asyncio.run(_run(proxy, listener, lock_fd))
+    audit.close()
     return 0

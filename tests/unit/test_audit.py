@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from eci_supervisor.cli.explain import lines
 from eci_supervisor.kernel.ring import Event, Object
 from eci_supervisor.observe import audit, calls, find, settings_log
-from eci_supervisor.observe.commands import CommandLog
+from eci_supervisor.observe.commands import BY_LIST, CommandLog
 from eci_supervisor.observe.ids import new_id
 from eci_supervisor.observe.limit import BURST, SECONDS, Limit
 from eci_supervisor.policy import settings
@@ -243,17 +243,20 @@ class Command(msgspec.Struct):
     container: str = "web"
     method: str = "POST"
     target: str = "/v1.43/images/x/push?\x1b"
-    message: str = "is blocked"
+    message: str = f"is blocked; if you wish to allow it, {BY_LIST}"
 
 
 def test_refused_commands_are_recorded_within_a_limit(logs: Path) -> None:
     log = CommandLog("web", image="cli")
-    for _ in range(BURST + 3):
+    log(Command())
+    log(Command(message="no device of the host is given"))
+    for _ in range(BURST + 1):
         log(Command())
     log.close()
     log.close()
-    first, *_, last = entries(logs)
+    first, other, *_, last = entries(logs)
     assert len(entries(logs)) == BURST + 1
+    assert (other["reason"], "setting" in other) == ("refused:request", False)
     assert (first["of"], first["reason"]) == ("command", "refused:command")
     assert first["call"] == r"POST /v1.43/images/x/push?\x1b"
     assert (first["container"], first["image"]) == ("web", "cli")
