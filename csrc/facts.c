@@ -78,8 +78,8 @@ static bool is_shared(uint32_t hits)
 }
 
 /*
- * ECI_INODE_* of the ancestors inside the same mount, up to one that is shared.  By identity, not by
- * name: a rename changes nothing.  Whatever cannot be found out counts as protected.
+ * ECI_INODE_* of the ancestors inside the same mount, up to one that is shared.  By identity, not
+ * by name: a rename changes nothing.  Whatever cannot be found out counts as protected.
  *
  * Nothing is remembered of a mount: through another mount of the same file system a container can
  * rename a protected path into what a mount shows that showed none before.

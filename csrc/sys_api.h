@@ -113,6 +113,11 @@ int64_t sys_fstatfs_flags(int fd);
 int64_t sys_fstatfs_type(int fd);
 /* capget(2): one of the caller's sets as a bit mask: 'e'ffective, 'p'ermitted. */
 int64_t sys_capget(char set);
+/*
+ * Gives up every capability but `kept` for good, in all programs that may follow (no_new_privs),
+ * and makes this process undumpable.
+ */
+int eci_renounce(unsigned int kept);
 
 /*
  * A descriptor of a new user namespace whose maps are the two texts (the lines that go into

@@ -221,6 +221,19 @@ int eci_setfsids(unsigned int uid, unsigned int gid)
     return capabilities(SYS_capset, data);
 }
 
+int eci_renounce(unsigned int kept)
+{
+    struct __user_cap_data_struct data[2] = {{0}};
+
+    if (kept > CAP_LAST_CAP)
+        return -EINVAL;
+    data[kept / 32].permitted = data[kept / 32].effective = 1U << (kept % 32);
+    if (syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+        syscall(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+        return -errno;
+    return capabilities(SYS_capset, data);
+}
+
 /* The carrier of a user namespace: it only waits to be killed.  It shares our memory. */
 static int carrier(void *unused)
 {

@@ -44,6 +44,8 @@ def main(what: str, argv: list[str]) -> int:
 
         return resume.main(argv)
     if what == "proxy":
+        # asyncio does without, and a process for each socket has 4 MB less.  As above.
+        sys.modules["ssl"] = None  # type: ignore[assignment]
         from eci_supervisor.socket import serve  # noqa: PLC0415 - one of three
 
         return serve.main(argv)

@@ -104,6 +104,7 @@ def enable(
         _one(partial(switch.rehearse, where, name, options))
     outcomes = [_one(partial(switch.enable, where, name, options)) for name in names]
     _report(where, outcomes, "protected", restart=restart)
+    click.echo("What runs already is not protected before it is started again: see eci status")
 
 
 @click.command()

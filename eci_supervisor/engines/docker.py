@@ -10,10 +10,11 @@ Every way to name a runtime has to end at our launcher:
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from eci_supervisor.engines import service
+from eci_supervisor.engines import json_text, service
 from eci_supervisor.engines.edits import JsonEdit
 from eci_supervisor.engines.errors import EngineError
 from eci_supervisor.engines.launcher import NAMES
@@ -184,6 +185,32 @@ def refuse_shims(found: Plan, launcher: Launcher, options: Options) -> None:
             raise not_protected(path, runtime, name)
         found.notes.append(f"{path} is hidden from the engine")
     found.link(launcher.shim_links())
+
+
+def stranded(where: Where, read: Callable[[str], bytes | None]) -> list[str]:
+    """Return a note about containers that remember our runtimes, which are gone when disabled."""
+    _, value = json_text.load(read(where.docker) or b"", where.docker)
+    root = value.get("data-root")
+    place = f"{root if isinstance(root, str) else '/var/lib/docker'}/containers"
+    names = []
+    for container in where.tree.listdir(place):
+        host = _record(read, f"{place}/{container}/hostconfig.json")
+        if host.get("Runtime") in NAMES:
+            config = _record(read, f"{place}/{container}/config.v2.json")
+            names.append(str(config.get("Name", container)).lstrip("/"))
+    if not names:
+        return []
+    listed = ", ".join(names)
+    return [f"docker start knows no runtime eci any more: remove and make anew: {listed}"]
+
+
+def _record(read: Callable[[str], bytes | None], path: str) -> dict[str, Any]:
+    """Return one of Docker's records of a container; an empty one where it cannot be read."""
+    try:
+        found = json.loads(read(path) or b"{}")
+    except (EngineError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def shadow(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import tomllib
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,6 +12,9 @@ import psutil
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+ADDRESS = "/run/containerd/containerd.sock"
+"""Where a containerd listens unless told otherwise."""
 
 
 class Beside(msgspec.Struct, frozen=True):
@@ -24,8 +28,8 @@ class Beside(msgspec.Struct, frozen=True):
     pid: int
     """Its first process, in the host's PID namespace."""
     bundle: str
-    runtime: str
-    """The program, as far as the helper was told; empty elsewhere."""
+    address: str = ""
+    """The socket of the containerd that starts its processes; empty for podman."""
 
 
 class Daemon(msgspec.Struct, frozen=True):
@@ -40,7 +44,7 @@ class Daemon(msgspec.Struct, frozen=True):
     begun: float
     """When it was started, in seconds since the epoch."""
     address: str
-    """Where a containerd listens; empty for others."""
+    """Where a containerd listens; empty for a dockerd."""
 
 
 def alive(pid: int) -> bool:
@@ -99,7 +103,8 @@ def _of_shim(pid: int, words: list[str]) -> Iterator[Beside]:
     for name in names:
         init = read_pid(f"{parent}/{name}/init.pid")
         if init and alive(init):
-            yield Beside(engine, name, "", init, f"{parent}/{name}", "")
+            address = value_of(words, "-address", "--address", default=ADDRESS)
+            yield Beside(engine, name, "", init, f"{parent}/{name}", address)
 
 
 def beside() -> list[Beside]:
@@ -119,7 +124,6 @@ def beside() -> list[Beside]:
                     value_of(words, "-n", "--name"),
                     init,
                     value_of(words, "-b", "--bundle"),
-                    value_of(words, "-r", "--runtime"),
                 )
     return list(found.values())
 
@@ -133,6 +137,17 @@ def _begun(pid: int) -> float:
         ticks = int(file.read().rpartition(b")")[2].split()[19])
     up = time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.time() - up + (ticks + 1) / os.sysconf("SC_CLK_TCK")
+
+
+def _address(config: str) -> str:
+    """Return where a containerd with this configuration listens, if no flag says otherwise."""
+    try:
+        with open(config, "rb") as file:
+            grpc = tomllib.load(file).get("grpc")
+    except (OSError, tomllib.TOMLDecodeError):
+        return ADDRESS
+    found = grpc.get("address") if isinstance(grpc, dict) else None
+    return found if isinstance(found, str) and found else ADDRESS
 
 
 def daemons() -> list[Daemon]:
@@ -149,7 +164,9 @@ def daemons() -> list[Daemon]:
             continue
         usual = "/etc/docker/daemon.json" if name == "dockerd" else "/etc/containerd/config.toml"
         config = value_of(words, "--config-file", "--config", "-c", default=usual)
-        address = value_of(words, "--address", "-a")
+        address = value_of(words, "--address", "-a") or _address(config)
+        if name == "dockerd":
+            address = ""
         found.append(Daemon(name, process.pid, config, path, begun, address))
     return found
 

@@ -106,10 +106,10 @@ def _init_of(runtime_root: str, container: str) -> int:
     return 0
 
 
-def find(*, restart: Callable[[], bool]) -> list[Container]:
+def find(*, restart: Callable[[str], bool]) -> list[Container]:
     """Return all, those that are not protected first.  Needs root.
 
-    `restart`: says whether a restart by Docker is enough to protect a container.
+    `restart`: says whether whatever the containerd at this address starts is protected.
     """
     keepers = processes.keepers()
     seen = {}
@@ -126,7 +126,7 @@ def find(*, restart: Callable[[], bool]) -> list[Container]:
         _describe(
             pid,
             seen.get(pid),
-            beside.get(pid) or processes.Beside("-", bare.get(pid, ""), "", pid, "", ""),
+            beside.get(pid) or processes.Beside("-", bare.get(pid, ""), "", pid, ""),
             keepers,
             restart,
         )
@@ -140,7 +140,7 @@ def _describe(
     seen: Seen | None,
     beside: Beside,
     keepers: dict[str, int],
-    restart: Callable[[], bool],
+    restart: Callable[[str], bool],
 ) -> Container:
     first, ids = id_range(pid)
     record = None if seen is None else state.read_record(seen.state_dir)
@@ -178,10 +178,10 @@ def _why(seen: Seen | None, first: int | None, *, protected: bool) -> str:
         return "cannot mount, so needs no supervisor"
     if not (seen.keeper_alive and seen.worker_alive):
         return "its supervisor is lost: mount calls in it fail"
-    return "supervised, but for plain mounts" if seen.spared else "supervised"
+    return "supervised; plain mounts need no asking" if seen.spared else "supervised"
 
 
-def _named(beside: Beside, restart: Callable[[], bool]) -> tuple[str, str, str]:
+def _named(beside: Beside, restart: Callable[[str], bool]) -> tuple[str, str, str]:
     """Return name, image, and the command that makes it anew."""
     if beside.engine == "podman":
         return beside.name, "", recreate.podman(beside.name or beside.id)
@@ -195,12 +195,16 @@ def _named(beside: Beside, restart: Callable[[], bool]) -> tuple[str, str, str]:
         config.setdefault("ID", beside.id)
         inner = config.get("Config")
         image = str(inner.get("Image", "")) if isinstance(inner, dict) else ""
-        command = recreate.docker(config, host, restart=restart())
+        command = recreate.docker(config, host, restart=restart(beside.address))
         return str(config.get("Name", "")).lstrip("/"), image, command
     annotations = spec.get("annotations")
     notes = annotations if isinstance(annotations, dict) else {}
     return (
-        str(notes.get("io.kubernetes.cri.container-name", "")),
+        str(
+            notes.get("io.kubernetes.cri.container-name")
+            or notes.get("io.kubernetes.cri.sandbox-name")
+            or ""
+        ),
         str(notes.get("io.kubernetes.cri.image-name", "")),
         recreate.containerd(beside.engine.partition(":")[2], beside.id, notes),
     )

@@ -108,14 +108,20 @@ def _edited(where: Where, switched: Switched) -> list[str]:
     return found
 
 
-def _problems(name: str, enabled: Switched | None, found: list[Process]) -> list[str]:
+def _problems(where: Where, name: str, enabled: Switched | None, found: list[Process]) -> list[str]:
     if enabled is None:
         return ["not switched over: eci enable"]
     problems = []
     if not enabled.complete:
         problems.append("eci enable was cut short: run it again")
     by_class = enabled.options.get("pods") == "by-class"
+    known = {getattr(where, name), *(change.path for change in enabled.changes)}
     for process in found:
+        if process.config not in known:
+            problems.append(
+                f"process {process.pid} reads {process.config}, which is not switched over"
+            )
+            continue
         if not process.current:
             problems.append(f"process {process.pid} is older than its configuration: restart it")
         if not process.shadowed and not by_class:
@@ -146,7 +152,7 @@ def _engine(
         complete=enabled is not None and enabled.complete,
         edited=_edited(where, enabled) if enabled else [],
         processes=found,
-        problems=_problems(name, enabled, found) if program else [],
+        problems=_problems(where, name, enabled, found) if program else [],
     )
 
 
@@ -155,11 +161,17 @@ def gather(where: Where) -> Status:
     switched = switch.switched(where)
     daemons = processes.daemons()
     engines = [_engine(where, name, switched, daemons) for name in switch.PROGRAMS]
-    shadowed = [one.shadowed for engine in engines for one in engine.processes]
+    addresses = {daemon.pid: os.path.realpath(daemon.address) for daemon in daemons}
+    shadowed = {
+        addresses[one.pid]
+        for engine in engines
+        for one in engine.processes
+        if one.shadowed and engine.name == "containerd"
+    }
 
-    def restart() -> bool:
-        """Say whether whatever Docker starts next comes to our launcher."""
-        return bool(shadowed) and all(shadowed)
+    def restart(address: str) -> bool:
+        """Say whether what this containerd starts next comes to our launcher."""
+        return os.path.realpath(address) in shadowed
 
     return Status(
         format=1,

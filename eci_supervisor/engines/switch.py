@@ -91,6 +91,8 @@ def disable(where: Where, engine: str) -> Outcome | None:
             return None
         services = _services(record.engines[engine])
         changed, notes = journal.revert(record, engine)
+        if engine == "docker":
+            notes += docker.stranded(where, where.tree.read)
     return Outcome(engine, changed, notes, services if changed else [])
 
 
@@ -163,7 +165,11 @@ def commands(where: Where, services: list[str]) -> list[list[str]]:
         return []
     if is_booted(where.tree):
         return [["systemctl", "daemon-reload"], ["systemctl", "restart", *services]]
-    return [["service", service, "restart"] for service in services]
+    return [
+        ["service", service, "restart"]
+        for service in services
+        if where.tree.exists(f"/etc/init.d/{service}")
+    ]
 
 
 def reload_units(where: Where) -> None:

@@ -38,6 +38,7 @@ __all__ = [
     "ns_get_userns",
     "open_tree",
     "openat2",
+    "renounce",
     "setfsids",
     "setns",
     "statx_mnt_id",
@@ -49,6 +50,7 @@ __all__ = [
 
 Path = str | bytes
 
+CAP_DAC_OVERRIDE = 1
 CAP_SYS_ADMIN = 21
 CAP_SYS_RESOURCE = 24
 NO_FD = 0
@@ -236,6 +238,11 @@ def fstatfs_type(fd: int) -> int:
 def capget(which: str) -> int:
     """capget(2): the caller's "effective" or "permitted" set as a mask of `1 << CAP_*`."""
     return _check(lib.sys_capget(which[0].encode("ascii")), "capget", which)
+
+
+def renounce(kept: int) -> None:
+    """Give up every capability but `kept` for good, and make this process undumpable."""
+    _check(lib.eci_renounce(kept), "capset", kept)
 
 
 def setfsids(uid: int, gid: int) -> None:

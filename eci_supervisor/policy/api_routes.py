@@ -162,8 +162,10 @@ class Route(msgspec.Struct, frozen=True):
     """Canonical names (commands.py); empty: always allowed."""
     takes_host: bool
     """Refused unless an `allow` list has one of the commands."""
-    pattern: re.Pattern[str]
-    """Matches a decoded and cleaned path, version prefix included."""
+
+    def match(self, path: str) -> re.Match[str] | None:
+        """Match a decoded and cleaned path, version prefix included."""
+        return _pattern(self.path).fullmatch(path)
 
     @property
     def family(self) -> str:
@@ -176,6 +178,7 @@ def first_segment(path: str) -> str:
     return path.split("/", 2)[1]
 
 
+@cache
 def _pattern(path: str) -> re.Pattern[str]:
     quoted = re.escape(path).replace(r"\{\*\}", "(.*)").replace(r"\{\}", "([^/]+)")
     return re.compile(VERSION_PREFIX + quoted)
@@ -196,7 +199,6 @@ def routes() -> tuple[Route, ...]:
                 path=path,
                 commands=names,
                 takes_host=method.startswith("!"),
-                pattern=_pattern(path),
             )
         )
     return tuple(found)
@@ -206,7 +208,7 @@ def match(method: str, path: str) -> tuple[Route, re.Match[str]] | None:
     """Return the route that the engine takes for a decoded and cleaned `path`; None: unknown."""
     for route in routes():
         if route.method == method:
-            found = route.pattern.fullmatch(path)
+            found = route.match(path)
             if found is not None:
                 return route, found
     return None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from eci_supervisor.policy.api_routes import first_segment, routes, without_version
+from eci_supervisor.policy.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,6 +75,11 @@ USES = {
     "container cp": "container inspect",
     "container logs": "container inspect",
     "container stats": "container ls, container inspect, system events, version",
+    "builder build": "system info, version",
+    "image pull": "system info",
+    "image push": "system info",
+    "login": "system info",
+    "search": "system info",
     "system prune": "container prune, image prune, network prune, volume prune, builder prune",
     "service create": "service inspect, service ps, node ls",
     "service update": "service inspect, service ps, node ls",
@@ -98,7 +104,7 @@ WITHOUT_REQUEST = frozenset(
 """Commands that send nothing of their own: they may stand in a list, and nothing comes of it."""
 
 
-class CommandError(ValueError):
+class CommandError(SettingsError):
     """A word of a command list that is no command; the text is for the administrator."""
 
 

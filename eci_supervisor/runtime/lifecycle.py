@@ -251,7 +251,7 @@ def _refuse_restricted(
     `own`: the root file system is a directory of the host's, and no overlay.  `passed`: indices in
     mounts[] of what is judged already.
     """
-    owned = owner.own(sources.all, spec, call.container_id, call.bundle)
+    owned = owner.own(sources, spec, call.container_id, call.bundle)
     vm = settings.vm
     paths = [
         *(split(path) for path in vm.protected_paths),
@@ -664,6 +664,7 @@ def _charge(request: Request, taken: Taken, profile: seccomp.Profile | None) -> 
         masked_paths=tuple(oci.items(request.spec, "linux.maskedPaths", str)),
         readonly_paths=tuple(oci.items(request.spec, "linux.readonlyPaths", str)),
         host_paths=request.host_paths,
+        hooks_meddle=spare.hooks_meddle(request.spec),
         trace=_trace(record.key),
         cgroups_path=_cgroups_path(request.spec),
         engine_rootfs=record.engine_rootfs if taken.shift else None,

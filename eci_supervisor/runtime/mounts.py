@@ -72,6 +72,8 @@ def prepare(stage: Stage, request: Request, clones: dict[int, Clone]) -> Prepare
     mounts = oci.items(request.spec, "mounts", dict)
     with contextlib.ExitStack() as stack:
         for index, mount in enumerate(mounts):
+            if index in clones:
+                clones[index] = stage.mount_again(index, clones[index], oci.options(mount))
             if (
                 index not in clones
                 and mount.get("type") == "sysfs"

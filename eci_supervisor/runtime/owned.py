@@ -28,7 +28,7 @@ from eci_supervisor.runtime.sources import identity_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from eci_supervisor.runtime.sources import Source
+    from eci_supervisor.runtime.sources import HostMounts, Source, Sources
     from eci_supervisor.runtime.spec import Spec
 
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -54,33 +54,52 @@ class Owned(msgspec.Struct):
     """Of the given sources, by position: those that show a volume that the engine has mounted."""
 
 
-def own(sources: list[Source], spec: Spec, container_id: str, bundle: str) -> Owned:
+def own(sources: Sources, spec: Spec, container_id: str, bundle: str) -> Owned:
     """Find what is the engine's own among `sources`."""
     found = Owned()
     names = set(_names(spec, container_id))
-    for position, source in enumerate(sources):
-        inside = _in_own_directory(source, names)
-        if inside is not None:
-            found.shared.append(_named(source, inside))
-            store = _up(source.real, inside + 1)
-            found.protected.add(os.fsdecode(_data_root(store)))
+    for position, source in enumerate(sources.all):
+        steps = _in_own_directory(source, names)
+        if steps is not None:
+            found.shared.append(_named(source, steps))
+            found.protected.add(os.fsdecode(_data_root(_up(source.real, steps + 1))))
             continue
-        data = _in_volume(source)
-        if data is not None and _keeps(os.fsdecode(_up(source.real, data + 3)), container_id):
-            found.shared.append(_named(source, data + 1))
-            found.protected.add(os.fsdecode(_up(source.real, data + 3)))
-            if source.mount.target == _up(source.real, data):
+        steps = _in_volume(source.real)
+        if steps is not None and _keeps(_up(source.real, steps + 3), container_id):
+            found.shared.append(_named(source, steps + 1))
+            found.protected.add(os.fsdecode(_up(source.real, steps + 3)))
+            if source.mount.target == _up(source.real, steps):
                 found.volumes.add(position)
+            continue
+        root = _part_of_volume(sources.mounts, source, container_id)
+        if root is not None:
+            found.shared.append(_named(source, source.depth))
+            found.protected.add(root)
         elif _belongs_to_joined(source, spec):
             found.shared.append(_named(source, 0))
     root = _buildkit(bundle, container_id)
     if root is not None:
         found.shared += [
             _named(source, depth)
-            for source in sources
+            for source in sources.all
             if (depth := _depth_below(source.real, os.fsencode(root))) is not None
         ]
     return found
+
+
+def _part_of_volume(mounts: HostMounts, source: Source, container_id: str) -> str | None:
+    """Return the engine's data root where the source's mount is a part of a volume, bound anew.
+
+    So Docker has it for `volume-subpath`: a bind in its temporary directory.
+    """
+    if source.mount.root == b"/":
+        return None
+    top = Place(source.mount.device, source.mount.root)
+    for path in mounts.showing(top, but=source.mount.mount_id):
+        steps = _in_volume(path)
+        if steps is not None and _keeps(_up(path, steps + 3), container_id):
+            return os.fsdecode(_up(path, steps + 3))
+    return None
 
 
 def _names(spec: Spec, container_id: str) -> Iterator[bytes]:
@@ -128,9 +147,9 @@ def _data_root(store: bytes) -> bytes:
     return os.path.dirname(store) if store.endswith(_STORES.encode()) else store
 
 
-def _in_volume(source: Source) -> int | None:
-    """Return how many steps above the source the `_data` of a volume is; None for no volume."""
-    parts = source.real.split(b"/")
+def _in_volume(path: bytes) -> int | None:
+    """Return how many steps above `path` the `_data` of a volume is; None for no volume."""
+    parts = path.split(b"/")
     for steps in range(len(parts) - 3):
         at = len(parts) - 1 - steps
         if parts[at] == _DATA and parts[at - 2] == b"volumes":
@@ -138,27 +157,22 @@ def _in_volume(source: Source) -> int | None:
     return None
 
 
-def _keeps(directory: str, container_id: str) -> bool:
+def _keeps(directory: bytes, container_id: str) -> bool:
     """Say whether an engine keeps this container in a data directory that is root's alone."""
     if not _ID.fullmatch(container_id):
         return False
     try:
-        with os.scandir(directory) as entries:
-            stores = [entry.name for entry in entries if entry.name.endswith(_STORES)]
-        return any(
-            all(
-                os.stat(path, follow_symlinks=False).st_uid == 0
-                for path in (
-                    directory,
-                    f"{directory}/{store}",
-                    f"{directory}/{store}/{container_id}",
-                )
-            )
+        with os.scandir(os.fsdecode(directory)) as entries:
+            stores = [entry.path for entry in entries if entry.name.endswith(_STORES)]
+        owners = {
+            os.stat(path, follow_symlinks=False).st_uid
             for store in stores
-            if os.path.isdir(f"{directory}/{store}/{container_id}")
-        )
+            if os.path.isdir(f"{store}/{container_id}")
+            for path in (directory, store, f"{store}/{container_id}")
+        }
     except OSError:
         return False
+    return owners == {0}
 
 
 def _belongs_to_joined(source: Source, spec: Spec) -> bool:

@@ -104,7 +104,7 @@ def facts(
         root=source.depth,
         kernel=source.mount.fstype in KERNEL_FILE_SYSTEMS,
         device=stat.S_ISCHR(source.mode) or stat.S_ISBLK(source.mode),
-        read_only=bool(attr_set & ATTRIBUTES["ro"]),
+        read_only=bool(attr_set & ATTRIBUTES["ro"]) or source.layer in ("lowerdir", "datadir"),
         read_only_within=bool(recursive & ATTRIBUTES["ro"]),
         inner=tuple(_inner(one) for one in mounts.beneath(source.real)) if whole else (),
         elsewhere=_elsewhere(mounts, source) if volume else None,
@@ -132,12 +132,7 @@ def _elsewhere(mounts: HostMounts, source: Source) -> tuple[tuple[Identity, ...]
     if mount.fstype == b"overlay":
         return ()  # its layers may be anything
     if mount.root != b"/":
-        inside = source.place
-        places = [
-            opened.join(other.target, opened.below(inside.path, other.root))
-            for other in mounts.of_device(mount.device)
-            if other.mount_id != mount.mount_id and Place(other.device, other.root).holds(inside)
-        ]
+        places = mounts.showing(source.place, but=mount.mount_id)
         there = (_look_up(mounts, path) for path in places)
         return tuple(
             one.chain for one in there if one is not None and one.identity == source.identity

@@ -19,13 +19,18 @@ from eci_supervisor.kernel import syscalls
 from eci_supervisor.kernel.syscalls import lib
 from eci_supervisor.policy.paths import Identity, Place
 from eci_supervisor.runtime import spec as oci
-from eci_supervisor.runtime.errors import StageError
+from eci_supervisor.runtime.errors import RefusedError, StageError
 
 if TYPE_CHECKING:
     from eci_supervisor.runtime.spec import Spec
 
 _DEEPEST = 4096
+_LAYERS = ("lowerdir", "datadir", "upperdir", "workdir")
 _UP = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+Chain = tuple[Identity, ...]
+"""A file or directory, and those that it lies in, up to the root of the mount tree."""
 
 
 class HostMount(msgspec.Struct, frozen=True):
@@ -61,6 +66,9 @@ class Source(msgspec.Struct, frozen=True):
     """Itself, and the directories that it lies in, up to the host's root."""
     mount: HostMount
     """The mount that it lies in."""
+    layer: str = ""
+    """Of an overlay, the option that names it: `lowerdir` and so on.  The runtime opens it again,
+    as the container's root and not the host's."""
 
     @property
     def identity(self) -> Identity:
@@ -97,6 +105,9 @@ class HostMounts:
         """Take the text of mountinfo."""
         self._lines = [line for line in text.split(b"\n") if line]
         self._ids: dict[int, bytes] = {int(line.split(b" ", 1)[0]): line for line in self._lines}
+        self._parsed: dict[int, HostMount] = {}
+        self.chains: dict[tuple[Identity, int], Chain] = {}
+        """What `chain_of` has found out about directories."""
 
     @classmethod
     def read(cls) -> Self:
@@ -109,8 +120,10 @@ class HostMounts:
 
         ENOENT where that is none of this mount namespace, or not where `real` says.
         """
-        line = self._ids.get(_mount_id(fd))
-        mount = None if line is None else _mount(line)
+        mount_id = _mount_id(fd)
+        mount = self._parsed.get(mount_id)
+        if mount is None and mount_id in self._ids:
+            mount = self._parsed[mount_id] = _mount(self._ids[mount_id])
         if mount is None or not (real + b"/").startswith(mount.target.rstrip(b"/") + b"/"):
             raise _gone(real)
         return mount
@@ -121,9 +134,14 @@ class HostMounts:
         found = (_mount(line) for line in self._lines if _may_begin(line, prefix))
         return [mount for mount in found if mount.target.startswith(prefix)]
 
-    def of_device(self, device: bytes) -> list[HostMount]:
-        """Return the mounts of one superblock."""
-        return [_mount(line) for line in self._lines if line.split(b" ", 3)[2] == device]
+    def showing(self, place: Place, but: int) -> list[bytes]:
+        """Return where mounts other than `but` have a place; it may be hidden there."""
+        lines = [line for line in self._lines if line.split(b" ", 3)[2] == place.device]
+        return [
+            join(mount.target, below(place.path, mount.root))
+            for mount in map(_mount, lines)
+            if mount.mount_id != but and Place(mount.device, mount.root).holds(place)
+        ]
 
 
 def _may_begin(line: bytes, prefix: bytes) -> bool:
@@ -145,33 +163,43 @@ def identity_of(st: os.stat_result) -> Identity:
     return st.st_dev, st.st_ino
 
 
-def chain_of(fd: int, st: os.stat_result, real: bytes) -> tuple[Identity, ...]:
+def chain_of(
+    fd: int, st: os.stat_result, real: bytes, known: dict[tuple[Identity, int], Chain]
+) -> Chain:
     """Return the identities of `fd` and of the directories that it lies in, up to the root.
 
     `real` is the path that the kernel has for it.  ENOENT where a file is not where that says: it
-    has just been moved or removed.
+    has just been moved or removed.  `known`: the chains of directories, by identity and mount;
+    those on the way are added.
     """
-    chain = [identity_of(st)]
-    if stat.S_ISDIR(st.st_mode):
-        at = os.open("..", _UP, dir_fd=fd)
-    else:
-        at = _directory_of(real, chain[0])
+    own = identity_of(st)
+    is_directory = stat.S_ISDIR(st.st_mode)
+    at = os.open("..", _UP, dir_fd=fd) if is_directory else _directory_of(real, own)
+    way = [(own, _mount_id(fd))]
+    rest: Chain = ()
     try:
-        # A directory may be bound on one that lies in it: the root alone is its own `..`, and in
-        # the same mount.
-        last = (chain[0], _mount_id(fd))
-        while len(chain) < _DEEPEST:
+        while True:
             here = (identity_of(os.fstat(at)), _mount_id(at))
-            if here == last:
-                return tuple(chain)
-            chain.append(here[0])
-            last = here
+            # A directory may be bound on one that lies in it: the root alone is its own `..`, and
+            # in the same mount.
+            if here == way[-1]:
+                break
+            if here in known:
+                rest = known[here]
+                break
+            if len(way) == _DEEPEST:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fsdecode(real))
+            way.append(here)
             up = os.open("..", _UP, dir_fd=at)
             os.close(at)
             at = up
     finally:
         os.close(at)
-    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fsdecode(real))
+    for one in reversed(way):
+        rest = (one[0], *rest)
+        if one is not way[0]:
+            known[one] = rest
+    return rest
 
 
 def _directory_of(path: bytes, identity: Identity) -> int:
@@ -221,18 +249,17 @@ class Sources:
 
     def bind(self, index: int) -> Source:
         """Return the source of the bind mount that entry `index` of mounts[] is."""
-        return next(source for source in self.all if source.index == index)
+        return next(source for source in self.all if source.index == index and not source.layer)
 
-    def open(self, index: int, destination: str, written: str, path: str) -> Source:
+    def open(self, index: int, destination: str, written: str, path: str, layer: str = "") -> None:
         """Open `path` as the source of an entry; StageError where there is nothing to be had."""
         try:
             source = look_up(self.mounts, index, destination, written, path)
         except OSError as error:
             raise StageError(
-                f"mounts[{index}]: bind source {path}: {os.strerror(error.errno or 0)}"
+                f"mounts[{index}]: {layer or 'bind source'} {path}: {os.strerror(error.errno or 0)}"
             ) from error
-        self.all.append(source)
-        return source
+        self.all.append(msgspec.structs.replace(source, layer=layer) if layer else source)
 
     def replace(self, index: int, path: str) -> None:
         """Have `path` as the source of the bind mount `index`, and close what it was."""
@@ -254,11 +281,31 @@ def look_up(
         st = os.fstat(fd)
         real = os.readlink(b"/proc/self/fd/%d" % fd)
         mount = mounts.holding(fd, real)
-        chain = chain_of(fd, st, real)
+        chain = chain_of(fd, st, real, mounts.chains)
     except BaseException:
         os.close(fd)
         raise
     return Source(index, destination, written, fd, real, st.st_mode, st.st_rdev, chain, mount)
+
+
+def overlay_layers(index: int, options: list[str]) -> list[tuple[str, str]]:
+    """Return what the options of an overlay name, as (option, path).  Pure.
+
+    RefusedError for what cannot be read with certainty: relative paths, and backslashes, which are
+    not decoded in the same way everywhere.
+    """
+    found: list[tuple[str, str]] = []
+    for word in ",".join(options).split(","):
+        key, _, value = word.partition("=")
+        name = key.rstrip("+")
+        if name in _LAYERS:
+            found += [(name, path) for path in value.split(":") if path]
+    if any("\\" in word for word in options) or any(path[0] != "/" for _, path in found):
+        raise RefusedError(
+            f"error in the container spec: mounts[{index}]: the layers of an overlay have to be "
+            "absolute paths without backslashes"
+        )
+    return found
 
 
 def open_sources(spec: Spec, bundle: str) -> Sources:
@@ -273,6 +320,10 @@ def open_sources(spec: Spec, bundle: str) -> Sources:
                 written = str(mount.get("source") or "")
                 destination = str(mount.get("destination") or "")
                 sources.open(index, destination, written, os.path.join(bundle, written))
+            elif mount.get("type") == "overlay":
+                destination = str(mount.get("destination") or "")
+                for layer, path in overlay_layers(index, oci.options(mount)):
+                    sources.open(index, destination, path, path, layer)
     except BaseException:
         sources.close()
         raise

@@ -45,8 +45,14 @@ def asks_little(spec: Spec) -> bool:
     may mount whatever it likes.  Pure.
     """
     linux = oci.part(spec, "linux", dict)
-    return not any(linux.get(key) for key in ("maskedPaths", "readonlyPaths", "seccomp")) and all(
-        _DOCKERS_NETWORK in (hook.get("args") or [])[:1]
+    given = any(linux.get(key) for key in ("maskedPaths", "readonlyPaths", "seccomp"))
+    return not given and not hooks_meddle(spec)
+
+
+def hooks_meddle(spec: Spec) -> bool:
+    """Say whether a hook may mount something: whatever is not known to mount nothing.  Pure."""
+    return any(
+        _DOCKERS_NETWORK not in (hook.get("args") or [])[:1]
         for kind in _MAY_MOUNT
         for hook in oci.items(spec, f"hooks.{kind}", dict)
     )

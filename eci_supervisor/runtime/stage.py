@@ -76,6 +76,21 @@ def _path_of(fd: int) -> bytes:
     return os.readlink(b"/proc/self/fd/%d" % fd)
 
 
+def _overlay_of(fd: int) -> tuple[Mount, bytes] | None:
+    """Return the overlay that `fd` lies in, and the path in it; None where it is no overlay.
+
+    None for the host's own root, too, to which others write at the same time.
+    """
+    if syscalls.fstatfs_type(fd) != OVERLAYFS_SUPER_MAGIC:
+        return None
+    mount = mountinfo.find(syscalls.statx_mnt_id(fd, b"", lib.AT_EMPTY_PATH))
+    real = _path_of(fd)
+    if mount is None or mount.target == b"/" or not real.startswith(mount.target):
+        return None
+    beneath = real[len(mount.target) :].strip(b"/")
+    return mount, os.path.join(mount.root, beneath) if beneath else mount.root
+
+
 def root_mount(path: bytes) -> Mount | None:
     """Return the overlay mount whose root is the directory `path`, or None if it is no such."""
     with closing(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
@@ -126,6 +141,8 @@ class Clone(msgspec.Struct, frozen=True):
     """Where its inner mounts come from, one by one; None where it has them."""
     userns: int | None = None
     """Their ID mapping; not owned."""
+    again: tuple[Mount, bytes] | None = None
+    """The overlay that it is a part of, and which: `mount_again`."""
 
 
 class Stage:
@@ -255,40 +272,67 @@ class Stage:
         """
         recursive = lib.AT_RECURSIVE if "rbind" in options else 0
         one_by_one = False
+        again = None
         tree = self._clone(index, source, recursive)
         if userns is not None and not self._map(tree, userns, recursive):
-            again = self._overlay_again(index, source, options) if userns == self.userns else None
-            if again is not None or recursive:
+            again = _overlay_of(source) if userns == self.userns else None
+            if recursive:
                 os.close(tree)
-                one_by_one = bool(recursive)
-                tree = self._clone(index, source, 0) if again is None else again
-            if again is None and recursive:
+                one_by_one = True
+                tree = self._clone(index, source, 0)
                 self._map(tree, userns)
-        to_set, to_clear, beneath = attributes(options)
+        return Clone(
+            tree=tree,
+            directory=stat.S_ISDIR(os.fstat(tree).st_mode),
+            flags=self._set_attributes(tree, options),
+            beneath=attributes(options)[2],
+            source=_path_of(source) if one_by_one else None,
+            userns=userns,
+            again=again,
+        )
+
+    @staticmethod
+    def _set_attributes(tree: int, options: list[str]) -> tuple[str, ...]:
+        """Give a clone what its options say; returns its flags.  Where that fails, it is closed."""
+        to_set, to_clear, _ = attributes(options)
         try:
-            syscalls.mount_setattr(
-                tree,
-                b"",
-                lib.AT_EMPTY_PATH,
-                attr_set=to_set,
-                attr_clr=to_clear,
-            )
+            syscalls.mount_setattr(tree, b"", lib.AT_EMPTY_PATH, attr_set=to_set, attr_clr=to_clear)
             # What is mounted in the container, in it or beneath, is no business of the host's.
             syscalls.mount_setattr(
                 tree, b"", lib.AT_EMPTY_PATH | lib.AT_RECURSIVE, propagation=lib.MS_SLAVE
             )
+            shown = syscalls.fstatfs_flags(tree)
         except BaseException:
             os.close(tree)
             raise
-        shown = syscalls.fstatfs_flags(tree)
-        return Clone(
-            tree=tree,
-            directory=stat.S_ISDIR(os.fstat(tree).st_mode),
-            flags=tuple(flag for flag, bit in _SHOWN.items() if shown & bit),
-            beneath=beneath,
-            source=_path_of(source) if one_by_one else None,
-            userns=userns,
-        )
+        return tuple(flag for flag, bit in _SHOWN.items() if shown & bit)
+
+    def mount_again(self, index: int, clone: Clone, options: list[str]) -> Clone:
+        """Return a clone that is ID-mapped, of one that is part of an overlay; else the same.
+
+        After `enter`.  An overlay cannot be ID-mapped itself, but its layers can: builders bind
+        such into their steps, as caches and as files of other stages.  It stays as it is where the
+        layers cannot be found or mapped.
+        """
+        if clone.again is None:
+            return clone
+        mount, part = clone.again
+        try:
+            layers = overlay.layers(mount)
+            if "ro" in options:
+                layers = layers.readonly()
+            work = None
+            if layers.work is not None:
+                # Of several containers with one cache each has its own.
+                key = os.fsencode(os.path.basename(self.state_dir))
+                work = layers.work + b"-%s-%d" % (key, index)
+                self._note_work(work)
+            tree = self._mapped_overlay(layers, work, part, f"layers-{index}")
+        except StageError:
+            return clone
+        flags = self._set_attributes(tree, options)
+        os.close(clone.tree)
+        return msgspec.structs.replace(clone, tree=tree, flags=flags, again=None)
 
     def put(self, index: int, clone: Clone) -> Staged:
         """Mount a clone where the runtime finds it as the source of entry `index`."""
@@ -401,35 +445,6 @@ class Stage:
                     return syscalls.open_tree(tree, part.lstrip(b"/"), lib.OPEN_TREE_CLONE)
             finally:
                 syscalls.umount2(self.path(name), lib.MNT_DETACH | lib.UMOUNT_NOFOLLOW)
-
-    def _overlay_again(self, index: int, source: int, options: list[str]) -> int | None:
-        """Return what `source` shows of an overlay, ID-mapped as the root file system is.
-
-        An overlay cannot be ID-mapped itself: builders bind such into their steps, as caches and
-        as files of other stages.  None where it is no overlay, its layers cannot be found or
-        mapped, or it is the host's own root, to which others write at the same time.
-        """
-        if syscalls.fstatfs_type(source) != OVERLAYFS_SUPER_MAGIC:
-            return None
-        mount = mountinfo.find(syscalls.statx_mnt_id(source, b"", lib.AT_EMPTY_PATH))
-        real = _path_of(source)
-        if mount is None or mount.target == b"/" or not real.startswith(mount.target):
-            return None
-        beneath = real[len(mount.target) :].strip(b"/")
-        part = os.path.join(mount.root, beneath) if beneath else mount.root
-        try:
-            layers = overlay.layers(mount)
-            if "ro" in options:
-                layers = layers.readonly()
-            work = None
-            if layers.work is not None:
-                # Of several containers with one cache each has its own.
-                key = os.fsencode(os.path.basename(self.state_dir))
-                work = layers.work + b"-%s-%d" % (key, index)
-                self._note_work(work)
-            return self._mapped_overlay(layers, work, part, f"layers-{index}")
-        except StageError:
-            return None
 
     def _note_work(self, path: bytes) -> None:
         """Have csrc/cleanup.c remove a work directory, whoever is killed from here on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-CHUNK = 64 << 10
+CHUNK = 32 << 10
 """Bytes read at once; what is on its way through us is never much more."""
 CONNECT_SECONDS = 10.0
 """How long the engine may have no room for one more connection."""
@@ -32,8 +32,8 @@ class Channel:
             return data
         return await self.receive_new()
 
-    async def receive_new(self) -> bytes:
-        """As `receive`, but for what is pending."""
+    async def receive_new(self, most: int = CHUNK) -> bytes:
+        """As `receive`, but for what is pending; `most` bytes at most."""
         if self.ended:
             return b""
         # Others have their turn, even if there is always something to read.  Nothing is awaited
@@ -41,7 +41,7 @@ class Channel:
         await asyncio.sleep(0)
         while True:
             try:
-                data = self.socket.recv(CHUNK)
+                data = self.socket.recv(most)
             except BlockingIOError:
                 await self._readable()
                 continue

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import h11
 
 from eci_supervisor.socket import heads
-from eci_supervisor.socket.channel import CHUNK, Channel, join
+from eci_supervisor.socket.channel import Channel, join
 from eci_supervisor.socket.errors import ClientGoneError, HttpError
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ UPGRADES = frozenset(
     }
 )
 """Routes whose connection the engine may take over (hijack); no other is let to ask for it."""
+AHEAD = 4096
+"""Bytes of a client's next requests that are taken before its turn, to see whether it is there."""
 SWITCHING_PROTOCOLS = 101
 OK = 200
 _HEADS = (h11.InformationalResponse, h11.Response)
@@ -95,30 +97,19 @@ class Exchange:
 
     async def _send_body(self) -> None:
         while True:
-            try:
-                event = self.served.next_event()
-            except h11.RemoteProtocolError as error:
-                if self.client.ended:
-                    raise ClientGoneError from error
-                raise HttpError(error.error_status_hint, f"bad body: {error}") from error
+            event = await _next_of_body(self.client, self.served)
             if isinstance(event, h11.EndOfMessage):
                 self.client.pending[:0] = self.served.trailing_data[0]
                 await self._ask(h11.EndOfMessage())  # trailers mean nothing to the engine
                 return
-            if isinstance(event, h11.Data):
-                if not await self._ask(event):
-                    return
-                continue
-            try:
-                self.served.receive_data(await self.client.receive())
-            except OSError as error:
-                raise ClientGoneError from error
+            if not await self._ask(event):
+                return
 
     async def _watch(self) -> None:
         """Take what the client sends before its answer has come; pass its end on."""
-        while len(self.client.pending) < CHUNK:
+        while len(self.client.pending) < AHEAD:
             try:
-                data = await self.client.receive_new()
+                data = await self.client.receive_new(AHEAD)
             except OSError as error:
                 raise ClientGoneError from error
             if not data:
@@ -234,29 +225,54 @@ def request_of(
     return h11.Request(method=event.method, target=target.encode("ascii"), headers=[*own, *headers])
 
 
-async def read_body(client: Channel, served: h11.Connection, limit: int) -> bytes:
-    """Read the whole body of a request.  HttpError: longer than `limit` bytes, or none."""
-    body = b""
+class Room:
+    """Bytes that all judged bodies of one proxy may have together."""
+
+    def __init__(self, each: int, together: int) -> None:
+        """Have room for bodies of `each` bytes at most, and of `together` at the same time."""
+        self.each = each
+        self.left = together
+
+    async def read_body(self, client: Channel, served: h11.Connection) -> bytes:
+        """Read the whole body of a request.  HttpError: there is no room, or it is none."""
+        body = bytearray()
+        try:
+            while True:
+                await _go_on(client, served)
+                event = await _next_of_body(client, served)
+                if isinstance(event, h11.EndOfMessage):
+                    client.pending[:0] = served.trailing_data[0]
+                    return bytes(body)
+                body += event.data
+                self.left -= len(event.data)
+                if len(body) > self.each:
+                    raise HttpError(413, f"the body of this request may have {self.each} bytes")
+                if self.left < 0:
+                    raise HttpError(503, "too many requests with a long body at once")
+        finally:
+            self.left += len(body)
+
+
+async def _go_on(client: Channel, served: h11.Connection) -> None:
+    """Have the client send its body, where it waits to be told."""
+    if served.they_are_waiting_for_100_continue:
+        data = served.send(h11.InformationalResponse(status_code=100, headers=[]))
+        with contextlib.suppress(OSError):
+            await client.send(data)
+
+
+async def _next_of_body(client: Channel, served: h11.Connection) -> h11.Data | h11.EndOfMessage:
+    """Return what comes next of a request's body.  HttpError: it is none.  ClientGoneError."""
     while True:
-        if served.they_are_waiting_for_100_continue:
-            go_on = served.send(h11.InformationalResponse(status_code=100, headers=[]))
-            with contextlib.suppress(OSError):
-                await client.send(go_on)
         try:
             event = served.next_event()
-            if event is h11.NEED_DATA:
-                served.receive_data(await client.receive())
-                continue
-        except OSError as error:
-            raise ClientGoneError from error
         except h11.RemoteProtocolError as error:
             if client.ended:
                 raise ClientGoneError from error
             raise HttpError(error.error_status_hint, f"bad body: {error}") from error
-        if isinstance(event, h11.EndOfMessage):
-            client.pending[:0] = served.trailing_data[0]
-            return body
-        if isinstance(event, h11.Data):
-            body += bytes(event.data)
-        if len(body) > limit:
-            raise HttpError(413, f"the body of this request may have {limit} bytes")
+        if isinstance(event, (h11.Data, h11.EndOfMessage)):
+            return event
+        try:
+            served.receive_data(await client.receive())
+        except OSError as error:
+            raise ClientGoneError from error

@@ -20,10 +20,11 @@ from eci_supervisor.policy import api_target
 from eci_supervisor.socket import bodies, engine, heads, refusals
 from eci_supervisor.socket.channel import Channel, connect
 from eci_supervisor.socket.errors import ClientGoneError, HttpError, MovedError, blocked
-from eci_supervisor.socket.exchange import UPGRADES, Exchange, read_body, request_of
+from eci_supervisor.socket.exchange import UPGRADES, Exchange, Room, request_of
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Coroutine
 
     from eci_supervisor.policy.api_routes import Route
     from eci_supervisor.policy.commands import Commands
@@ -34,10 +35,19 @@ IDLE_SECONDS = 300.0
 """How long a connection may be kept without a request."""
 LINGER_SECONDS = 5.0
 """How long a client may go on to send what nobody will read, so that it can read why."""
-CONNECTIONS = 2048
-"""At once; the next one is answered 503."""
-BODY_BYTES = 4 << 20
+CONNECTIONS = 1200
+"""At once; the next ones are answered 503."""
+TURNED_AWAY = 256
+"""How many of these at once; those that follow are closed without a word."""
+BODY_BYTES = 1 << 20
 """Of a request whose body is judged."""
+BODIES_BYTES = 16 << 20
+"""Of all of them at once."""
+LARGE_HEAD_BYTES = 16 << 10
+LARGE_HEADS = 64
+"""How many heads longer than that are read at once; the next one is answered 503."""
+MEMORY_BYTES = 256 << 20
+"""Of this process, come what may: one request that wants more fails then, and others go on."""
 KEEPING = frozenset({301, 403, 404, 502})
 """Of our answers, those after which the connection may be kept: the request was understood."""
 OWN_FDS = 64
@@ -87,8 +97,11 @@ class Proxy:
         self.commands = commands
         self.runtime = config.runtime
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.room = max(1, min(CONNECTIONS, (soft - OWN_FDS) // 3))
+        self.room = max(1, min(CONNECTIONS, (soft - OWN_FDS - TURNED_AWAY) // 3))
         self.clients: set[asyncio.Task[None]] = set()
+        self.bodies = Room(BODY_BYTES, BODIES_BYTES)
+        self.large_heads = 0
+        self.turned_away: set[asyncio.Task[None]] = set()
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until cancelled; then no connection is left."""
@@ -96,9 +109,10 @@ class Proxy:
         try:
             await self._accept(listener)
         finally:
-            for task in self.clients:
+            tasks = self.clients | self.turned_away
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self.clients, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -108,18 +122,30 @@ class Proxy:
             except OSError:
                 await asyncio.sleep(0.1)  # out of descriptors or memory for now
                 continue
-            if len(self.clients) >= self.room:
-                error = HttpError(
-                    HTTPStatus.SERVICE_UNAVAILABLE,
-                    f"this socket serves {self.room} connections at once, and has that many",
-                )
-                with connection, contextlib.suppress(OSError):
-                    connection.setblocking(False)  # noqa: FBT003
-                    connection.send(error.raw())
-                continue
-            task = asyncio.create_task(self._client(Channel(connection)))
-            self.clients.add(task)
-            task.add_done_callback(self.clients.discard)
+            channel = Channel(connection)
+            if len(self.clients) < self.room:
+                self._keep(self.clients, self._client(channel))
+            elif len(self.turned_away) < TURNED_AWAY:
+                self._keep(self.turned_away, self._turn_away(channel))
+            else:
+                channel.close()
+
+    @staticmethod
+    def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def _turn_away(self, client: Channel) -> None:
+        """Say that there is no room."""
+        message = f"this socket serves {self.room} connections at once, and has that many"
+        try:
+            await client.send(HttpError(HTTPStatus.SERVICE_UNAVAILABLE, message).raw())
+            await _linger(client)
+        except OSError:
+            pass  # it has gone already
+        finally:
+            client.close()
 
     # -- a connection ---------------------------------------------------------------------
 
@@ -156,30 +182,45 @@ class Proxy:
                     data += await client.receive_new()
             except TimeoutError:
                 return None
-        seen = 0
         try:
             async with asyncio.timeout(HEAD_SECONDS):
-                while True:
-                    while data[:2] == b"\r\n":
-                        del data[:2]  # after a body, RFC 9112, 2.2
-                        seen = 0
-                    length = heads.find_end(data, seen)
-                    if length:
-                        head = bytes(data[:length])
-                        del data[:length]
-                        return head
-                    seen = len(data)
-                    more = await client.receive_new()
-                    if not more and not data:
-                        return None
-                    if not more:
-                        raise HttpError(HTTPStatus.BAD_REQUEST, "the request ends in its head")
-                    data += more
+                return await self._rest_of_head(client)
         except TimeoutError as error:
             raise HttpError(
                 HTTPStatus.REQUEST_TIMEOUT,
                 f"the head of the request took longer than {HEAD_SECONDS:.0f} s",
             ) from error
+
+    async def _rest_of_head(self, client: Channel) -> bytes | None:
+        data = client.pending
+        seen = 0
+        is_large = False
+        try:
+            while True:
+                while data[:2] == b"\r\n":
+                    del data[:2]  # after a body, RFC 9112, 2.2
+                    seen = 0
+                length = heads.find_end(data, seen)
+                if length:
+                    head = bytes(data[:length])
+                    del data[:length]
+                    return head
+                seen = len(data)
+                if seen > LARGE_HEAD_BYTES and not is_large:
+                    if self.large_heads >= LARGE_HEADS:
+                        raise HttpError(
+                            HTTPStatus.SERVICE_UNAVAILABLE, "too many requests with a long head"
+                        )
+                    self.large_heads += 1
+                    is_large = True
+                more = await client.receive_new()
+                if not more and not data:
+                    return None
+                if not more:
+                    raise HttpError(HTTPStatus.BAD_REQUEST, "the request ends in its head")
+                data += more
+        finally:
+            self.large_heads -= is_large
 
     async def _refuse(
         self, client: Channel, served: h11.Connection, method: bytes, error: HttpError
@@ -248,7 +289,7 @@ class Proxy:
         route, name = found
         key = (route.method, route.path)
         if key == CREATE:
-            body = await read_body(client, served, BODY_BYTES)
+            body = await self.bodies.read_body(client, served)
             made = bodies.judge_new_container(body, await self._runtime())
             for one in made.volumes:
                 if await self._options_of(one):
@@ -257,7 +298,7 @@ class Proxy:
                     )
             return Judged(target=target, body=made.body)
         if key in bodies.PLAIN:
-            body = await read_body(client, served, BODY_BYTES)
+            body = await self.bodies.read_body(client, served)
             return Judged(target=target, body=bodies.PLAIN[key](body))
         if key in ARCHIVES:
             return Judged(target=await self._archive(name, target))
@@ -372,10 +413,11 @@ async def _linger(client: Channel) -> None:
                 pass
 
 
-def raise_limits() -> None:
-    """Let this process have as many descriptors as it may."""
+def set_limits() -> None:
+    """Let this process have the descriptors that it needs, and no more memory than that."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS * 3 + OWN_FDS
+    wanted = CONNECTIONS * 3 + OWN_FDS + TURNED_AWAY
     if soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))

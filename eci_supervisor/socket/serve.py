@@ -14,10 +14,11 @@ import socket
 
 import msgspec
 
+from eci_supervisor.kernel.syscalls import CAP_DAC_OVERRIDE, renounce
 from eci_supervisor.observe.commands import CommandLog
 from eci_supervisor.policy.commands import Commands
 from eci_supervisor.socket import refusals
-from eci_supervisor.socket.proxy import Config, Proxy, raise_limits
+from eci_supervisor.socket.proxy import Config, Proxy, set_limits
 
 WATCH_SECONDS = 1.0
 """Between two looks whether the container's state is still there."""
@@ -53,7 +54,10 @@ def main(argv: list[str]) -> int:
         refusals.hooks.append(refusals.Log(config.log))
     audit = CommandLog(config.container)
     refusals.hooks.append(audit)
-    raise_limits()
+    set_limits()
+    # Root of the host as far as files go, as an engine's socket may be another user's, and no more:
+    # what comes from a container is read here.
+    renounce(CAP_DAC_OVERRIDE)
     proxy = Proxy(config, Commands(config.type, config.commands))
     with socket.socket(fileno=listener_fd) as listener:
         asyncio.run(_run(proxy, listener, lock_fd))

@@ -36,6 +36,8 @@ class Charge(msgspec.Struct, frozen=True):
     readonly_paths: tuple[str, ...] = ()
     host_paths: HostPaths = HostPaths()
     """Host-protected paths: no call may touch what lies in or above them."""
+    hooks_meddle: bool = False
+    """A hook of the engine's may have moved or mounted something before the worker's turn."""
     trace: str | None = None
     """None, `stderr` (the wrapper's), or the file that gets the trace lines."""
     cgroups_path: str | None = None

@@ -390,6 +390,8 @@ class Keeper:
         """Have it enter the container, whose first process is `pid`."""
         worker = self.waiting or self._start_worker()
         self.waiting = None
+        if self.charge.hooks_meddle:
+            self.protected = protected_rules(self.charge.host_paths)
         worker.enter(pid, self.cover)
         self.worker = worker
         if self.ring is not None:

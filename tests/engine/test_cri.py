@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,53 +43,84 @@ def engine(place: Place, runtimes: dict[str, Path], busybox_root: Path) -> Itera
         yield daemon
 
 
-@pytest.fixture(scope="module", params=["eci", "eci-crun"])
+SYSCTLS = {
+    "net.core.somaxconn": "1234",
+    "kernel.shm_rmid_forced": "1",
+    "net.ipv4.ping_group_range": "0 2147483647",
+}
+# All that a pod may ask for: sysctls, one PID namespace, privileged containers.
+OPEN: dict[str, Any] = {
+    "sysctls": SYSCTLS,
+    "namespace_options": {"pid": cri.POD},
+    "privileged": True,
+}
+
+
+class Pods:
+    """Pods that are made when first asked for, and live as long as the module."""
+
+    def __init__(self, engine: Containerd, stack: ExitStack) -> None:
+        self._engine = engine
+        self._stack = stack
+        self._made: dict[str, Pod] = {}
+        self._apps: dict[str, str] = {}
+
+    def get(self, name: str, handler: str, **options: Any) -> Pod:
+        """Return the pod `name`."""
+        if name not in self._made:
+            pod = self._engine.pod(handler, **options)
+            self._made[name] = self._stack.enter_context(pod)
+        return self._made[name]
+
+    def app(self, handler: str) -> str:
+        """Return a running container of the pod of that handler."""
+        if handler not in self._apps:
+            self._apps[handler] = self.get(handler, handler).start()
+        return self._apps[handler]
+
+
+@pytest.fixture(scope="module")
+def pods(engine: Containerd) -> Iterator[Pods]:
+    """The pods of the module.  Tests come in any order, and would have parameters change often."""
+    with ExitStack() as stack:
+        yield Pods(engine, stack)
+
+
+@pytest.fixture(params=["eci", "eci-crun"])
 def handler(request: pytest.FixtureRequest) -> str:
     """The name of a runtime handler under test."""
     name: str = request.param
     return name
 
 
-@pytest.fixture(scope="module")
-def pod(engine: Containerd, handler: str) -> Iterator[Pod]:
+@pytest.fixture
+def pod(pods: Pods, handler: str) -> Pod:
     """A pod of that handler."""
-    with engine.pod(handler) as made:
-        yield made
+    return pods.get(handler, handler)
 
 
-@pytest.fixture(scope="module")
-def app(pod: Pod) -> str:
+@pytest.fixture
+def app(pods: Pods, handler: str) -> str:
     """A running container of that pod."""
-    return pod.start()
+    return pods.app(handler)
 
 
-@pytest.fixture(scope="module")
-def other(engine: Containerd) -> Iterator[Pod]:
+@pytest.fixture
+def other(pods: Pods) -> Pod:
     """A pod that names no handler."""
-    with engine.pod() as made:
-        yield made
+    return pods.get("other", "")
 
 
-SYSCTLS = {
-    "net.core.somaxconn": "1234",
-    "kernel.shm_rmid_forced": "1",
-    "net.ipv4.ping_group_range": "0 2147483647",
-}
+@pytest.fixture
+def open_pod(pods: Pods, handler: str) -> Pod:
+    """A pod of that handler with all that a pod may ask for."""
+    return pods.get(f"open {handler}", handler, **OPEN)
 
 
-@pytest.fixture(scope="module")
-def open_pod(engine: Containerd, handler: str) -> Iterator[Pod]:
-    """A pod with all that a pod may ask for: sysctls, one PID namespace, privileged containers."""
-    options = {"pid": cri.POD}
-    with engine.pod(handler, sysctls=SYSCTLS, namespace_options=options, privileged=True) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def bare(engine: Containerd) -> Iterator[Pod]:
+@pytest.fixture
+def bare(pods: Pods) -> Pod:
     """A pod of plain runc."""
-    with engine.pod("runc") as made:
-        yield made
+    return pods.get("bare", "runc")
 
 
 def pid_of(engine: Containerd, container: str) -> int:

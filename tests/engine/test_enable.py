@@ -49,6 +49,9 @@ WAYS = {
 BEFORE = {name: flags for name, flags in WAYS.items() if name not in ("privileged", "other")}
 
 
+BACK = ("default", "runc")
+
+
 class Plain(Dockerd):
     """A dockerd with the configuration of an administrator who has never heard of us."""
 
@@ -140,7 +143,7 @@ def story(place: Place, busybox_root: Path) -> Iterator[Story]:
         daemon.docker("rm", "-f", "old")
         told.eci("disable")
         daemon.restart({})
-        told.back = {name: uid_map(daemon, *flags) for name, flags in BEFORE.items()}
+        told.back = {name: uid_map(daemon, *BEFORE[name]) for name in BACK}
         yield told
 
 
@@ -156,7 +159,7 @@ def test_every_way_to_name_a_runtime_is_protected(story: Story, way: str) -> Non
     assert int(outside) >= 100000
 
 
-@pytest.mark.parametrize("way", BEFORE)
+@pytest.mark.parametrize("way", BACK)
 def test_disable_gives_back_what_was(story: Story, way: str) -> None:
     assert story.back[way] == BARE
 

@@ -27,7 +27,6 @@ from eci_supervisor.observe import counts, find, metrics
 from eci_supervisor.observe.limit import BURST
 from eci_supervisor.policy.refusals import TEXTS
 from tests.support.bundle import bind, make_spec
-from tests.support.restricted import Restricted
 from tests.support.waiting import stop, wait_until
 from tests.support.worker import worker_of
 
@@ -252,19 +251,6 @@ def test_refused_container_of_docker_has_its_image(
     assert (record.reason, record.setting) == (reason, setting)
     # As docker's client prints it: with the message's quotes quoted.
     assert record.message in said.replace('\\"', '"')
-
-
-def test_refused_command_is_in_the_audit_log(dockerd: Dockerd, place: Place) -> None:
-    name = "d" * 64
-    restricted = Restricted(place, dockerd.socket, "deny", ("push",), container=name)
-    said = restricted.docker("push", "box").stderr
-    restricted.close()
-    (record,) = find.records(str(place.log_dir / "audit.log"), name)
-    assert (record.of, record.reason) == ("command", "refused:command")
-    assert record.call.startswith("POST /v1.")
-    assert record.call.endswith("/images/box/push?tag=latest")
-    assert record.message in said
-    assert record.setting == "enhancedContainerIsolation.dockerSocketMount.commandList"
 
 
 @contextmanager

@@ -72,3 +72,43 @@ def test_namespaces_of_the_host_are_refused(
     done = podman.podman(*words, runtime=runtimes[runtime], check=False)
     assert done.returncode != 0
     assert f"eci containers can't share namespaces [{kind}] with the host" in done.stderr
+
+
+RESTRICTED = (
+    "error in the container spec: can't mount {} because it's configured as a restricted host mount"
+)
+
+
+def test_host_paths_are_refused_and_what_is_podmans_own_is_not(
+    podman: Podman, runtimes: dict[str, Path], place: Place
+) -> None:
+    program = runtimes["eci"]
+
+    def run(*words: str) -> tuple[int, str]:
+        given = ["run", "--rm", f"--cgroup-parent=/{place.cgroup}", *words]
+        done = podman.podman(*given, runtime=program, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    mine = place.directory("v")
+    (mine / "file").write_text("secret")
+
+    words = [*podman.run_words(), "box", "sh", "-c", "trap 'exit 0' TERM; sleep 100 & wait"]
+    other = podman.podman("run", "-d", *words, runtime=program).stdout.strip()
+    podman.podman("secret", "create", "s", str(mine / "file"), runtime=program)
+    podman.podman("volume", "create", "w", runtime=program)
+    try:
+        for path in (
+            "/etc",
+            f"{podman.top}/run/overlay-containers/{other}/userdata/hosts",
+            f"{podman.top}/root",
+        ):
+            code, said = run("--network=none", "-v", f"{path}:/etc/hosts", "box", "true")
+            assert (code, RESTRICTED.format(path) in said) == (126, True), said
+        shared = (f"--network=container:{other}", f"--ipc=container:{other}")
+        given = ["--secret=s", "-v", "w:/w", "-v", f"{mine}:/mine", "box"]
+        script = "touch /w/x; cat /run/secrets/s /mine/file && test -s /etc/hosts"
+        assert run(*shared, *given, "sh", "-c", script) == (0, "secretsecret")
+    finally:
+        podman.podman("rm", "-f", other, runtime=program)
+        podman.podman("secret", "rm", "s", runtime=program)
+        podman.podman("volume", "rm", "w", runtime=program)

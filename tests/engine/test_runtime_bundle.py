@@ -118,6 +118,22 @@ def test_eci_run(busybox_root: Path, place: Place, runtime: str) -> None:
     assert (done.returncode, done.stdout.split()) == (0, SUPERVISED_ANSWERS), done.stderr
 
 
+@pytest.mark.parametrize("words", [["-v", "/etc:/x:ro"], ["--rootfs", "/"]])
+def test_eci_run_refuses_paths_of_the_host(busybox_root: Path, words: list[str]) -> None:
+    given = ["--rootfs", str(busybox_root), *words]
+    done = subprocess.run(
+        [sys.executable, "-m", "eci_supervisor.cli.main", "run", *given, "true"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    path = words[1].partition(":")[0]
+    why = "because it's configured as a restricted host mount"
+    said = f"error in the container spec: can't mount {path} {why}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
 def test_create_state_start_exec_kill_delete(
     program: Path, bundles: Bundles, spec_of: Callable[..., Spec], place: Place
 ) -> None:

@@ -24,7 +24,7 @@ from eci_supervisor.runtime.attributes import attributes
 from eci_supervisor.runtime.errors import StageError
 from eci_supervisor.runtime.points import Point
 from eci_supervisor.runtime.spec import Device
-from eci_supervisor.runtime.stage import Stage, closing, root_mount
+from eci_supervisor.runtime.stage import Stage, root_mount
 from tests.support.children import in_child
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def opened(source: str | Path) -> int:
 def bound(stage: Stage, index: int, source: str, options: list[str], userns: int | None) -> Staged:
     """Prepare a bind for the runtime, as entry `index`."""
     clone = stage.clone(index, opened(source), options, userns)
+    clone = stage.mount_again(index, clone, options)
     try:
         return stage.put(index, clone)
     finally:
@@ -370,8 +371,7 @@ def test_an_overlay_that_is_our_own_root_is_left_alone(state_dir: Path, tmp_path
         syscalls.mount("/proc", str(merged / "proc"), None, lib.MS_BIND | lib.MS_REC)
         stage = entered(state_dir)
         os.chroot(merged)
-        with closing(os.open("/two", os.O_PATH)) as source:
-            assert stage._overlay_again(0, source, ["ro"]) is None
+        assert stage.clone(0, opened("/two"), ["bind", "ro"], stage.userns).again is None
 
     in_child(work)
 

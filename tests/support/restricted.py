@@ -109,7 +109,11 @@ class Restricted(Clients):
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
     def docker(
-        self, *words: str, stdin: str = "", environment: dict[str, str] | None = None
+        self,
+        *words: str,
+        stdin: str = "",
+        environment: dict[str, str] | None = None,
+        check: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         """Run the docker client on it."""
         return subprocess.run(
@@ -123,7 +127,7 @@ class Restricted(Clients):
             text=True,
             errors="replace",
             timeout=60,
-            check=False,
+            check=check,
         )
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eci_supervisor.cli.main import main
 from eci_supervisor.engines import switch
 from eci_supervisor.engines.errors import EngineError
 from eci_supervisor.engines.files import Tree
@@ -132,7 +134,7 @@ def json_texts(draw: st.DrawFn) -> bytes:
 
 
 @given(json_texts())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_daemon_json_comes_back_byte_identical(text: bytes) -> None:
     with made({"etc/docker/daemon.json": text}) as where:
         seen = round_trip(where, "docker")
@@ -149,7 +151,7 @@ def test_daemon_json_comes_back_byte_identical(text: bytes) -> None:
 
 
 @given(json_texts(), names, scalars)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_an_edit_of_daemon_json_in_between_stays(text: bytes, name: str, value: Any) -> None:
     key = f"x-{name}"
     with made({"etc/docker/daemon.json": text}) as where:
@@ -210,7 +212,7 @@ def handlers(text: bytes) -> dict[str, Any]:
 
 
 @given(toml_texts())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_containerd_config_comes_back_byte_identical(text: bytes) -> None:
     with made({"etc/containerd/config.toml": text}) as where:
         seen = round_trip(where, "containerd")
@@ -566,6 +568,50 @@ def test_containerd_2_has_its_handlers_elsewhere() -> None:
     plugin = tomllib.loads(seen.decode())["plugins"]["io.containerd.cri.v1.runtime"]
     assert plugin["containerd"]["default_runtime_name"] == "eci"
     assert set(plugin["containerd"]["runtimes"]) == {"eci", "eci-crun"}
+
+
+def test_containers_that_remember_our_runtime_are_named() -> None:
+    place = "var/lib/docker/containers"
+    files = {
+        f"{place}/{name}/{record}.json": json.dumps(value).encode()
+        for name, runtime in (("a", "eci"), ("b", "runc"))
+        for record, value in (
+            ("hostconfig", {"Runtime": runtime}),
+            ("config.v2", {"Name": f"/name-{name}"}),
+        )
+    }
+    with made(files) as where:
+        switch.enable(where, "docker", Options())
+        outcome = switch.disable(where, "docker")
+    assert outcome is not None
+    (note,) = outcome.notes
+    assert note.endswith("remove and make anew: name-a")
+
+
+@pytest.mark.root
+def test_all_engines_are_switched_over_or_none() -> None:
+    with made({"etc/containerd/config.toml": b"version = 9\n"}) as where:
+        before = photo(where)
+        done = CliRunner().invoke(main, ["enable", "--root", where.tree.root])
+        assert done.exit_code == 1
+        assert done.output.startswith("Error: /etc/containerd/config.toml: is of version 9")
+        assert photo(where) == before
+        write(where, where.containerd, b"version = 2\n")
+        before = photo(where)
+        done = CliRunner().invoke(main, ["enable", "--root", where.tree.root])
+        assert done.exit_code == 0
+        assert [
+            line.split(":")[0] for line in done.output.splitlines() if ": protected" in line
+        ] == [
+            "docker",
+            "containerd",
+            "podman",
+        ]
+        done = CliRunner().invoke(main, ["disable", "--root", where.tree.root])
+        assert done.exit_code == 0
+        assert photo(where) == before
+        done = CliRunner().invoke(main, ["disable", "--root", where.tree.root])
+        assert done.output == "nothing is switched over\n"
 
 
 def test_an_edit_of_a_drop_in_stays_without_our_line() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,6 +120,16 @@ def test_a_copy_of_a_protected_directory_is_known_by_its_place() -> None:
     assert not allowed(HOST, source("/mnt/copy", place=place("/srv"), root=0))
     assert allowed(HOST, source("/mnt/copy", place=place("/home/x"), root=0))
     assert allowed(HOST, source("/mnt/copy", place=Place(b"8:2", b"/etc/ssh"), root=0))
+
+
+def test_what_a_protected_path_lies_in_is_known_over_mounts_too() -> None:
+    """/srv/disk is a file system of its own."""
+    secret = msgspec.structs.replace(
+        named(PROTECTED, "/srv/disk/secret"), place=Place(b"8:2", b"/secret")
+    )
+    table = compile_table([named(SHARED, "/"), secret])
+    assert offender(table, source("/srv")) is not None
+    assert offender(table, source("/srv/other")) is None
 
 
 def test_a_kernel_file_system_is_shared_only_by_a_name_in_it() -> None:
