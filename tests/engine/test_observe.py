@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tests.support.docker import Dockerd
     from tests.support.engines import Bundles
     from tests.support.place import Place
+    from tests.support.podman import Podman
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
@@ -251,6 +252,21 @@ def test_refused_container_of_docker_has_its_image(
     assert (record.reason, record.setting) == (reason, setting)
     # As docker's client prints it: with the message's quotes quoted.
     assert record.message in said.replace('\\"', '"')
+
+
+def test_refused_container_of_podman_has_its_image(
+    podman: Podman, runtimes: dict[str, Path], place: Place
+) -> None:
+    """Which is not in the bundle: it is known by the layers of the root file system."""
+    words = ("run", "--rm", "--pid=host", "--name=refused-by-eci", "box", "true")
+    done = podman.podman(*words, runtime=runtimes["eci"], check=False)
+    (record,) = (
+        record
+        for record in find.records(str(place.log_dir / "audit.log"), "localhost/box")
+        if record.reason == "refused:host-namespace"
+    )
+    assert record.image == "localhost/box"
+    assert record.message in done.stderr
 
 
 @contextmanager
