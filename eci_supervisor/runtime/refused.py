@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from eci_supervisor.engines import identity
-from eci_supervisor.observe import audit
+from eci_supervisor.observe import audit, tally
 from eci_supervisor.runtime import engine, engine_sockets, overlay
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.lifecycle import read_spec
@@ -38,6 +38,7 @@ def _root(spec: Spec) -> str:
 
 def record(call: Invocation, reason: str, message: str, pid: int) -> None:
     """Write down that `call` of process `pid` was refused, for `reason`; nothing fails for it."""
+    tally.add(reason)
     entry = audit.refusal("container", reason)
     entry.call = call.subcommand
     entry.container = audit.printable(call.container_id)

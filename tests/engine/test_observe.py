@@ -215,6 +215,7 @@ def test_refused_container_is_in_the_audit_log(
     settings = place.directory("settings") / "admin-settings.json"
     runtime = bundles.runtime(runtimes["eci"])
     runtime.env |= {"ECI_LOG_DIR": str(logs), "ECI_SETTINGS": str(settings)}
+    before = samples(metrics.text())
     said = []
     for text in ('{"vm": {"protectedPaths": ["/etc"]}}', '{"vm": {}}', "{"):
         settings.write_text(text)
@@ -227,6 +228,9 @@ def test_refused_container_is_in_the_audit_log(
     assert (refused.message, refused.container) == (said[0], "refused")
     assert refused.image == "docker.io/library/box:1"
     assert (broken.reason, broken.message) == ("refused:bad-settings", said[2])
+    after = samples(metrics.text())
+    for reason, number in ((refused.reason, 2), (broken.reason, 1)):
+        assert after["eci_refusals_total", reason] - before["eci_refusals_total", reason] == number
 
 
 @pytest.mark.parametrize(

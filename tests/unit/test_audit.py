@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from eci_supervisor.cli.explain import lines
 from eci_supervisor.kernel.ring import Event, Object
-from eci_supervisor.observe import audit, calls, find, settings_log
+from eci_supervisor.observe import audit, calls, find, settings_log, tally
 from eci_supervisor.observe.commands import BY_LIST, CommandLog
 from eci_supervisor.observe.ids import new_id
 from eci_supervisor.observe.limit import BURST, SECONDS, Limit
@@ -246,7 +246,11 @@ class Command(msgspec.Struct):
     message: str = f"is blocked; if you wish to allow it, {BY_LIST}"
 
 
-def test_refused_commands_are_recorded_within_a_limit(logs: Path) -> None:
+def test_refused_commands_are_recorded_within_a_limit(
+    logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECI_STATE_DIR", str(tmp_path / "state"))
+    assert set(tally.read().values()) == {0}
     log = CommandLog("web", image="cli")
     log(Command())
     log(Command(message="no device of the host is given"))
@@ -262,6 +266,8 @@ def test_refused_commands_are_recorded_within_a_limit(logs: Path) -> None:
     assert (first["container"], first["image"]) == ("web", "cli")
     assert str(first["setting"]).endswith("commandList")
     assert (last["event"], last["left_out"]) == ("left-out", 3)
+    counted = {reason: number for reason, number in tally.read().items() if number}
+    assert counted == {"refused:command": BURST + 2, "refused:request": 1}
 
 
 def test_a_change_of_the_settings_is_told_once(logs: Path, tmp_path: Path) -> None:
