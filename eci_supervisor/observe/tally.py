@@ -1,9 +1,9 @@
 """How many containers and commands were refused, by reason.
 
-    /run/eci/refusals/CODE    one byte for each: its size is the count
+    /run/eci/refusals/CODE    the number
 
-Appended to, so that no two processes can lose one, none waits for another, and the count never
-shrinks.  Refused calls are counted by the workers: kernel/watch.py.
+Nobody waits for anybody, and no count is lost or shrinks: kernel/watch.py, which has those of
+refused calls as well.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 
+from eci_supervisor.kernel import watch
 from eci_supervisor.policy.refusals import TEXTS
 from eci_supervisor.runtime import state
 
@@ -25,22 +26,13 @@ def add(reason: str) -> None:
     """Count one; nothing fails for it."""
     root = state.root()
     path = _path(root, reason)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     with contextlib.suppress(OSError):
         os.makedirs(root, mode=0o711, exist_ok=True)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        fd = os.open(path, flags, 0o600)
-        try:
-            os.write(fd, b".")
-        finally:
-            os.close(fd)
+        watch.count_in(path)
 
 
 def read(state_root: str | None = None) -> dict[str, int]:
     """Return how many there were of each reason that has a text; 0 where there were none."""
     root = state.root() if state_root is None else state_root
-    found = dict.fromkeys(TEXTS, 0)
-    for reason in found:
-        with contextlib.suppress(FileNotFoundError):
-            found[reason] = os.stat(_path(root, reason)).st_size
-    return found
+    return {reason: watch.counted_in(_path(root, reason)) for reason in TEXTS}
