@@ -110,7 +110,12 @@ class Workshop:
     def __init__(self, directory: str, programs: Sequence[str] = PROGRAMS) -> None:
         self.directory = directory
         self._first = programs[0]
-        self.environment = {**os.environ, "ECI_STATE_DIR": os.path.join(directory, "state")}
+        self.environment = {
+            **os.environ,
+            "ECI_STATE_DIR": os.path.join(directory, "state"),
+            "ECI_LOG_DIR": os.path.join(directory, "log"),
+            "ECI_SYSLOG": "0",
+        }
         for name in programs:
             source = os.path.join(HERE, f"{name}.c")
             subprocess.run([*GCC, "-o", self.program(name), source], check=True)

@@ -148,7 +148,7 @@ def engine() -> Iterator[Dockerd]:
     """Give a dockerd that has this project's runtime and an image; nothing is left of it."""
     place = Place.create()
     try:
-        state = {"ECI_STATE_DIR": str(place.state_dir)}
+        state = place.environment
         with Dockerd(place, {"eci": Path(runtime_program())}, "runc", state) as daemon:
             root = place.directory("root")
             make_busybox_root(str(root))

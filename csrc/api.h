@@ -277,6 +277,7 @@ uint64_t eci_watch_bytes(uint32_t slots);
 void eci_watch_init(struct eci_watch *watch, uint32_t slots);
 /* 0 when `size` bytes of it are well formed, else -EINVAL. */
 int eci_watch_check(const struct eci_watch *watch, uint64_t size);
+void eci_count(uint64_t *number);
 void eci_watch_count(struct eci_watch *watch, uint32_t kind, uint32_t reason);
 void eci_watch_time(struct eci_watch *watch, uint64_t spent_ns);
 void eci_watch_put(struct eci_watch *watch, const struct eci_event *event);

@@ -49,6 +49,11 @@ static void add(uint64_t *to, uint64_t n)
     __atomic_fetch_add(to, n, __ATOMIC_RELAXED);
 }
 
+void eci_count(uint64_t *number)
+{
+    add(number, 1);
+}
+
 void eci_watch_count(struct eci_watch *watch, uint32_t kind, uint32_t reason)
 {
     add(&watch->counts.calls[kind % ECI_KINDS][reason % ECI_REASONS], 1);

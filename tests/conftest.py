@@ -32,9 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the session's place, and say where it is in the environment."""
     place = Place.create()
     config.stash[PLACE] = place
-    os.environ["ECI_STATE_DIR"] = str(place.state_dir)
-    os.environ["ECI_LOG_DIR"] = str(place.log_dir)
-    os.environ["ECI_SYSLOG"] = "0"
+    os.environ.update(place.environment)
     # What an earlier shell had set must not decide what is tested.
     for name in ("ECI_RUNTIME", "ECI_TRACE", "ECI_RANGES", "ECI_SETTINGS"):
         os.environ.pop(name, None)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from eci_supervisor.observe import audit
+from eci_supervisor.observe import audit, tally
 from eci_supervisor.observe.limit import Limit
-from eci_supervisor.policy.refusals import COMMAND
+from eci_supervisor.policy.refusals import COMMAND, REQUEST
 
 if TYPE_CHECKING:
     from eci_supervisor.observe.audit import Record
+
+
+BY_LIST = "configure the docker socket command list in the admin-settings."
+"""What the message ends with, where the settings would allow it."""
 
 
 class Refusal(Protocol):
@@ -44,11 +48,13 @@ class CommandLog:
 
     def __call__(self, refusal: Refusal) -> None:
         """Write one down, or count it; nothing fails here."""
+        reason = COMMAND if refusal.message.endswith(BY_LIST) else REQUEST
+        tally.add(reason)
         if self._limit.allows(time.monotonic()):
-            audit.write_of(self._record(refusal), self._limit)
+            audit.write_of(self._record(refusal, reason), self._limit)
 
-    def _record(self, refusal: Refusal) -> Record:
-        record = audit.refusal("command", COMMAND)
+    def _record(self, refusal: Refusal, reason: str) -> Record:
+        record = audit.refusal("command", reason)
         record.container, record.image = self.container, self.image
         record.call = audit.printable(f"{refusal.method} {refusal.target}")
         record.message = audit.printable(refusal.message)

@@ -23,11 +23,10 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from eci_supervisor.kernel import watch
-from eci_supervisor.kernel.reasons import NAMES
-from eci_supervisor.observe import counts
+from eci_supervisor.observe import counts, tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
 
@@ -50,11 +49,13 @@ def _calls(total: Counts) -> Metric:
     return family
 
 
-def _refusals(total: Counts) -> Metric:
+def _refusals(total: Counts, others: Mapping[str, int]) -> Metric:
     family = CounterMetricFamily(
-        "eci_refusals", "Mount calls that a rule refused.", labels=("reason",)
+        "eci_refusals",
+        "Mount calls, containers and commands that were refused.",
+        labels=("reason",),
     )
-    sums = Counter({name: 0 for name in NAMES.values() if counts.is_refusal(name)})
+    sums = Counter(others)
     for (_, reason), number in total.calls.items():
         if counts.is_refusal(reason):
             sums[reason] += number
@@ -113,7 +114,7 @@ class Everything(Collector):
             with contextlib.suppress(watch.WatchError, OSError):
                 watch.ask_for_times(one.state_dir)
         yield _calls(total)
-        yield _refusals(total)
+        yield _refusals(total, tally.read(self.state_root))
         yield _times(total)
         drops = CounterMetricFamily(
             "eci_ring_drops", "Refusals that could not be logged, because too many came at once."

@@ -30,6 +30,8 @@ FOREIGN_NAMESPACES = "refused:foreign-namespaces"
 HOST_MOUNT = "refused:host-mount"
 ENGINE_SOCKET = "refused:engine-socket"
 COMMAND = "refused:command"
+INSECURE_BUILD = "refused:insecure-build"
+REQUEST = "refused:request"
 BAD_SETTINGS = "refused:bad-settings"
 
 TEXTS: dict[str, Text] = {
@@ -127,6 +129,17 @@ TEXTS: dict[str, Text] = {
         setting="enhancedContainerIsolation.dockerSocketMount.commandList",
         advice="With type `deny`, take the command out of commandList.commands; with `allow`, add "
         "it.",
+    ),
+    REQUEST: Text(
+        rule="A request on a restricted socket that would give its container the host, or that is "
+        "none of the Engine API's, does not get to the engine.",
+        setting=None,
+        advice="Make the request without what the message names.",
+    ),
+    INSECURE_BUILD: Text(
+        rule="A step of a build has the rights of a container without `--privileged`.",
+        setting=None,
+        advice="Build without `RUN --security=insecure`.",
     ),
     BAD_SETTINGS: Text(
         rule="No container starts while the settings cannot be read: never silently unprotected.",

@@ -123,5 +123,6 @@ def refuse_insecure_build(bundle: str, capabilities: Container[str]) -> None:
     parts = bundle.split("/")
     if "buildkit" in parts[:-2] and parts[-2] == "executor" and "CAP_SYS_ADMIN" in capabilities:
         raise RefusedError(
-            f"{_PREFIX}eci containers can't have the build entitlement security.insecure"
+            f"{_PREFIX}eci containers can't have the build entitlement security.insecure",
+            refusals.INSECURE_BUILD,
         )

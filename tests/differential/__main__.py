@@ -24,7 +24,7 @@ def main(calls: int, seed: int | None) -> None:
     """Compare random calls in a protected and in a bare container. Needs root."""
     number = secrets.randbits(32) if seed is None else seed
     place = Place.create()
-    os.environ["ECI_STATE_DIR"] = str(place.state_dir)
+    os.environ.update(place.environment)
     began = time.monotonic()
     done = 0
     try:

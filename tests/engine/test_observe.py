@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tests.support.docker import Dockerd
     from tests.support.engines import Bundles
     from tests.support.place import Place
+    from tests.support.podman import Podman
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
@@ -214,6 +215,7 @@ def test_refused_container_is_in_the_audit_log(
     settings = place.directory("settings") / "admin-settings.json"
     runtime = bundles.runtime(runtimes["eci"])
     runtime.env |= {"ECI_LOG_DIR": str(logs), "ECI_SETTINGS": str(settings)}
+    before = samples(metrics.text())
     said = []
     for text in ('{"vm": {"protectedPaths": ["/etc"]}}', '{"vm": {}}', "{"):
         settings.write_text(text)
@@ -226,16 +228,49 @@ def test_refused_container_is_in_the_audit_log(
     assert (refused.message, refused.container) == (said[0], "refused")
     assert refused.image == "docker.io/library/box:1"
     assert (broken.reason, broken.message) == ("refused:bad-settings", said[2])
+    after = samples(metrics.text())
+    for reason, number in ((refused.reason, 2), (broken.reason, 1)):
+        assert after["eci_refusals_total", reason] - before["eci_refusals_total", reason] == number
 
 
-def test_refused_container_of_docker_has_its_image(dockerd: Dockerd, place: Place) -> None:
-    name = dockerd.out("create", "--pid=host", "box", "true")
+@pytest.mark.parametrize(
+    ("words", "reason", "setting"),
+    [
+        ("--pid=host", "refused:host-namespace", ""),
+        ("-v/etc:/x", "refused:host-mount", "vm.sharedPaths"),
+        (
+            "-v{socket}:/x",
+            "refused:engine-socket",
+            "enhancedContainerIsolation.dockerSocketMount.imageList",
+        ),
+    ],
+)
+def test_refused_container_of_docker_has_its_image(
+    dockerd: Dockerd, place: Place, words: str, reason: str, setting: str
+) -> None:
+    name = dockerd.out("create", words.format(socket=dockerd.socket), "box", "true")
     said = dockerd.docker("start", name, check=False).stderr
     dockerd.docker("rm", name)
     (record,) = find.records(str(place.log_dir / "audit.log"), name)
     assert (record.container, record.image) == (name, "box")
-    assert record.reason == "refused:host-namespace"
-    assert record.message in said
+    assert (record.reason, record.setting) == (reason, setting)
+    # As docker's client prints it: with the message's quotes quoted.
+    assert record.message in said.replace('\\"', '"')
+
+
+def test_refused_container_of_podman_has_its_image(
+    podman: Podman, runtimes: dict[str, Path], place: Place
+) -> None:
+    """Which is not in the bundle: it is known by the layers of the root file system."""
+    words = ("run", "--rm", "--pid=host", "--name=refused-by-eci", "box", "true")
+    done = podman.podman(*words, runtime=runtimes["eci"], check=False)
+    (record,) = (
+        record
+        for record in find.records(str(place.log_dir / "audit.log"), "localhost/box")
+        if record.reason == "refused:host-namespace"
+    )
+    assert record.image == "localhost/box"
+    assert record.message in done.stderr
 
 
 @contextmanager

@@ -83,6 +83,15 @@ class Place:
         """What ``ECI_LOG_DIR`` names for the session."""
         return self.root / "l"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What keeps the session's containers away from the machine's."""
+        return {
+            "ECI_STATE_DIR": str(self.state_dir),
+            "ECI_LOG_DIR": str(self.log_dir),
+            "ECI_SYSLOG": "0",
+        }
+
     def directory(self, name: str) -> Path:
         """Return a new directory, mode 0755, whose name begins with `name`."""
         for number in range(100_000):

@@ -25,7 +25,7 @@ CONTAINERS_CONF = """\
 cgroup_manager = "cgroupfs"
 events_logger = "none"
 conmon_env_vars = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                   "ECI_STATE_DIR={state}"]
+                   "ECI_STATE_DIR={state}", "ECI_LOG_DIR={log}", "ECI_SYSLOG=0"]
 [network]
 network_config_dir = "{top}/cni"
 """
@@ -41,7 +41,7 @@ class Podman:
         # The cgroup of every conmon, made by the first and kept.
         place.engine_cgroups.add("conmon")
         (self.top / "cni").mkdir()
-        config = CONTAINERS_CONF.format(top=self.top, state=place.state_dir)
+        config = CONTAINERS_CONF.format(top=self.top, state=place.state_dir, log=place.log_dir)
         (self.top / "containers.conf").write_text(config)
 
     @property

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from eci_supervisor.cli.explain import lines
 from eci_supervisor.kernel.ring import Event, Object
-from eci_supervisor.observe import audit, calls, find, settings_log
-from eci_supervisor.observe.commands import CommandLog
+from eci_supervisor.observe import audit, calls, find, settings_log, tally
+from eci_supervisor.observe.commands import BY_LIST, CommandLog
 from eci_supervisor.observe.ids import new_id
 from eci_supervisor.observe.limit import BURST, SECONDS, Limit
 from eci_supervisor.policy import settings
@@ -243,22 +243,31 @@ class Command(msgspec.Struct):
     container: str = "web"
     method: str = "POST"
     target: str = "/v1.43/images/x/push?\x1b"
-    message: str = "is blocked"
+    message: str = f"is blocked; if you wish to allow it, {BY_LIST}"
 
 
-def test_refused_commands_are_recorded_within_a_limit(logs: Path) -> None:
+def test_refused_commands_are_recorded_within_a_limit(
+    logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECI_STATE_DIR", str(tmp_path / "state"))
+    assert set(tally.read().values()) == {0}
     log = CommandLog("web", image="cli")
-    for _ in range(BURST + 3):
+    log(Command())
+    log(Command(message="no device of the host is given"))
+    for _ in range(BURST + 1):
         log(Command())
     log.close()
     log.close()
-    first, *_, last = entries(logs)
+    first, other, *_, last = entries(logs)
     assert len(entries(logs)) == BURST + 1
+    assert (other["reason"], "setting" in other) == ("refused:request", False)
     assert (first["of"], first["reason"]) == ("command", "refused:command")
     assert first["call"] == r"POST /v1.43/images/x/push?\x1b"
     assert (first["container"], first["image"]) == ("web", "cli")
     assert str(first["setting"]).endswith("commandList")
     assert (last["event"], last["left_out"]) == ("left-out", 3)
+    counted = {reason: number for reason, number in tally.read().items() if number}
+    assert counted == {"refused:command": BURST + 2, "refused:request": 1}
 
 
 def test_a_change_of_the_settings_is_told_once(logs: Path, tmp_path: Path) -> None:

@@ -145,3 +145,22 @@ def test_no_file_no_counts(tmp_path: Path) -> None:
     assert watch.read_counts(str(tmp_path / watch.FILE)) is None
     with pytest.raises(FileNotFoundError):
         Watch(str(tmp_path))
+
+
+def test_numbers_in_files_lose_nothing(tmp_path: Path) -> None:
+    path = str(tmp_path / "number")
+    assert watch.counted_in(path) == 0
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if child == 0:
+            try:
+                for _ in range(200):
+                    watch.count_in(path)
+            finally:
+                os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    assert watch.counted_in(path) == 800
+    assert os.stat(path).st_size == 8
