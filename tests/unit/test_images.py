@@ -8,6 +8,7 @@ import re
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from eci_supervisor.policy import images, settings
@@ -201,6 +202,7 @@ def test_derivation_is_a_prefix(base: list[str], layers: list[str]) -> None:
     assert images.is_derived(image, [known], [parse_entry("docker")]) is expected
 
 
+@settings_of_hypothesis(max_examples=40)
 @given(st.one_of(st.from_regex(settings.IMAGE, fullmatch=True), st.text("a/:@*.-_", max_size=9)))
 def test_what_the_settings_take_is_an_entry(text: str) -> None:
     image_list = {"images": [text]}
