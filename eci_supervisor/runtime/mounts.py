@@ -17,8 +17,9 @@ from eci_supervisor.runtime.points import NO_LINKS, read_link
 from eci_supervisor.runtime.rewrite import Staged  # noqa: TC001 - msgspec asks for it
 
 if TYPE_CHECKING:
-    from eci_supervisor.runtime.lifecycle import Request, Taken
+    from eci_supervisor.runtime.request import Request
     from eci_supervisor.runtime.stage import Clone, Stage
+    from eci_supervisor.runtime.take import Taken
 
 
 class Prepared(msgspec.Struct, frozen=True):

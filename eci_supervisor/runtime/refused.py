@@ -10,7 +10,7 @@ from eci_supervisor.engines import identity
 from eci_supervisor.observe import audit, tally
 from eci_supervisor.runtime import engine, engine_sockets, overlay
 from eci_supervisor.runtime import spec as oci
-from eci_supervisor.runtime.lifecycle import read_spec
+from eci_supervisor.runtime.request import read_spec
 from eci_supervisor.runtime.stage import root_mount
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eci_supervisor.runtime.lifecycle import mount_points
 from eci_supervisor.runtime.points import Point
+from eci_supervisor.runtime.prepare import mount_points
 from eci_supervisor.runtime.sources import open_sources
 
 if TYPE_CHECKING:
