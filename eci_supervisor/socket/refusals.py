@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -48,11 +49,11 @@ class Log:
         if self.room < 0:
             return
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            fd = os.open(self.path, flags, 0o600)
-        except OSError:
-            return
-        with os.fdopen(fd, "wb") as file:
+        # Where it cannot be written, the request is refused all the same.
+        with (
+            contextlib.suppress(OSError),
+            open(os.open(self.path, flags, 0o600), "wb") as file,
+        ):
             file.write(line)
 
 

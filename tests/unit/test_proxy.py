@@ -12,6 +12,7 @@ import pytest
 from eci_supervisor.socket import heads, proxy, refusals
 from tests.support.restricted import Reader, request
 from tests.support.served import OK, Engine, Served, answer_ok
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,6 +59,18 @@ def test_a_denied_command_is_refused_in_the_words_that_users_know(directory: Pat
             message=BLOCKED,
         )
     ]
+
+
+def test_a_refusal_that_cannot_be_noted_is_one(directory: Path) -> None:
+    log = refusals.Log(str(directory / "no-such" / "log"))
+    full = refusals.Log("/dev/full")
+    refusals.hooks.extend([log, full])
+    try:
+        with Served(directory) as served:
+            assert served.send(PUSH, "POST").status == 403
+    finally:
+        refusals.hooks.remove(log)
+        refusals.hooks.remove(full)
 
 
 @pytest.mark.parametrize(
@@ -346,8 +359,7 @@ def test_one_connection_too_many_is_told_so(
         one.sendall(PING)
         assert Reader(one).answer().body == b"ok"
         two.close()
-        while served.send(PING).status == 503:
-            pass
+        wait_until(lambda: served.send(PING).status == 200, "there is room again")
 
 
 def test_without_an_engine_each_request_is_told_so_and_with_a_new_one_it_goes_on(
@@ -491,8 +503,7 @@ def test_a_client_that_goes_away_takes_its_request_along(directory: Path) -> Non
     with Served(directory, play) as served:
         with served.connect() as client:
             client.sendall(request("GET", "/events"))
-            while not served.engine.heads:
-                pass
+            wait_until(lambda: served.engine.heads, "the request is at the engine")
         assert gone.wait(20)
 
 
@@ -610,8 +621,7 @@ def test_judged_bodies_have_a_bound_together(
     head = request("POST", "/volumes/create")[:-2] + b"Content-Length: 100\r\n\r\n"
     with Served(directory) as served, served.connect() as slow:
         slow.sendall(head + b" " * 98)
-        while served.proxy.bodies.left == 100:
-            pass
+        wait_until(lambda: served.proxy.bodies.left < 100, "its body is being read")
         answer = served.send(head + b" " * 98)
         assert (answer.status, answer.headers["connection"]) == (503, "close")
         slow.sendall(b"{}")
@@ -624,8 +634,7 @@ def test_long_heads_have_a_bound_together(directory: Path, monkeypatch: pytest.M
     start = b"GET /_ping HTTP/1.1\r\nHost: x\r\nX: " + b"a" * (proxy.LARGE_HEAD_BYTES + 1)
     with Served(directory) as served, served.connect() as slow:
         slow.sendall(start)
-        while served.proxy.large_heads == 0:
-            pass
+        wait_until(lambda: served.proxy.large_heads, "its head is being read")
         assert served.send(start).status == 503
         assert served.send(PING).body == b"ok"
         slow.sendall(b"\r\n\r\n")
