@@ -15,7 +15,7 @@ from eci_supervisor.policy import refusals
 from eci_supervisor.runtime.errors import RefusedError, SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterable
 
 Identity = tuple[int, int]
 """Device and inode of a namespace."""
@@ -112,6 +112,31 @@ def refuse_shared(
     shared = shared_with_host(namespaces, joined, host)
     if shared:
         raise RefusedError(message(shared), refusals.HOST_NAMESPACE)
+
+
+HARMLESS = frozenset({
+    "run.oci.mount_context_type",
+    "run.oci.seccomp_fail_unknown_syscall",
+    "run.oci.systemd.subgroup",
+    "run.oci.timens_offset",
+})  # fmt: skip
+"""Of crun's annotations, those that change nothing but what is the container's own."""
+
+
+def refuse_annotations(names: Iterable[str]) -> None:
+    """Raise RefusedError for an annotation that makes the runtime do other than the bundle says.
+
+    crun(1) replaces the seccomp filter by one, loads plugins, keeps the host's groups or hands the
+    container to another program (libkrun); criu(8) gets a configuration file, with scripts, by
+    another.  Annotations come from users of an engine.
+    """
+    for name in names:
+        foreign = name.startswith(("run.oci.", "krun.")) and name not in HARMLESS
+        if foreign or name == "org.criu.config":
+            raise RefusedError(
+                f"{_PREFIX}eci containers can't have the annotation {name} (because it changes "
+                "what the runtime does)"
+            )
 
 
 def refuse_insecure_build(bundle: str, capabilities: Container[str]) -> None:

@@ -125,6 +125,7 @@ def read_request(call: Invocation, settings: Settings) -> Request:
             "error in the container spec: eci containers can't join a mount namespace",
             refusals.MOUNT_NAMESPACE,
         )
+    refuse.refuse_annotations(oci.part(spec, "annotations", dict))
     bounding = oci.items(spec, "process.capabilities.bounding", str)
     refuse.refuse_insecure_build(call.bundle, bounding)
     host = refuse.host_identities()
