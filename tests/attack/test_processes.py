@@ -5,6 +5,7 @@ Shown to succeed in a container without a user and a PID namespace, on a process
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from contextlib import contextmanager
@@ -120,8 +121,14 @@ def test_every_number_is_one_of_the_container(protected: Protected, kind: str) -
     assert protected.run(kind, ["sh", "-c", script]).split() == []
 
 
-def test_the_hosts_procfs_in_a_volume_leads_to_no_namespace_of_ours(containers: Containers) -> None:
+def test_the_hosts_procfs_in_a_volume_leads_to_no_namespace_of_ours(
+    containers: Containers, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The worker looks up a path there, "self" among them, and may follow its own links."""
+    settings = place.directory("set") / "settings.json"
+    shared = {"protectedPaths": ["/etc"], "sharedPaths": ["/", "/proc"]}
+    settings.write_text(json.dumps({"vm": shared}))
+    monkeypatch.setenv("ECI_SETTINGS", str(settings))
     box = containers.start(bind(Path("/proc"), "/hp", "ro"), privileged=False)
     pid = worker_of(box.pid)
     entries = [f"/hp/{name}" for name in ("self", "thread-self", f"{pid}", f"{pid}/task/{pid}")]

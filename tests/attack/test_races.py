@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.root, pytest.mark.engine]
 ROUNDS = 2500
 ROUNDS_WITHOUT = 500
 """Fewer, and enough: there, what begins with the foreign variant in memory succeeds."""
+TRIES_WITHOUT = 5
+"""A race is won by chance: where other processes take the processors, not in every run."""
 
 # A string is also seen torn, as a path that leads nowhere or elsewhere.
 WHOLE = frozenset({"0", "EPERM"})
@@ -165,9 +167,14 @@ def test_race_succeeds_without_protection(
     bare: Callable[[str, list[str]], str], race: Race
 ) -> None:
     script = race.script("race", ROUNDS_WITHOUT)
-    *lines, write = bare(PRIVILEGED, ["sh", "-c", script]).splitlines()
-    # A volume that went away under the race's hands may have taken the place of its own.
-    assert write == "0", lines
+    seen = []
+    for _ in range(TRIES_WITHOUT):
+        *lines, write = bare(PRIVILEGED, ["sh", "-c", script]).splitlines()
+        # A volume that went away under the race's hands may have taken the place of its own.
+        if write == "0":
+            return
+        seen.append(lines)
+    pytest.fail(f"never won: {seen}")
 
 
 @pytest.mark.parametrize("race", BINDS, ids=name_of)
@@ -175,4 +182,4 @@ def test_race_shows_a_path_without_protection(
     bare: Callable[[str, list[str]], str], race: Race
 ) -> None:
     words = ["race", race.call, race.what, str(ROUNDS_WITHOUT), race.own, race.foreign]
-    assert counts(bare(PRIVILEGED, words))["leaks"] > 0
+    assert any(counts(bare(PRIVILEGED, words))["leaks"] > 0 for _ in range(TRIES_WITHOUT))
