@@ -114,7 +114,8 @@ TEXTS: dict[str, Text] = {
         rule="A host-protected directory, and what lies in or above it, is not mounted into a "
         "container.",
         setting="vm.sharedPaths",
-        advice="Add the directory to vm.sharedPaths, or take it out of vm.protectedPaths.",
+        advice="Add the directory to vm.sharedPaths, or take it out of vm.protectedPaths.  What is "
+        "listed with `:ro` may be had read-only: `-v SRC:DST:ro`.",
     ),
     ENGINE_SOCKET: Text(
         rule="Who has an engine's socket has the host, so no container gets one, but for images "

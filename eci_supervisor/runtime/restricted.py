@@ -33,6 +33,10 @@ KERNEL_FILE_SYSTEMS = frozenset(
 """What shows the kernel, the devices or the processes of the host, wherever it is mounted."""
 
 
+_MEMORY = 1
+"""Major number of /dev/null and its like: null(4)."""
+
+
 def message(written: str) -> str:
     """Return the text of the refusal, in the wording that users know.  Pure."""
     return (
@@ -112,9 +116,13 @@ def facts(
 
 
 def _is_common_node(source: Source) -> bool:
-    """Say whether it is a device that every container has, as /dev/null to cover a file."""
+    """Say whether it is a device that every container has, as /dev/null to cover a file.
+
+    Those of memory alone: a terminal or a console is the host's.
+    """
     numbers = os.major(source.rdev), os.minor(source.rdev)
-    return stat.S_ISCHR(source.mode) and ("c", *numbers) in DEFAULT_NODES
+    is_known = numbers[0] == _MEMORY and ("c", *numbers) in DEFAULT_NODES
+    return stat.S_ISCHR(source.mode) and is_known
 
 
 def _inner(mount: HostMount) -> Inner:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tempfile
 import threading
 from pathlib import Path
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.root
+
 
 PROTECTED, SHARED = Access.PROTECTED, Access.SHARED
 VM = Vm()
@@ -107,6 +107,8 @@ def shows(clone: int, wanted: tuple[int, int]) -> bool:
         "/sys/fs/cgroup",
         "/dev",
         "/dev/shm",
+        "/dev/tty",
+        "/dev/ptmx",
         "/dev/shm/..",
         "/var/run",
         "/root",
@@ -245,34 +247,38 @@ def test_no_spelling_shows_the_secret(
     forest: list[tuple[str, str, str]], after: list[tuple[str, str, str]], spellings: list[str]
 ) -> None:
     """A secret lies in b, which is protected, in a forest of links and binds."""
+    base = tempfile.mkdtemp(prefix="eci-forest-")
 
     def work() -> None:
         private()
-        top = tempfile.mkdtemp(prefix="eci-forest-")
-        try:
-            syscalls.mount("own", top, "tmpfs", 0)
-            plant(top, forest)
-            with contextlib.suppress(OSError):
-                os.makedirs(f"{top}/b/a", exist_ok=True)
-            plant(top, after)
-            secret = f"{top}/b"
-            with contextlib.suppress(OSError):
-                Path(f"{secret}/mark").touch()
-            if not os.path.exists(f"{secret}/mark"):
-                return
-            info = os.stat(f"{secret}/mark")
-            wanted = info.st_dev, info.st_ino
-            names = [("/", SHARED), (secret, PROTECTED)]
-            for spelling in ("", *spellings):
-                with contextlib.suppress(EciError), taken(names, f"{top}/{spelling}") as clone:
-                    assert not shows(clone, wanted), (forest, after, spelling)
-        finally:
-            with contextlib.suppress(OSError):
-                while True:
-                    syscalls.umount2(top, lib.MNT_DETACH)
-            shutil.rmtree(top)
+        syscalls.mount("own", base, "tmpfs", 0)
+        for name in ("proc", "forest"):
+            os.mkdir(f"{base}/{name}")
+        syscalls.mount("/proc", f"{base}/proc", None, lib.MS_BIND)
+        HostMounts.read().beneath(b"/")  # imports what it needs, while there is something to import
+        # No link leads out of it, nor does a mount cover anything else.
+        os.chroot(base)
+        os.chdir("/")
+        top, secret = "/forest", "/forest/b"
+        plant(top, forest)
+        with contextlib.suppress(OSError):
+            os.makedirs(f"{secret}/a", exist_ok=True)
+        plant(top, after)
+        with contextlib.suppress(OSError):
+            Path(f"{secret}/mark").touch()
+        if not os.path.exists(f"{secret}/mark"):
+            return
+        info = os.stat(f"{secret}/mark")
+        wanted = info.st_dev, info.st_ino
+        names = [("/", SHARED), (secret, PROTECTED)]
+        for spelling in ("", *spellings):
+            with contextlib.suppress(EciError), taken(names, f"{top}/{spelling}") as clone:
+                assert not shows(clone, wanted), (forest, after, spelling)
 
-    in_child(work)
+    try:
+        in_child(work)
+    finally:
+        os.rmdir(base)
 
 
 # -- while it is looked at --------------------------------------------------------------------
