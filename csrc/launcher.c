@@ -502,7 +502,7 @@ static bool has_begun(long pid, unsigned long long start)
  *
  * Of a container in a network namespace of the host's user namespace (podman, pods) runc has not
  * been told which one that is, since it may not enter it from inside of the container's user
- * namespace (lifecycle.py, _network): so it leaves the new process in ours.  Where the namespace
+ * namespace (prepare.py, _network): so it leaves the new process in ours.  Where the namespace
  * is the container's own, runc enters it once more.
  *
  * Who the container's first process is, runc itself has written down.  Returns 0, also where
