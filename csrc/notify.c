@@ -117,6 +117,11 @@ static void record(struct session *session, enum family family, const struct eci
         eci_watch_time(worker->watch, now_ns(CLOCK_MONOTONIC) - began);
     if (!session->shown && !refused)
         return;
+    if (!session->told) {
+        eci_ring_drop(worker->ring);
+        __atomic_fetch_add(&worker->watch->counts.dropped, 1, __ATOMIC_RELAXED);
+        return;
+    }
     memset(&event, 0, offsetof(struct eci_event, text));
     event.spent_ns = now_ns(CLOCK_MONOTONIC) - began;
     event.time_ns = now_ns(CLOCK_REALTIME) - event.spent_ns;
@@ -344,7 +349,7 @@ static void handle_in_place(struct session *session, struct caller *caller, enum
             verdict->reason = ECI_REASON_KERNEL;
     }
     verdict->error = -r;
-    if (verdict->reason >= ECI_REASON_LOOSEN && !session->comm[0])
+    if (verdict->reason >= ECI_REASON_LOOSEN && session->told && !session->comm[0])
         read_comm(session, caller);
     if (leaves_something(family, r) && shows_twice(session, family))
         await_sleep(session);
@@ -385,6 +390,8 @@ static void handle(struct session *session)
     session->followed =
         __atomic_load_n(&session->worker->watch->follow_until, __ATOMIC_RELAXED) > began;
     session->shown = session->followed || session->worker->policy->trace;
+    /* Of refusals that come faster than they are read nothing is looked up: they are dropped. */
+    session->told = session->shown || !eci_ring_is_full(session->worker->ring);
     if (family == FAMILY_NONE) {
         verdict.error = ENOSYS;
         verdict.reason = ECI_REASON_UNKNOWN_CALL;

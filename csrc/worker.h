@@ -177,6 +177,7 @@ struct session {
     int added_on;  /* O_PATH, where a mount was added that can be taken back; or -1 */
     bool followed; /* somebody follows the container, and wants to see this call */
     bool shown;    /* this call becomes an event, whatever comes of it */
+    bool told;     /* ... and if it is refused */
     bool noted;    /* `noted_as` holds what a refused call was about */
     struct {
         struct eci_object object;

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CACHE = Path("/var/cache/eci-tests")
+CACHE = Path("/var/tmp/eci-debian")
+"""A place of which containers may have something: tests bind what is here."""
 UNUSED_SECONDS = 30 * 24 * 3600
 """What nobody has used for so long is removed when something is made."""
 MAKE_SECONDS = 900
