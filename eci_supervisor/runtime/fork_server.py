@@ -121,7 +121,7 @@ def offer(state_root: str, serve_one: Callable[[list[str], Successor], int]) -> 
             os.unlink(path)
         listener.bind(path)
         listener.listen(64)
-        server = _Server(path, listener, lock, serve_one)
+        server = _Server(state_root, path, listener, lock, serve_one)
         fork_orphan({listener.fileno(), lock}, server.run)
     except OSError:
         pass  # there is one, or it cannot be: a create does without
@@ -134,11 +134,13 @@ def offer(state_root: str, serve_one: Callable[[list[str], Successor], int]) -> 
 class _Server:
     def __init__(
         self,
+        state_root: str,
         path: str,
         listener: socket.socket,
         lock: int,
         serve_one: Callable[[list[str], Successor], int],
     ) -> None:
+        self.state_root = state_root
         self.path = path
         self.listener = listener
         self.lock = lock
@@ -168,9 +170,16 @@ class _Server:
             connection, _ = self.listener.accept()
             if not self._is_current(code):
                 break
+            ours, theirs = standby.pair()
             if os.fork() == 0:
-                self._child(connection, mine)
+                theirs.close()
+                self._child(connection, mine, ours)
             connection.close()
+            ours.close()
+            # By us, while the child works: forked by that, it would have each page that either
+            # writes to copied once more.
+            fork_orphan({theirs.fileno()}, lambda: self._keeper(theirs), twice=False)  # noqa: B023
+            theirs.close()
         # Who has connected by now finds it closed, and starts an interpreter.
         os.unlink(self.path)
 
@@ -181,7 +190,15 @@ class _Server:
         except OSError:
             return False
 
-    def _child(self, connection: socket.socket, mine: Likeness) -> NoReturn:
+    def _keeper(self, connection: socket.socket) -> None:
+        from eci_supervisor.supervisor import standby  # noqa: PLC0415 - imported already
+
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        standby.wait(connection, self.state_root)
+
+    def _child(self, connection: socket.socket, mine: Likeness, keeper: socket.socket) -> NoReturn:
+        from eci_supervisor.supervisor import standby  # noqa: PLC0415 - imported already
+
         status = 1
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -192,8 +209,9 @@ class _Server:
             words = _take_request(connection, pid, mine)
             if words is not None:
                 connection.sendall(b"A")
-                status = self.serve_one(words, Launcher(pid, connection))
+                status = self.serve_one(words, Launcher(pid, connection, keeper))
                 connection.sendall(b"E")
+            standby.dismiss(keeper)
         finally:
             os._exit(status)
 

@@ -109,10 +109,9 @@ def _make(request: Request, binary: str, successor: Successor) -> NoReturn:
         f"{state_dir}/notify.sock",
         wait_killable=killable.waits_killable(call.runtime, binary, state.root()),
     )
-    # The keeper is heavy to import, and not wanted before all has been found in order.
-    from eci_supervisor.supervisor import keeper, standby  # noqa: PLC0415
+    hand_over = successor.stand_by(state.root())
+    from eci_supervisor.supervisor import keeper  # noqa: PLC0415 - heavy, and imported by now
 
-    hand_over = standby.stand_by(state.root(), adopted=successor.pid != os.getpid())
     taken = take(request, supervised=profile is not None)
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:

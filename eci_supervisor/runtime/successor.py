@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from eci_supervisor.kernel import syscalls
 from eci_supervisor.kernel.syscalls import lib
+
+if TYPE_CHECKING:
+    from eci_supervisor.supervisor.standby import Giver
 
 
 class Successor(Protocol):
@@ -20,6 +23,9 @@ class Successor(Protocol):
 
     pid: int
     """In our PID namespace."""
+
+    def stand_by(self, state_root: str) -> Giver:
+        """Have a keeper stand by; what is returned gives it its charge: supervisor/standby.py."""
 
     def become(
         self, binary: str, argv: list[str], *, held: int | None = None, network: int | None = None
@@ -36,6 +42,13 @@ class Self:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
+
+    def stand_by(self, state_root: str) -> Giver:
+        """See Successor; it is forked now."""
+        # Heavy, and not wanted before all has been found in order.
+        from eci_supervisor.supervisor import standby  # noqa: PLC0415
+
+        return standby.stand_by(state_root)
 
     def become(
         self, binary: str, argv: list[str], *, held: int | None = None, network: int | None = None
@@ -54,9 +67,17 @@ class Self:
 class Launcher:
     """The launcher that has asked the fork server: csrc/fork_client.c."""
 
-    def __init__(self, pid: int, connection: socket.socket) -> None:
+    def __init__(self, pid: int, connection: socket.socket, keeper: socket.socket) -> None:
         self.pid = pid
         self._connection = connection
+        self._keeper = keeper
+
+    def stand_by(self, state_root: str) -> Giver:
+        """See Successor; the server has forked it."""
+        del state_root
+        from eci_supervisor.supervisor import standby  # noqa: PLC0415
+
+        return standby.giver(self._keeper)
 
     def become(
         self, binary: str, argv: list[str], *, held: int | None = None, network: int | None = None

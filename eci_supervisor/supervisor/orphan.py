@@ -29,7 +29,7 @@ def fork_orphan(keep: set[int], work: Callable[[], None], *, twice: bool = True)
     """Run `work` in a process that keeps of all fds only `keep`; returns at once.
 
     Forked twice: crun waits for all children of its own, and one that waits for crun would never
-    end.  Once is enough, not `twice`, in a process that does not become the runtime and ends soon.
+    end.  Once is enough, not `twice`, in a process that becomes no runtime and ignores SIGCHLD.
     """
     child = os.fork()
     if child == 0:

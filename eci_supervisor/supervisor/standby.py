@@ -6,6 +6,7 @@ the wrapper is killed; from then on it is the keeper.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import socket
@@ -21,34 +22,58 @@ from eci_supervisor.supervisor.orphan import fork_orphan
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Giver = Callable[[Charge, keeper.Held], None]
+
 _MOST_FDS = 6
+_DISMISSED = b"D"
 
 
-def stand_by(state_root: str, *, adopted: bool) -> Callable[[Charge, keeper.Held], None]:
-    """Fork a keeper; call what is returned to give it its charge, and all that was opened for it.
-
-    If this process ends without that, the keeper removes the state of all containers that are gone,
-    the half-made one among them.  `adopted`: this process ends soon, and nobody waits for what it
-    has forked.
-    """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-    def work() -> None:
-        received = _receive(theirs)
-        theirs.close()
-        if received is None:
-            store = state.open_store(state_root)
-            with store.locked():
-                cleanup.collect(store, state_root)
-            return
-        charge, held = received
-        kept = keeper.Keeper(charge, held, functools.partial(cleanup.clean, nonce=charge.nonce))
-        kept.get_ready()
-        keeper.keep(kept)
-
-    fork_orphan({theirs.fileno()}, work, twice=not adopted)
+def stand_by(state_root: str) -> Giver:
+    """Fork a keeper that is nobody's child; give it its charge by what is returned."""
+    ours, theirs = pair()
+    fork_orphan({theirs.fileno()}, lambda: wait(theirs, state_root))
     theirs.close()
-    return functools.partial(_give, ours)
+    return giver(ours)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return the wrapper's end and the keeper's."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def giver(connection: socket.socket) -> Giver:
+    """Return what gives the keeper at the other end its charge, and all that was opened for it.
+
+    The environment goes with it.  OSError if the keeper is gone.
+    """
+    return functools.partial(_give, connection)
+
+
+def dismiss(connection: socket.socket) -> None:
+    """Tell the keeper that there is nothing to be kept or cleared up; nothing fails here."""
+    with contextlib.suppress(OSError):
+        connection.send(_DISMISSED)
+
+
+def wait(connection: socket.socket, state_root: str) -> None:
+    """Be the keeper: wait for a charge, and keep it.
+
+    If the wrapper ends without a word, the state of all containers that are gone is removed, the
+    half-made one among them.
+    """
+    words, fds, _, _ = socket.recv_fds(connection, 16, _MOST_FDS)
+    connection.close()
+    if words == _DISMISSED:
+        return
+    if not words:
+        store = state.open_store(state_root)
+        with store.locked():
+            cleanup.collect(store, state_root)
+        return
+    charge, held = _take(words, fds)
+    kept = keeper.Keeper(charge, held, functools.partial(cleanup.clean, nonce=charge.nonce))
+    kept.get_ready()
+    keeper.keep(kept)
 
 
 def _give(connection: socket.socket, charge: Charge, held: keeper.Held) -> None:
@@ -57,7 +82,8 @@ def _give(connection: socket.socket, charge: Charge, held: keeper.Held) -> None:
         name for name, file in ((b"n", held.notify), (b"t", held.trace)) if file is not None
     )
     with open(os.memfd_create("eci-charge", os.MFD_CLOEXEC), "w+b") as memory:
-        memory.write(msgspec.json.encode(charge))
+        words_of_environment = (b"%s=%s" % pair for pair in os.environb.items())
+        memory.write(b"\0".join([msgspec.json.encode(charge), *words_of_environment]))
         memory.flush()
         files = (memory, held.hook, held.notify, held.trace)
         fds = [file.fileno() for file in files if file is not None]
@@ -66,15 +92,15 @@ def _give(connection: socket.socket, charge: Charge, held: keeper.Held) -> None:
     connection.close()
 
 
-def _receive(connection: socket.socket) -> tuple[Charge, keeper.Held] | None:
-    """Take the charge; None where none comes any more."""
-    words, fds, _, _ = socket.recv_fds(connection, 16, _MOST_FDS)
-    if not words:
-        return None
+def _take(words: bytes, fds: list[int]) -> tuple[Charge, keeper.Held]:
+    """Take over what `_give` has sent, the environment included."""
     lock, runtime_pidfd, memory, *fds = fds
     with open(memory, "rb") as file:
         file.seek(0)
-        charge = msgspec.json.decode(file.read(), type=Charge)
+        text, *environment = file.read().split(b"\0")
+    charge = msgspec.json.decode(text, type=Charge)
+    os.environ.clear()
+    os.environb.update(entry.partition(b"=")[::2] for entry in environment)
     hook = rest.listening(fds.pop(0))
     notify = rest.listening(fds.pop(0)) if b"n" in words else None
     trace = os.fdopen(fds.pop(0), "w", buffering=1) if b"t" in words else None

@@ -83,9 +83,13 @@ class Bench:
             with subprocess.Popen(
                 argv, stdin=empty, stdout=empty, stderr=subprocess.PIPE, text=True
             ) as launcher:
-                wait_until(psutil.Process(server).children, "nobody prepares it")
-                (child,) = psutil.Process(server).children()
-                wait_until(lambda: call_of(child.pid) == FLOCK, "it does not wait")
+
+                def waiting() -> list[psutil.Process]:
+                    children = psutil.Process(server).children()
+                    return [one for one in children if call_of(one.pid) == FLOCK]
+
+                wait_until(waiting, "nobody prepares it, and waits")
+                (child,) = waiting()
                 yield launcher, child
 
 
