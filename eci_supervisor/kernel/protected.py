@@ -32,7 +32,7 @@ def protected_rules(paths: HostPaths) -> list[InodeRule]:
         real = os.path.realpath(path)
         if any(real.startswith(above) for above in protected):
             rules += [rule._replace(what=SHARED) for rule in list(_line(real, known))[:1]]
-    return rules
+    return list(dict.fromkeys(rules))
 
 
 def _line(path: str, known: dict[str, InodeRule | None]) -> Iterator[InodeRule]:

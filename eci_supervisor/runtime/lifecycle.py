@@ -14,6 +14,7 @@ import re
 from typing import TYPE_CHECKING, NoReturn
 
 from eci_supervisor.kernel import features, syscalls
+from eci_supervisor.kernel.protected import protected_rules
 from eci_supervisor.kernel.syscalls import lib
 from eci_supervisor.runtime import (
     cleanup,
@@ -61,6 +62,7 @@ def _charge(request: Request, taken: Taken, profile: seccomp.Profile | None) -> 
         masked_paths=tuple(oci.items(request.spec, "linux.maskedPaths", str)),
         readonly_paths=tuple(oci.items(request.spec, "linux.readonlyPaths", str)),
         host_paths=request.host_paths,
+        protected=() if profile is None else tuple(protected_rules(request.host_paths)),
         hooks_meddle=spare.hooks_meddle(request.spec),
         trace=trace_path(record.key),
         cgroups_path=_cgroups_path(request.spec),
@@ -121,7 +123,7 @@ def _make(request: Request, binary: str, successor: Successor) -> NoReturn:
             base = 0 if taken.shift else taken.record.base
             holder = engine_sockets.Holder(call.container_id, taken.state_dir, base)
             engine_sockets.serve(request.replaced, request.sources, request.commands, holder)
-        network = prepare(request, taken, profile, successor.pid)
+        network = prepare(request, taken, profile, charge, successor.pid)
         argv = call.with_bundle(f"{taken.state_dir}/bundle")
         successor.become(binary, argv, held=taken.busy, network=network)
     except BaseException:

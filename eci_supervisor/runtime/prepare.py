@@ -29,11 +29,15 @@ from eci_supervisor.runtime.stage import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from eci_supervisor.kernel.table import InodeRule
     from eci_supervisor.runtime.request import Request
     from eci_supervisor.runtime.rewrite import Staged
     from eci_supervisor.runtime.sources import Sources
     from eci_supervisor.runtime.spec import Spec
     from eci_supervisor.runtime.take import Taken
+    from eci_supervisor.supervisor.charge import Charge
 
 TRACE_DIRECTORY = "/var/log/eci/trace"
 _INFINITY = 2**64 - 1
@@ -204,12 +208,12 @@ def _root(stage: Stage, request: Request) -> None:
 
 
 def prepare(
-    request: Request, taken: Taken, profile: dict[str, object] | None, pid: int
+    request: Request, taken: Taken, profile: dict[str, object] | None, charge: Charge, pid: int
 ) -> int | None:
     """Build the stage and write the new bundle.  Changes this process's mount namespace.
 
-    `pid`: of the process that becomes the runtime.  Returns a descriptor, the caller's, of the
-    network namespace that it goes to before, if any.
+    `charge`: what the keeper was told.  `pid`: of the process that becomes the runtime.  Returns a
+    descriptor, the caller's, of the network namespace that it goes to before, if any.
     """
     spec, call = request.spec, request.call
     if request.engine_rootfs is not None and taken.shift:
@@ -241,7 +245,13 @@ def prepare(
         hide_unified()
     covered = _cover(request, taken, mounted.staged)
     records = covered.records(f"{taken.state_dir}/rootfs")
-    if profile is not None and not records and _is_spared(request, taken, bare=mounted.bare):
+    spared = (
+        profile is not None
+        and mounted.bare
+        and not records
+        and _is_spared(request, taken, charge.protected)
+    )
+    if profile is not None and spared:
         profile = seccomp.spare(profile)
         records = (state.SPARED,)
     # The keeper was forked before, and reads it at the createRuntime hook.
@@ -285,15 +295,14 @@ def trace_path(key: str) -> str | None:
     return f"{TRACE_DIRECTORY}/{key}.log" if value == "1" else value
 
 
-def _is_spared(request: Request, taken: Taken, *, bare: bool) -> bool:
+def _is_spared(request: Request, taken: Taken, protected: Iterable[InodeRule]) -> bool:
     """Say whether the container is one of spare.py's.  A trace shows all calls, so they come."""
     return (
-        bare
-        and request.call.subcommand != "restore"
+        request.call.subcommand != "restore"
         and spare.asks_little(request.spec)
         and trace_path(taken.record.key) is None
         and not spare.has_more(taken.state_dir)
-        and not spare.shows_protected(taken.state_dir, request.host_paths)
+        and not spare.shows_protected(taken.state_dir, protected)
     )
 
 

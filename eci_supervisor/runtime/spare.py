@@ -20,16 +20,15 @@ import os
 from typing import TYPE_CHECKING
 
 from eci_supervisor.kernel import mountinfo
-from eci_supervisor.kernel.protected import protected_rules
 from eci_supervisor.kernel.table import ABOVE, PROTECTED
 from eci_supervisor.policy.grants import Kind, compile_grants
 from eci_supervisor.runtime import nesting
 from eci_supervisor.runtime import spec as oci
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from eci_supervisor.policy.paths import HostPaths
+    from eci_supervisor.kernel.table import InodeRule
     from eci_supervisor.runtime.nesting import Entry
     from eci_supervisor.runtime.spec import Spec
 
@@ -88,15 +87,14 @@ def has_more(directory: str) -> bool:
     return any(grant.hides or grant.kind in {Kind.PROC, Kind.SYSFS} for grant in grants)
 
 
-def shows_protected(directory: str, paths: HostPaths) -> bool:
+def shows_protected(directory: str, rules: Iterable[InodeRule]) -> bool:
     """Say whether the root of a mount beneath `directory` is a host-protected path or above one.
 
+    `rules`: what these are (kernel/protected.py).
     In this process's mount namespace, which is the stage's; what cannot be looked at counts as one.
     """
     known = {
-        (rule.major, rule.minor, rule.ino)
-        for rule in protected_rules(paths)
-        if rule.what & (PROTECTED | ABOVE)
+        (rule.major, rule.minor, rule.ino) for rule in rules if rule.what & (PROTECTED | ABOVE)
     }
     for mount in mountinfo.beneath(os.fsencode(directory)):
         try:

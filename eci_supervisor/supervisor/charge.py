@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from eci_supervisor.kernel.table import InodeRule  # noqa: TC001 - msgspec asks for it
 from eci_supervisor.policy.paths import HostPaths
 
 
@@ -36,6 +37,8 @@ class Charge(msgspec.Struct, frozen=True):
     readonly_paths: tuple[str, ...] = ()
     host_paths: HostPaths = HostPaths()
     """Host-protected paths: no call may touch what lies in or above them."""
+    protected: tuple[InodeRule, ...] = ()
+    """What these were when the container was made; empty for one without a supervisor."""
     hooks_meddle: bool = False
     """A hook of the engine's may have moved or mounted something before the worker's turn."""
     trace: str | None = None

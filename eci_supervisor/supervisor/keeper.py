@@ -375,7 +375,6 @@ class Keeper:
                 self._start_worker()
 
     def _start_worker(self) -> Worker:
-        self.protected = protected_rules(self.charge.host_paths)
         self.ring = Ring()
         watched = watch.create(self.charge.state_dir)
         errors = self._open_log()
@@ -390,6 +389,7 @@ class Keeper:
         """Have it enter the container, whose first process is `pid`."""
         worker = self.waiting or self._start_worker()
         self.waiting = None
+        self.protected = list(self.charge.protected)
         if self.charge.hooks_meddle:
             self.protected = protected_rules(self.charge.host_paths)
         worker.enter(pid, self.cover)
