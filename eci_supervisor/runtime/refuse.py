@@ -15,7 +15,7 @@ from eci_supervisor.policy import refusals
 from eci_supervisor.runtime.errors import RefusedError, SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Container, Mapping
 
 Identity = tuple[int, int]
 """Device and inode of a namespace."""
@@ -117,22 +117,37 @@ def refuse_shared(
 HARMLESS = frozenset({
     "run.oci.mount_context_type",
     "run.oci.seccomp_fail_unknown_syscall",
-    "run.oci.systemd.subgroup",
     "run.oci.timens_offset",
+    "org.systemd.property.After",
+    "org.systemd.property.CollectMode",
+    "org.systemd.property.DefaultDependencies",
+    "org.systemd.property.KillSignal",
+    "org.systemd.property.TimeoutStopUSec",
 })  # fmt: skip
-"""Of crun's annotations, those that change nothing but what is the container's own."""
+"""Of annotations that a runtime acts on, those that change nothing but what is the container's own.
+
+Of systemd's properties, those that podman and CRI-O set by themselves.
+"""
+_SUBGROUP = "run.oci.systemd.subgroup"
+_FOREIGN = ("run.oci.", "krun.", "org.systemd.property.")
+_FOREIGN_NAMES = frozenset({"org.criu.config", "bundle"})
 
 
-def refuse_annotations(names: Iterable[str]) -> None:
+def refuse_annotations(annotations: Mapping[str, object]) -> None:
     """Raise RefusedError for an annotation that makes the runtime do other than the bundle says.
 
     crun(1) replaces the seccomp filter by one, loads plugins, keeps the host's groups or hands the
     container to another program (libkrun); criu(8) gets a configuration file, with scripts, by
-    another.  Annotations come from users of an engine.
+    another; systemd's properties reach units and processes of the host (systemd.unit(5), PIDs=).
+    Annotations come from users of an engine.
     """
-    for name in names:
-        foreign = name.startswith(("run.oci.", "krun.")) and name not in HARMLESS
-        if foreign or name == "org.criu.config":
+    for name, value in annotations.items():
+        if name == _SUBGROUP:
+            # A part of a cgroup's path, which crun takes as it is.
+            foreign = "/" in str(value) or str(value) in (".", "..")
+        else:
+            foreign = name.startswith(_FOREIGN) and name not in HARMLESS
+        if foreign or name in _FOREIGN_NAMES:
             raise RefusedError(
                 f"{_PREFIX}eci containers can't have the annotation {name} (because it changes "
                 "what the runtime does)"

@@ -59,7 +59,12 @@ def test_filter_is_replaced_without_protection(
         {"run.oci.seccomp.plugins": "/tmp/plugin.so"},
         {"run.oci.keep_original_groups": "1"},
         {"run.oci.handler": "krun"},
+        {"run.oci.systemd.subgroup": "../../system.slice/sshd.service"},
+        {"run.oci.systemd.subgroup": ".."},
+        {"org.systemd.property.PIDs": "[uint32 1]"},
+        {"org.systemd.property.SuccessAction": "'reboot-force'"},
         {"org.criu.config": "/tmp/criu.conf"},
+        {"bundle": "/elsewhere"},
     ],
 )
 def test_is_refused(run: Run, annotations: dict[str, str]) -> None:
@@ -71,5 +76,10 @@ def test_is_refused(run: Run, annotations: dict[str, str]) -> None:
 
 
 def test_others_are_none_of_its_business(run: Run) -> None:
-    others = {"run.oci.systemd.subgroup": "", "io.kubernetes.pod.name": "x", "org.example": "y"}
+    others = {
+        "run.oci.systemd.subgroup": "",
+        "org.systemd.property.TimeoutStopUSec": "uint64 10000000",
+        "io.kubernetes.pod.name": "x",
+        "org.example": "y",
+    }
     assert run(others).stdout.split() == ["EPERM"]
