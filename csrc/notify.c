@@ -76,6 +76,15 @@ static void put_text(struct eci_event *event, unsigned int i, const struct text 
         memcpy(event->text[i], text->text, copied);
 }
 
+bool session_tells(struct session *session)
+{
+    if (!session->asked) {
+        session->asked = true;
+        session->told = session->shown || !eci_ring_is_full(session->worker->ring);
+    }
+    return session->told;
+}
+
 /* The caller's command name, read while it waits: after the reply it may be gone. */
 static void read_comm(struct session *session, struct caller *caller)
 {
@@ -117,7 +126,7 @@ static void record(struct session *session, enum family family, const struct eci
         eci_watch_time(worker->watch, now_ns(CLOCK_MONOTONIC) - began);
     if (!session->shown && !refused)
         return;
-    if (!session->told) {
+    if (!session_tells(session)) {
         eci_ring_drop(worker->ring);
         __atomic_fetch_add(&worker->watch->counts.dropped, 1, __ATOMIC_RELAXED);
         return;
@@ -349,7 +358,7 @@ static void handle_in_place(struct session *session, struct caller *caller, enum
             verdict->reason = ECI_REASON_KERNEL;
     }
     verdict->error = -r;
-    if (verdict->reason >= ECI_REASON_LOOSEN && session->told && !session->comm[0])
+    if (verdict->reason >= ECI_REASON_LOOSEN && !session->comm[0] && session_tells(session))
         read_comm(session, caller);
     if (leaves_something(family, r) && shows_twice(session, family))
         await_sleep(session);
@@ -390,8 +399,7 @@ static void handle(struct session *session)
     session->followed =
         __atomic_load_n(&session->worker->watch->follow_until, __ATOMIC_RELAXED) > began;
     session->shown = session->followed || session->worker->policy->trace;
-    /* Of refusals that come faster than they are read nothing is looked up: they are dropped. */
-    session->told = session->shown || !eci_ring_is_full(session->worker->ring);
+    session->asked = false;
     if (family == FAMILY_NONE) {
         verdict.error = ENOSYS;
         verdict.reason = ECI_REASON_UNKNOWN_CALL;
