@@ -51,17 +51,23 @@ def _parse(body: bytes) -> object:
 
 
 def _object(value: object, what: str) -> Json:
+    """Return an object that is judged: with keys in ASCII alone.
+
+    Go's encoding/json folds some letters beyond ASCII to such in it, and which, is its own matter.
+    """
     if not isinstance(value, dict):
         raise BodyError(f"{what} is not a JSON object")
+    if not all(map(str.isascii, value)):
+        raise BodyError(f"{what} has a key that is not ASCII")
     return value
 
 
 def _key(found: Json, name: str) -> str | None:
     """Return the key of `found` that the engine takes for `name`; Go does not mind its case.
 
-    BodyError: more than one.
+    `found` is from `_object`.  BodyError: more than one.
     """
-    keys = [key for key in found if key.casefold() == name.casefold()]
+    keys = [key for key in found if key.lower() == name.lower()]
     if len(keys) > 1:
         raise BodyError(f"the JSON body has {name} twice")
     return keys[0] if keys else None
@@ -70,6 +76,12 @@ def _key(found: Json, name: str) -> str | None:
 def _get(found: Json, name: str) -> object:
     key = _key(found, name)
     return None if key is None else found[key]
+
+
+def _without(found: Json, name: str) -> Json:
+    """Return `found` without what the engine takes for `name`."""
+    unwanted = _key(found, name)
+    return {key: value for key, value in found.items() if key != unwanted}
 
 
 def _part(found: Json, name: str) -> Json:
@@ -109,13 +121,13 @@ def _judge_driver(found: Json, name: str, what: str) -> None:
 
 
 def _judge_host_config(config: Json) -> tuple[str, ...]:
-    """Judge a HostConfig; returns the names of volumes in it."""
+    """Judge a HostConfig, or what can be read as one; returns the names of volumes in it."""
     for name in ("Devices", "DeviceRequests", "DeviceCgroupRules"):
         if _items(_get(config, name), f"HostConfig.{name}"):
             raise BodyRefusedError(f"HostConfig.{name}: no device of the host is given")
     for name in _part(config, "Annotations"):
         # crun loads plugins and finds sockets by these, as the host's root.
-        if name.casefold().startswith(("run.oci.", "krun", "io.krun")):
+        if name.lower().startswith(("run.oci.", "krun", "io.krun")):
             raise BodyRefusedError(f"HostConfig.Annotations: {name} changes what the runtime does")
     _judge_driver(config, "VolumeDriver", "HostConfig.VolumeDriver")
     log = _part(config, "LogConfig")
@@ -143,7 +155,7 @@ def _mounted_volumes(config: Json) -> list[str]:
         if _get(driver, "Options"):
             raise BodyRefusedError(f"HostConfig.Mounts: {DRIVER_OPTIONS}")
         name = _get(mount, "Source")
-        if name and str(_get(mount, "Type")).casefold() not in ("bind", "tmpfs", "image"):
+        if name and str(_get(mount, "Type")).lower() not in ("bind", "tmpfs", "image"):
             volumes.append(str(name))
     return volumes
 
@@ -152,13 +164,16 @@ def judge_new_container(body: bytes, runtime: str) -> NewContainer:
     """Judge the body of POST /containers/create, and have `runtime` run the container.
 
     `--runtime` is ignored: what an allowed container makes runs as it does itself.
+
+    The engine reads the top level as a HostConfig too, and takes some of it from there
+    (VolumeDriver), as the first versions of the API had it: so it is judged as one.
     """
     config = _object(_parse(body), "the body")
-    key = _key(config, "HostConfig") or "HostConfig"
     host = _part(config, "HostConfig")
-    volumes = _judge_host_config(host)
-    config[key] = host | {_key(host, "Runtime") or "Runtime": runtime}
-    return NewContainer(body=_dump(config), volumes=volumes)
+    volumes = dict.fromkeys((*_judge_host_config(config), *_judge_host_config(host)))
+    host = _without(host, "Runtime") | {"Runtime": runtime}
+    config = _without(_without(config, "Runtime"), "HostConfig") | {"HostConfig": host}
+    return NewContainer(body=_dump(config), volumes=tuple(volumes))
 
 
 def judge_start(body: bytes) -> bytes:
