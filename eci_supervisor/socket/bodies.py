@@ -27,7 +27,7 @@ class BodyError(ValueError):
 
 
 class BodyRefusedError(Exception):
-    """The body asks for what the isolation does not hold (403); the text says for what."""
+    """The request asks for what the isolation does not hold (403); the text says for what."""
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> Json:

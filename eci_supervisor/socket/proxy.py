@@ -17,7 +17,7 @@ import h11
 import msgspec
 
 from eci_supervisor.policy import api_target
-from eci_supervisor.socket import bodies, engine, heads, refusals
+from eci_supervisor.socket import bodies, engine, heads, queries, refusals
 from eci_supervisor.socket.channel import Channel, connect
 from eci_supervisor.socket.errors import ClientGoneError, HttpError, MovedError, blocked
 from eci_supervisor.socket.exchange import UPGRADES, Exchange, Room, request_of
@@ -54,7 +54,6 @@ KEEPING = frozenset({301, 403, 404, 502})
 OWN_FDS = 64
 
 CREATE = ("POST", "/containers/create")
-START = ("POST", "/containers/{*}/start")
 ARCHIVES = frozenset(
     {
         ("HEAD", "/containers/{*}/archive"),
@@ -288,9 +287,11 @@ class Proxy:
     async def _judge_deeply(
         self, client: Channel, served: h11.Connection, found: tuple[Route, str], target: str
     ) -> Judged:
-        """Judge what the command list does not: bodies, and what the engine itself would open."""
+        """Judge what the command list does not: parameters, bodies, what the engine would open."""
         route, name = found
         key = (route.method, route.path)
+        if key in queries.JUDGES:
+            queries.JUDGES[key](target.partition("?")[2])
         if key == CREATE:
             body = await self.bodies.read_body(client, served)
             made = bodies.judge_new_container(body, await self._runtime())
@@ -300,8 +301,6 @@ class Proxy:
                         f"the volume {one} has driver options, which can name any file of the host"
                     )
             return Judged(target=target, body=made.body)
-        if key == START and api_target.values_of(target.partition("?")[2], "checkpoint-dir"):
-            raise bodies.BodyRefusedError("checkpoint-dir can be any directory of the host")
         if key in bodies.PLAIN:
             body = await self.bodies.read_body(client, served)
             return Judged(target=target, body=bodies.PLAIN[key](body))

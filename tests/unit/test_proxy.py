@@ -614,6 +614,23 @@ def test_a_checkpoint_is_not_started_from_a_directory_of_the_host(
         assert served.ask("POST", "/containers/x/start?checkpoint=a").body == b"ok"
 
 
+@pytest.mark.parametrize(
+    "name", ["../../x", "..", ".", "/x", "a/../..", "a%2Fb", "-", "a%00", "a\\b"]
+)
+def test_the_name_of_a_checkpoint_leads_nowhere(directory: Path, name: str) -> None:
+    with Served(directory) as served:
+        for query in (
+            f"checkpoint={name}",
+            f"checkpoint=a&checkpoint={name}",
+            f"a;c%68eckpoint={name}",
+        ):
+            answer = served.ask("POST", f"/containers/x/start?{query}")
+            assert answer.status == 403
+            assert "checkpoint may not lead elsewhere" in answer.message
+        for query in ("", "checkpoint=", "checkpoint=a.b_c-1&detachKeys=x"):
+            assert served.ask("POST", f"/containers/x/start?{query}").body == b"ok"
+
+
 def test_judged_bodies_have_a_bound_together(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
