@@ -110,6 +110,9 @@ class NewContainer(msgspec.Struct, frozen=True):
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*(/[A-Za-z0-9][A-Za-z0-9_.:-]*)*")
 
 
+_SEPARATOR = re.compile(r'[,"\x00-\x1f\x7f]')
+
+
 def _judge_driver(found: Json, name: str, what: str) -> None:
     """Refuse the name of a driver that the engine would take for a path.
 
@@ -150,6 +153,9 @@ def _mounted_volumes(config: Json) -> list[str]:
     volumes = []
     for one in _items(_get(config, "Mounts"), "HostConfig.Mounts"):
         mount = _object(one, "an entry of HostConfig.Mounts")
+        # Who writes a mount as docker's flag `--mount` has it, would read these as further options.
+        if any(_SEPARATOR.search(value) for value in mount.values() if isinstance(value, str)):
+            raise BodyRefusedError("HostConfig.Mounts: a comma, quote or control character")
         driver = _part(_part(mount, "VolumeOptions"), "DriverConfig")
         _judge_driver(driver, "Name", "HostConfig.Mounts")
         if _get(driver, "Options"):

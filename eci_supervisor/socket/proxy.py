@@ -263,11 +263,13 @@ class Proxy:
         except api_target.TargetError as error:
             raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from error
         text = str(target)
+        kind = heads.header(event.headers, b"content-type").decode("latin-1")
         found = api_target.route_of(method, target)
+        if api_target.is_libpod(target.path):
+            raise self._note(event, text, "unknown", blocked(text))
         if found is None:
             verdict = self.commands.judge_unknown(method, target.path)
         else:
-            kind = heads.header(event.headers, b"content-type").decode("latin-1")
             verdict = self.commands.judge(
                 found[0], api_target.commands_of(found[0], target.query, kind)
             )
@@ -276,9 +278,10 @@ class Proxy:
         if not target.is_clean:
             raise MovedError(text)
         if found is None:
-            return Judged(target=text)
+            return Judged(target=target.sent)
         try:
-            return await self._judge_deeply(client, served, found, text)
+            queries.judge(found[0], target.query, kind)
+            return await self._judge_deeply(client, served, found, target.sent)
         except bodies.BodyError as error:
             raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from error
         except bodies.BodyRefusedError as error:
@@ -287,11 +290,9 @@ class Proxy:
     async def _judge_deeply(
         self, client: Channel, served: h11.Connection, found: tuple[Route, str], target: str
     ) -> Judged:
-        """Judge what the command list does not: parameters, bodies, what the engine would open."""
+        """Judge what the command list does not: bodies, and what the engine itself would open."""
         route, name = found
         key = (route.method, route.path)
-        if key in queries.JUDGES:
-            queries.JUDGES[key](target.partition("?")[2])
         if key == CREATE:
             body = await self.bodies.read_body(client, served)
             made = bodies.judge_new_container(body, await self._runtime())

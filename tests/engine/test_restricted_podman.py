@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
+import tarfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.podman import PODMAN, Podman
-from tests.support.restricted import Restricted
+from tests.support.restricted import Clients, Restricted, request
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.place import Place
+    from tests.support.restricted import Answer
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
@@ -52,3 +55,30 @@ def test_nothing_is_created_by_podman(
     assert answer.status == 502
     assert "podman, whose API cannot be restricted" in answer.message
     podman.podman("rm", "--force", "--time=0", own, runtime=runtimes["eci"])
+
+
+def test_podmans_own_way_to_build_is_not_found(
+    podman: Podman, place: Place, runtimes: dict[str, Path]
+) -> None:
+    """It takes the query for part of the path, and then builds as root of the host if asked to."""
+    archive = io.BytesIO()
+    file = b"FROM box\nRUN cat /proc/self/uid_map\n"
+    with tarfile.open(fileobj=archive, mode="w") as context:
+        header = tarfile.TarInfo("Dockerfile")
+        header.size = len(file)
+        context.addfile(header, io.BytesIO(file))
+    data = archive.getvalue()
+
+    def build(one: Clients, query: str) -> Answer:
+        head = request("POST", f"/build?t=own&isolation=chroot&{query}", b"")[:-2]
+        return one.send(head + b"Content-Length: %d\r\n\r\n" % len(data) + data, "POST")
+
+    with _service(podman, runtimes["eci"]) as upstream:
+        one = Restricted(place, upstream, "allow", ("build",), runtime="oci")
+        answers = [build(one, query) for query in ("zz=/libpod/", "q=/libpod/")]
+        one.close()
+        direct = build(Clients(str(upstream)), "zz=/libpod/")
+    assert [answer.status for answer in answers] == [403, 403]
+    assert direct.status == 200
+    assert b"4294967295" in direct.body
+    podman.podman("rmi", "-f", "own", runtime="runc")

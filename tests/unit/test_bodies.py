@@ -84,6 +84,9 @@ def test_what_cannot_be_judged_is_an_error(body: bytes) -> None:
         ({"LogConfig": {"Type": "../x"}}, "LogConfig.Type"),
         ({"VolumeDriver": "../../../home/x"}, "VolumeDriver"),
         ({"Mounts": [{"VolumeOptions": {"DriverConfig": {"Name": "/x"}}}]}, "may not lead"),
+        ({"Mounts": [{"Type": "volume", "Target": "/x,volume-opt=device=/"}]}, "a comma"),
+        ({"Mounts": [{"source": 'x"'}]}, "a comma"),
+        ({"Mounts": [{"Source": "x\n"}]}, "a comma"),
         ({"LogConfig": {"Type": "x", "Config": {"y": "UNIXGRAM:///x"}}}, "LogConfig"),
         (
             {"Mounts": [{"VolumeOptions": {"DriverConfig": {"Options": {"device": "/"}}}}]},
