@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, object]
 
+HOST_LOGS = ("syslog", "journald")
+"""Log drivers with which a container could write whatever lines into the host's log."""
 DRIVER_OPTIONS = "a volume's driver options can name any file of the host"
 
 
@@ -135,6 +137,8 @@ def _judge_host_config(config: Json) -> tuple[str, ...]:
     _judge_driver(config, "VolumeDriver", "HostConfig.VolumeDriver")
     log = _part(config, "LogConfig")
     _judge_driver(log, "Type", "HostConfig.LogConfig.Type")
+    if _get(log, "Type") in HOST_LOGS:
+        raise BodyRefusedError("HostConfig.LogConfig.Type: that driver writes to the host's log")
     for name, value in _part(log, "Config").items():
         if str(value).lower().startswith("unix"):
             raise BodyRefusedError(f"HostConfig.LogConfig: {name} names a socket of the host")

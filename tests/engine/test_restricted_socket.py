@@ -475,6 +475,8 @@ def test_the_runtime_is_the_one_of_the_container_that_has_the_socket(
             "create --log-driver syslog --log-opt syslog-address=unix:///run/x.sock box",
             "HostConfig.LogConfig",
         ),
+        ("create --log-driver syslog box", "writes to the host's log"),
+        ("create --log-driver journald box", "writes to the host's log"),
         (
             (
                 "create --mount type=volume,dst=/x,volume-opt=type=none,volume-opt=o=bind,"
