@@ -21,7 +21,8 @@ FORWARDERS = frozenset(
     {"nc", "ncat", "nc.openbsd", "socat", "socat1", "ssh", "systemd-socket-proxyd"}
 )
 """Programs that pass on what they are told to in their command line."""
-_HEADERS = (b"\r\napi-version:", b"\r\nlibpod-api-version:", b"\r\ndocker-experimental:")
+_PODMANS = b"\r\nlibpod-api-version:"
+_HEADERS = (b"\r\napi-version:", _PODMANS, b"\r\ndocker-experimental:")
 _LIMIT = 16384
 _CREDENTIALS = struct.Struct("=iII")
 
@@ -43,13 +44,38 @@ def leads_to_engine(fd: int, paths: set[bytes]) -> str:
             if program in FORWARDERS and any(path in word for word in words for path in paths):
                 return program
             connection.sendall(PING)
-            return "an Engine API" if _is_engine_api(connection) else ""
+            head = _head(connection)
         except OSError:
             return ""
+    if _PODMANS in head:
+        return "podman"
+    return "an Engine API" if any(name in head for name in _HEADERS) else ""
 
 
-def _is_engine_api(connection: socket.socket) -> bool:
-    """Whether what comes back is an HTTP answer with the headers of the Engine API."""
+def is_dockers(fd: int) -> bool:
+    """Whether it is Docker that answers at the socket file behind the O_PATH descriptor `fd`.
+
+    Podman speaks the same API, and says so in a header.  True as well where nobody listens.
+    """
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
+        connection.settimeout(SECONDS)
+        try:
+            connection.connect(f"/proc/self/fd/{fd}")
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+        try:
+            connection.sendall(PING)
+            head = _head(connection)
+        except OSError:
+            return False
+    is_whole = head.endswith(b"\r\n\r\n")
+    return is_whole and _PODMANS not in head and any(name in head for name in _HEADERS)
+
+
+def _head(connection: socket.socket) -> bytes:
+    """Return what comes of the head of an HTTP answer, with its end, in lower case; or nothing."""
     deadline = time.monotonic() + SECONDS
     answer = b""
     while b"\r\n\r\n" not in answer and len(answer) < _LIMIT:
@@ -61,5 +87,5 @@ def _is_engine_api(connection: socket.socket) -> bool:
         answer += chunk
         if not chunk or not b"HTTP/1.".startswith(answer[:7]):
             break
-    head = answer.partition(b"\r\n\r\n")[0].lower()
-    return head.startswith(b"http/1.") and any(name in head for name in _HEADERS)
+    head = b"".join(answer.partition(b"\r\n\r\n")[:2]).lower()
+    return head if head.startswith(b"http/1.") else b""

@@ -57,8 +57,13 @@ VARIABLES = ("DOCKER_HOST", "CONTAINER_HOST", "CONTAINERD_ADDRESS", "BUILDKIT_HO
 """Of our environment, which is an engine's: where they name a path."""
 SHIMS = b"/run/containerd/s/"
 """Where containerd's shims listen, each for its container."""
-ENGINE_API = ("dockerd", "podman", "com.docker.backend", "docker.sock", "podman.sock")
-"""Programs and file names of sockets that speak Docker's API."""
+DOCKERS = ("dockerd", "com.docker.backend")
+"""Programs that speak Docker's API at their socket, and no other.
+
+Not podman, which takes its own API's requests for that (SECURITY.md, "The restricted socket").
+"""
+DOCKERS_SOCKET = "docker.sock"
+"""The file name of theirs."""
 _AGENT = (b".buildkit-ssh-sock", b"ssh_auth_sock")
 """What BuildKit opens for `RUN --mount=type=ssh`: a directory's beginning, and the socket in it."""
 MOST = 100_000
@@ -76,7 +81,7 @@ class Exposed(msgspec.Struct, frozen=True):
     itself: bool
     """Whether the mount's source is the socket, and not something that it lies in."""
     speaks_docker: bool
-    """Whether it is an Engine API, Docker's or podman's, that is spoken there."""
+    """Whether Docker's Engine API is spoken there, and nothing but that."""
 
 
 class _Socket(msgspec.Struct, frozen=True):
@@ -180,18 +185,20 @@ class Host:
                 if _is_agent(found.path):
                     return None
                 if program:
-                    return _itself(found.path or os.fsencode(path), program)
+                    return _itself(fd, found.path or os.fsencode(path), program)
         for engine in self._engines:
             for other in holders.elsewhere(engine):
                 if _identity(other) == (info.st_dev, info.st_ino):
                     # By its own name, if that leads there for us as well: the engine may restart.
                     name = other.removeprefix(b"/proc/%d/root" % engine.pid)
                     same = _identity(name) == (info.st_dev, info.st_ino)
-                    return _itself(name if same else os.fsencode(path), engine.program)
+                    return _itself(fd, name if same else os.fsencode(path), engine.program)
         paths = {os.fsencode(one) for one in _well_known()}
         paths |= {one.path for one in self._sockets if one.known and one.path}
         why = probe.leads_to_engine(fd, paths)
-        return Exposed(path, why, itself=True, speaks_docker=True) if why else None
+        if not why:
+            return None
+        return Exposed(path, why, itself=True, speaks_docker=probe.is_dockers(fd))
 
     def _directory(self, fd: int, info: os.stat_result) -> Exposed | None:
         here = (info.st_dev, info.st_ino)
@@ -212,7 +219,7 @@ class Host:
                         os.fsdecode(found.path or place),
                         program,
                         itself=False,
-                        speaks_docker=program in ENGINE_API,
+                        speaks_docker=program in DOCKERS,
                     )
         return None
 
@@ -227,9 +234,8 @@ class Host:
                 yield identity
 
 
-def _itself(path: bytes, program: str) -> Exposed:
-    name = os.fsdecode(os.path.basename(path))
-    speaks = program in ENGINE_API or name in ENGINE_API
+def _itself(fd: int, path: bytes, program: str) -> Exposed:
+    speaks = program in DOCKERS or (program == DOCKERS_SOCKET and probe.is_dockers(fd))
     return Exposed(os.fsdecode(path), program, itself=True, speaks_docker=speaks)
 
 

@@ -38,9 +38,19 @@ class Target(msgspec.Struct, frozen=True):
     """Whether the path came cleaned; the engine answers 301 where not."""
 
     def __str__(self) -> str:
-        """Return it in origin form: what is sent on, shown and logged."""
+        """Return it in origin form: what is shown and logged."""
         path = quote(self.path, safe=_SAFE)
         return f"{path}?{self.query}" if self.query else path
+
+    @property
+    def sent(self) -> str:
+        """In origin form, without a slash in the query: what is sent on.
+
+        So nobody who takes the URL apart by its slashes finds a path in the query.
+        """
+        path = quote(self.path, safe=_SAFE)
+        query = self.query.replace("/", "%2F")
+        return f"{path}?{query}" if query else path
 
 
 def clean(path: str) -> str:
@@ -77,6 +87,16 @@ def parse(target: bytes) -> Target:
         raise TargetError("the path of the request target has a control character")
     cleaned = clean(path)
     return Target(path=cleaned, query=query.decode("ascii"), is_clean=cleaned == path)
+
+
+def is_libpod(path: str) -> bool:
+    """Whether podman would take a request with that path for one of its own API."""
+    return path.split("/")[2:3] == ["libpod"]
+
+
+def names_of(query: str) -> list[str]:
+    """Return the name of every parameter that some reading of `query` has, as `values_of`."""
+    return [_decoded(pair.partition("=")[0]) for pair in re.split("[&;]", query) if pair]
 
 
 def values_of(query: str, name: str) -> list[str]:

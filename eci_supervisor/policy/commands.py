@@ -212,9 +212,9 @@ class Commands:
     def judge_unknown(self, method: str, path: str) -> Verdict:
         """Judge a request that no route fits, with decoded `path`.
 
-        A newer engine, or podman beside docker's API, may have a route for it, and that may do what
-        is denied here by another name.  So with a `deny` list it may read (GET, HEAD), where the
-        first segment of its path is one that is known, and nothing beginning so is denied.
+        A newer engine may have a route for it, and that may do what is denied here by another name.
+        So with a `deny` list it may read (GET, HEAD), where the first segment of its path is one
+        that is known, and nothing beginning so is denied.
         """
         family = first_segment(without_version(path) + "/")
         reads = method in ("GET", "HEAD")

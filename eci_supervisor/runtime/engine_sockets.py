@@ -71,8 +71,8 @@ def _denied_within(image: str, written: str, path: str) -> str:
 
 def _denied_other(image: str, exposed: Exposed) -> str:
     return (
-        f'{_PREFIX}"{image}"; {exposed.path} is a socket of {exposed.engine}, and only the '
-        "Engine API (docker, podman) can be restricted to commands: mount that instead"
+        f'{_PREFIX}"{image}"; {exposed.path} is a socket of {exposed.engine}, and only '
+        "Docker's Engine API can be restricted to commands: mount Docker's socket instead"
     )
 
 

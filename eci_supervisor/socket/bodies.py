@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, object]
 
+HOST_LOGS = ("syslog", "journald")
+"""Log drivers with which a container could write whatever lines into the host's log."""
 DRIVER_OPTIONS = "a volume's driver options can name any file of the host"
 
 
@@ -27,7 +29,7 @@ class BodyError(ValueError):
 
 
 class BodyRefusedError(Exception):
-    """The body asks for what the isolation does not hold (403); the text says for what."""
+    """The request asks for what the isolation does not hold (403); the text says for what."""
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> Json:
@@ -51,17 +53,23 @@ def _parse(body: bytes) -> object:
 
 
 def _object(value: object, what: str) -> Json:
+    """Return an object that is judged: with keys in ASCII alone.
+
+    Go's encoding/json folds some letters beyond ASCII to such in it, and which, is its own matter.
+    """
     if not isinstance(value, dict):
         raise BodyError(f"{what} is not a JSON object")
+    if not all(map(str.isascii, value)):
+        raise BodyError(f"{what} has a key that is not ASCII")
     return value
 
 
 def _key(found: Json, name: str) -> str | None:
     """Return the key of `found` that the engine takes for `name`; Go does not mind its case.
 
-    BodyError: more than one.
+    `found` is from `_object`.  BodyError: more than one.
     """
-    keys = [key for key in found if key.casefold() == name.casefold()]
+    keys = [key for key in found if key.lower() == name.lower()]
     if len(keys) > 1:
         raise BodyError(f"the JSON body has {name} twice")
     return keys[0] if keys else None
@@ -70,6 +78,12 @@ def _key(found: Json, name: str) -> str | None:
 def _get(found: Json, name: str) -> object:
     key = _key(found, name)
     return None if key is None else found[key]
+
+
+def _without(found: Json, name: str) -> Json:
+    """Return `found` without what the engine takes for `name`."""
+    unwanted = _key(found, name)
+    return {key: value for key, value in found.items() if key != unwanted}
 
 
 def _part(found: Json, name: str) -> Json:
@@ -98,6 +112,9 @@ class NewContainer(msgspec.Struct, frozen=True):
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*(/[A-Za-z0-9][A-Za-z0-9_.:-]*)*")
 
 
+_SEPARATOR = re.compile(r'[,"\x00-\x1f\x7f]')
+
+
 def _judge_driver(found: Json, name: str, what: str) -> None:
     """Refuse the name of a driver that the engine would take for a path.
 
@@ -109,17 +126,19 @@ def _judge_driver(found: Json, name: str, what: str) -> None:
 
 
 def _judge_host_config(config: Json) -> tuple[str, ...]:
-    """Judge a HostConfig; returns the names of volumes in it."""
+    """Judge a HostConfig, or what can be read as one; returns the names of volumes in it."""
     for name in ("Devices", "DeviceRequests", "DeviceCgroupRules"):
         if _items(_get(config, name), f"HostConfig.{name}"):
             raise BodyRefusedError(f"HostConfig.{name}: no device of the host is given")
     for name in _part(config, "Annotations"):
         # crun loads plugins and finds sockets by these, as the host's root.
-        if name.casefold().startswith(("run.oci.", "krun", "io.krun")):
+        if name.lower().startswith(("run.oci.", "krun", "io.krun")):
             raise BodyRefusedError(f"HostConfig.Annotations: {name} changes what the runtime does")
     _judge_driver(config, "VolumeDriver", "HostConfig.VolumeDriver")
     log = _part(config, "LogConfig")
     _judge_driver(log, "Type", "HostConfig.LogConfig.Type")
+    if _get(log, "Type") in HOST_LOGS:
+        raise BodyRefusedError("HostConfig.LogConfig.Type: that driver writes to the host's log")
     for name, value in _part(log, "Config").items():
         if str(value).lower().startswith("unix"):
             raise BodyRefusedError(f"HostConfig.LogConfig: {name} names a socket of the host")
@@ -138,12 +157,15 @@ def _mounted_volumes(config: Json) -> list[str]:
     volumes = []
     for one in _items(_get(config, "Mounts"), "HostConfig.Mounts"):
         mount = _object(one, "an entry of HostConfig.Mounts")
+        # Who writes a mount as docker's flag `--mount` has it, would read these as further options.
+        if any(_SEPARATOR.search(value) for value in mount.values() if isinstance(value, str)):
+            raise BodyRefusedError("HostConfig.Mounts: a comma, quote or control character")
         driver = _part(_part(mount, "VolumeOptions"), "DriverConfig")
         _judge_driver(driver, "Name", "HostConfig.Mounts")
         if _get(driver, "Options"):
             raise BodyRefusedError(f"HostConfig.Mounts: {DRIVER_OPTIONS}")
         name = _get(mount, "Source")
-        if name and str(_get(mount, "Type")).casefold() not in ("bind", "tmpfs", "image"):
+        if name and str(_get(mount, "Type")).lower() not in ("bind", "tmpfs", "image"):
             volumes.append(str(name))
     return volumes
 
@@ -152,13 +174,16 @@ def judge_new_container(body: bytes, runtime: str) -> NewContainer:
     """Judge the body of POST /containers/create, and have `runtime` run the container.
 
     `--runtime` is ignored: what an allowed container makes runs as it does itself.
+
+    The engine reads the top level as a HostConfig too, and takes some of it from there
+    (VolumeDriver), as the first versions of the API had it: so it is judged as one.
     """
     config = _object(_parse(body), "the body")
-    key = _key(config, "HostConfig") or "HostConfig"
     host = _part(config, "HostConfig")
-    volumes = _judge_host_config(host)
-    config[key] = host | {_key(host, "Runtime") or "Runtime": runtime}
-    return NewContainer(body=_dump(config), volumes=volumes)
+    volumes = dict.fromkeys((*_judge_host_config(config), *_judge_host_config(host)))
+    host = _without(host, "Runtime") | {"Runtime": runtime}
+    config = _without(_without(config, "Runtime"), "HostConfig") | {"HostConfig": host}
+    return NewContainer(body=_dump(config), volumes=tuple(volumes))
 
 
 def judge_start(body: bytes) -> bytes:

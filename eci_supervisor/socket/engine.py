@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import h11
 
-import eci_supervisor
 from eci_supervisor.socket.channel import connect
 from eci_supervisor.socket.errors import HttpError
 
@@ -79,10 +77,10 @@ async def volume(address: Address, name: str) -> dict[str, object] | None:
 async def runtime(address: Address, container_id: str) -> str:
     """Return the name that the engine knows the runtime of a container by, which is one of ours.
 
-    It runs by it, or it would have no restricted socket.  podman calls every runtime `oci`, and
-    takes its default one whatever a request names; so there that has to be ours.
+    It runs by it, or it would have no restricted socket.
 
-    HttpError 502: it is not, or the engine does not say.
+    HttpError 502: the engine does not say, or is podman, which calls every runtime `oci` and takes
+    its default one whatever a request names.
     """
     known = await container(address, container_id)
     host = known.get("HostConfig") if known else None
@@ -94,27 +92,5 @@ async def runtime(address: Address, container_id: str) -> str:
             "protected alike",
         )
     if name == PODMAN:
-        program = await _podman_runtime(address)
-        if not _is_ours(program):
-            raise HttpError(
-                502,
-                f"podman would run the new container by {program}, without protection: make "
-                "eci-runtime its default runtime",
-            )
+        raise HttpError(502, "the engine is podman, whose API cannot be restricted to commands")
     return name
-
-
-async def _podman_runtime(address: Address) -> str:
-    found: object = await ask(address, "/v4.0.0/libpod/info")
-    for name in ("host", "ociRuntime", "path"):
-        found = found.get(name) if isinstance(found, dict) else None
-    return str(found)
-
-
-def _is_ours(program: str) -> bool:
-    """Whether `program` is eci-runtime, by whatever name."""
-    own = os.path.join(eci_supervisor.__path__[0], "bin", "eci-runtime")
-    try:
-        return os.path.samefile(program, own)
-    except OSError:
-        return False

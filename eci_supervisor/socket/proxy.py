@@ -17,7 +17,7 @@ import h11
 import msgspec
 
 from eci_supervisor.policy import api_target
-from eci_supervisor.socket import bodies, engine, heads, refusals
+from eci_supervisor.socket import bodies, engine, heads, queries, refusals
 from eci_supervisor.socket.channel import Channel, connect
 from eci_supervisor.socket.errors import ClientGoneError, HttpError, MovedError, blocked
 from eci_supervisor.socket.exchange import UPGRADES, Exchange, Room, request_of
@@ -54,7 +54,6 @@ KEEPING = frozenset({301, 403, 404, 502})
 OWN_FDS = 64
 
 CREATE = ("POST", "/containers/create")
-START = ("POST", "/containers/{*}/start")
 ARCHIVES = frozenset(
     {
         ("HEAD", "/containers/{*}/archive"),
@@ -264,11 +263,13 @@ class Proxy:
         except api_target.TargetError as error:
             raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from error
         text = str(target)
+        kind = heads.header(event.headers, b"content-type").decode("latin-1")
         found = api_target.route_of(method, target)
+        if api_target.is_libpod(target.path):
+            raise self._note(event, text, "unknown", blocked(text))
         if found is None:
             verdict = self.commands.judge_unknown(method, target.path)
         else:
-            kind = heads.header(event.headers, b"content-type").decode("latin-1")
             verdict = self.commands.judge(
                 found[0], api_target.commands_of(found[0], target.query, kind)
             )
@@ -277,9 +278,10 @@ class Proxy:
         if not target.is_clean:
             raise MovedError(text)
         if found is None:
-            return Judged(target=text)
+            return Judged(target=target.sent)
         try:
-            return await self._judge_deeply(client, served, found, text)
+            queries.judge(found[0], target.query, kind)
+            return await self._judge_deeply(client, served, found, target.sent)
         except bodies.BodyError as error:
             raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from error
         except bodies.BodyRefusedError as error:
@@ -300,8 +302,6 @@ class Proxy:
                         f"the volume {one} has driver options, which can name any file of the host"
                     )
             return Judged(target=target, body=made.body)
-        if key == START and api_target.values_of(target.partition("?")[2], "checkpoint-dir"):
-            raise bodies.BodyRefusedError("checkpoint-dir can be any directory of the host")
         if key in bodies.PLAIN:
             body = await self.bodies.read_body(client, served)
             return Judged(target=target, body=bodies.PLAIN[key](body))

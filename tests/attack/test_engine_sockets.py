@@ -311,7 +311,7 @@ def test_an_allowed_image_gets_no_socket_that_cannot_be_restricted(engine: Engin
     assert DENIED.format("docker.io/library/box") in engine.refusal("-v", f"{path}:/x")
     engine.allow("*")
     said = engine.refusal("-v", f"{path}:/x")
-    assert f"{path} is a socket of containerd, and only the Engine API" in said
+    assert f"{path} is a socket of containerd, and only Docker's Engine API" in said
 
 
 def test_a_create_that_fails_leaves_no_socket(engine: Engine) -> None:
@@ -581,7 +581,9 @@ def test_podmans_images_pass_by_digest_alone(
     assert gets_in()
 
 
-def test_podmans_own_socket_is_an_engines(engine: Engine, podman: Podman, sock: Path) -> None:
+def test_podmans_own_socket_is_an_engines_and_nobodys(
+    engine: Engine, podman: Podman, sock: Path, place: Place
+) -> None:
     path = podman.top / "p.sock"
     with podman.service(path):
         words = ("-v", f"{path}:/s", "-v", f"{sock.parent}:/t:ro")
@@ -589,9 +591,25 @@ def test_podmans_own_socket_is_an_engines(engine: Engine, podman: Podman, sock: 
         assert without == "engine"
         assert DENIED.format("docker.io/library/box") in engine.refusal(*words)
         engine.allow("*")
+        said = engine.refusal(*words)
+        assert f"{path} is a socket of podman, and only Docker's Engine API can be" in said
+        # Nor by somebody who passes on to it, or by the name of Docker's.
+        here = place.directory("y")
+        with forwarder(here / "docker.sock", path):
+            said = engine.refusal("-v", f"{here}/docker.sock:/s")
+        assert f"{here}/docker.sock is a socket of podman, and only Docker's Engine API" in said
+
+
+def test_a_container_gets_the_socket_of_one_engine_only(
+    engine: Engine, sock: Path, place: Place
+) -> None:
+    here = place.directory("y")
+    engine.allow("*")
+    with forwarder(here / "s", engine.socket):
+        words = ("-v", f"{here}/s:/s", "-v", f"{sock.parent}:/t:ro")
         assert engine.out("run", "--rm", *words, "box", "/t/sock", "ask", "/s") == "engine"
         said = engine.refusal(*words, "-v", f"{engine.socket}:/d")
-        assert "a container gets the socket of one engine only" in said
+    assert "a container gets the socket of one engine only" in said
 
 
 def test_a_container_that_starts_again_has_a_socket_again(engine: Engine, sock: Path) -> None:

@@ -1,17 +1,19 @@
-"""The restricted socket before podman's service, which speaks docker's API beside its own."""
+"""The restricted socket before podman's service, which no container is given any more."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
+import tarfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.podman import PODMAN, Podman
-from tests.support.restricted import Restricted
+from tests.support.restricted import Clients, Restricted, request
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.place import Place
+    from tests.support.restricted import Answer
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
@@ -37,27 +40,45 @@ def _service(podman: Podman, runtime: Path | str) -> Iterator[Path]:
             process.terminate()
 
 
-def test_what_is_created_is_protected_or_not_created(
+def test_nothing_is_created_by_podman(
     podman: Podman, place: Place, runtimes: dict[str, Path]
 ) -> None:
-    eci = runtimes["eci"]
+    """Its socket is refused at create; and should it take the place of Docker's, later on."""
     words = (*podman.run_words(), "box", "sleep", "1000")
-    own = podman.podman("run", "-d", *words, runtime=eci).stdout.strip()
+    own = podman.podman("run", "-d", *words, runtime=runtimes["eci"]).stdout.strip()
     host = {"NetworkMode": "none", "CgroupParent": f"/{place.cgroup}"}
-    create = {"Image": "box", "Cmd": ["cat", "/proc/self/uid_map"], "HostConfig": host}
-    for runtime in (eci, "runc"):
-        with _service(podman, runtime) as upstream:
-            one = Restricted(place, upstream, container=own, runtime=None)
-            answer = one.ask("POST", "/v1.41/containers/create", json.dumps(create).encode())
-            assert one.ask("GET", "/v4.3.1/libpod/info").status == 403
-            assert one.ask("GET", f"/containers/{own}/archive?path=/etc/passwd").status == 200
-            one.close()
-        if runtime == "runc":
-            assert answer.status == 502
-            assert "without protection" in answer.message
-        else:
-            made = json.loads(answer.body)["Id"]
-            shown = podman.podman("start", "-a", made, runtime="runc").stdout.split()
-            assert shown[0] == "0"
-            assert int(shown[1]) >= 100_000
-    podman.podman("rm", "--force", "--time=0", own, runtime=eci)
+    create = {"Image": "box", "Cmd": ["true"], "HostConfig": host}
+    with _service(podman, runtimes["eci"]) as upstream:
+        one = Restricted(place, upstream, container=own, runtime=None)
+        answer = one.ask("POST", "/v1.41/containers/create", json.dumps(create).encode())
+        one.close()
+    assert answer.status == 502
+    assert "podman, whose API cannot be restricted" in answer.message
+    podman.podman("rm", "--force", "--time=0", own, runtime=runtimes["eci"])
+
+
+def test_podmans_own_way_to_build_is_not_found(
+    podman: Podman, place: Place, runtimes: dict[str, Path]
+) -> None:
+    """It takes the query for part of the path, and then builds as root of the host if asked to."""
+    archive = io.BytesIO()
+    file = b"FROM box\nRUN cat /proc/self/uid_map\n"
+    with tarfile.open(fileobj=archive, mode="w") as context:
+        header = tarfile.TarInfo("Dockerfile")
+        header.size = len(file)
+        context.addfile(header, io.BytesIO(file))
+    data = archive.getvalue()
+
+    def build(one: Clients, query: str) -> Answer:
+        head = request("POST", f"/build?t=own&isolation=chroot&{query}", b"")[:-2]
+        return one.send(head + b"Content-Length: %d\r\n\r\n" % len(data) + data, "POST")
+
+    with _service(podman, runtimes["eci"]) as upstream:
+        one = Restricted(place, upstream, "allow", ("build",), runtime="oci")
+        answers = [build(one, query) for query in ("zz=/libpod/", "q=/libpod/")]
+        one.close()
+        direct = build(Clients(str(upstream)), "zz=/libpod/")
+    assert [answer.status for answer in answers] == [403, 403]
+    assert direct.status == 200
+    assert b"4294967295" in direct.body
+    podman.podman("rmi", "-f", "own", runtime="runc")

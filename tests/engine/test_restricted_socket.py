@@ -475,6 +475,8 @@ def test_the_runtime_is_the_one_of_the_container_that_has_the_socket(
             "create --log-driver syslog --log-opt syslog-address=unix:///run/x.sock box",
             "HostConfig.LogConfig",
         ),
+        ("create --log-driver syslog box", "writes to the host's log"),
+        ("create --log-driver journald box", "writes to the host's log"),
         (
             (
                 "create --mount type=volume,dst=/x,volume-opt=type=none,volume-opt=o=bind,"
@@ -544,6 +546,54 @@ def test_the_engine_asks_no_socket_that_a_container_made(
         with asked, asking:
             assert asked.recv(100).startswith(b"POST /Plugin.Activate")
             asked.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"Volumes": {"/x": {}}, "VolumeDriver": "../../../tmp/evil"}, 403),
+        ({"Devices": [{"PathOnHost": "/dev/null"}]}, 403),
+        ({"HostCon\ufb01g": {}, "VolumeDriver": "../../../tmp/evil", "Volumes": {"/x": {}}}, 400),
+        ({"HostCon\ufb01g": {}, "Devices": [{"PathOnHost": "/dev/null"}]}, 400),
+    ],
+)
+def test_nothing_of_a_host_config_goes_beside_it(
+    dockerd: Dockerd, free: Restricted, body: dict[str, object], status: int
+) -> None:
+    """The engine reads the fields of HostConfig at the top level, too."""
+    data = json.dumps({"Image": "box", "Runtime": "eci", **body}).encode()
+    target = "/v1.41/containers/create?name=beside"
+    assert free.ask("POST", target, data).status == status
+    if "Devices" in body:
+        assert Clients(str(dockerd.socket)).ask("POST", target, data).status == 201
+        devices = "{{range .HostConfig.Devices}}{{.PathOnHost}}{{end}}"
+        assert dockerd.inspect("beside", devices) == "/dev/null"
+        dockerd.docker("rm", "beside")
+
+
+def test_a_volume_driver_beside_host_config_is_no_way_to_a_socket(
+    dockerd: Dockerd, place: Place, free: Restricted
+) -> None:
+    path = place.directory("shared") / "evil.sock"
+    driver = f"../../..{path.with_suffix('')}"
+    body = {"Image": "box", "Volumes": {"/x": {}}, "VolumeDriver": driver, "HostConfig": {}}
+    data = json.dumps(body).encode()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        answer = free.ask("POST", "/containers/create", data)
+        assert "may not lead elsewhere" in answer.message
+        listener.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        listener.settimeout(30)
+        with Clients(str(dockerd.socket)).connect() as client:
+            client.sendall(request("POST", "/containers/create", data))
+            asked, _ = listener.accept()
+            with asked:
+                assert asked.recv(100).startswith(b"POST /Plugin.Activate")
+                asked.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            assert Reader(client).answer("POST").status >= 400
 
 
 def _split(words: str) -> list[str]:

@@ -63,7 +63,7 @@ def test_nothing_is_shown_where_no_engine_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "speaks_docker"), [("dockerd", True), ("podman", True), ("containerd", False)]
+    ("program", "speaks_docker"), [("dockerd", True), ("podman", False), ("containerd", False)]
 )
 def test_a_socket_and_what_it_lies_in_are_shown(
     tmp_path: Path, listener: socket.socket, program: str, *, speaks_docker: bool
@@ -90,7 +90,7 @@ def test_a_well_known_socket_counts_though_nobody_listens(
         dead.bind(str(path))
     assert exposed(path) is None
     monkeypatch.setattr(sockets, "WELL_KNOWN", (str(path),))
-    assert exposed(path) == Exposed(str(path), "podman.sock", itself=True, speaks_docker=True)
+    assert exposed(path) == Exposed(str(path), "podman.sock", itself=True, speaks_docker=False)
     found = exposed(tmp_path)
     assert found is not None
     assert found.path == str(path)

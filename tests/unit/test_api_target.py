@@ -38,6 +38,7 @@ def test_what_is_sent_on_is_what_was_judged(target: bytes) -> None:
     assert again.is_clean
     assert again.path == parsed.path
     assert unquote_to_bytes(str(parsed)).decode() == parsed.path
+    assert parsed.sent == str(parsed)  # no query here
 
 
 @given(spellings())

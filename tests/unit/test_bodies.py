@@ -50,8 +50,12 @@ def test_the_runtime_is_ours_whatever_was_asked_for() -> None:
         b'{"HostConfig": {}, "HostConfig": {"Runtime": "runc"}}',
         b'{"HostConfig": {}, "hostconfig": {"Runtime": "runc"}}',
         b'{"HostConfig": {"Runtime": "a", "runtime": "b"}}',
-        # Go takes U+017F for s and U+212A for k.
+        # Go takes U+017F for s and U+212A for k; others take U+FB01 for fi.
         '{"HostConfig": {}, "Ho\u017ftconfig": {"Runtime": "runc"}}'.encode(),
+        '{"HostCon\ufb01g": {}, "Devices": [{"PathOnHost": "/dev/sda"}]}'.encode(),
+        '{"HostConfig": {"device\u017f": [{"PathOnHost": "/dev/sda"}]}}'.encode(),
+        '{"HostConfig": {"Run\u00adtime": "runc"}}'.encode(),
+        b'{"HostConfig": {"Mounts": [{"\\u017fource": "x"}]}}',
         b'{"HostConfig": {"Devices": {}}}',
         b'{"HostConfig": {"Mounts": [1]}}',
         b'{"HostConfig": {"Binds": "x"}}',
@@ -72,15 +76,19 @@ def test_what_cannot_be_judged_is_an_error(body: bytes) -> None:
     [
         ({"Devices": [{"PathOnHost": "/dev/sda"}]}, "Devices"),
         ({"devices": [{"PathOnHost": "/dev/sda"}]}, "Devices"),
-        ({"device\u017f": [{"PathOnHost": "/dev/sda"}]}, "Devices"),
         ({"DeviceRequests": [{}]}, "DeviceRequests"),
         ({"DeviceCgroupRules": ["a *:* rwm"]}, "DeviceCgroupRules"),
         ({"Annotations": {"run.oci.seccomp.plugins": "/x"}}, "Annotations"),
         ({"Annotations": {"RUN.oci.handler": "krun"}}, "Annotations"),
-        ({"LogConfig": {"Type": "syslog", "Config": {"syslog-address": "unix:///x"}}}, "LogConfig"),
+        ({"LogConfig": {"Type": "x", "Config": {"syslog-address": "unix:///x"}}}, "LogConfig"),
         ({"LogConfig": {"Type": "../x"}}, "LogConfig.Type"),
+        ({"LogConfig": {"Type": "syslog"}}, "writes to the host's log"),
+        ({"logconfig": {"type": "journald"}}, "writes to the host's log"),
         ({"VolumeDriver": "../../../home/x"}, "VolumeDriver"),
         ({"Mounts": [{"VolumeOptions": {"DriverConfig": {"Name": "/x"}}}]}, "may not lead"),
+        ({"Mounts": [{"Type": "volume", "Target": "/x,volume-opt=device=/"}]}, "a comma"),
+        ({"Mounts": [{"source": 'x"'}]}, "a comma"),
+        ({"Mounts": [{"Source": "x\n"}]}, "a comma"),
         ({"LogConfig": {"Type": "x", "Config": {"y": "UNIXGRAM:///x"}}}, "LogConfig"),
         (
             {"Mounts": [{"VolumeOptions": {"DriverConfig": {"Options": {"device": "/"}}}}]},
@@ -97,6 +105,21 @@ def test_what_gets_to_the_host_without_a_runtime_is_refused(
 ) -> None:
     with pytest.raises(BodyRefusedError, match=why):
         create(**host)
+    # The engine has the fields of a HostConfig beside it as well.
+    for body in (host, host | {"HostConfig": {}}):
+        with pytest.raises(BodyRefusedError, match=why):
+            judge_new_container(json.dumps(body).encode(), "eci")
+
+
+def test_no_field_beside_host_config_is_overlooked() -> None:
+    body = {"Image": "box", "runtime": "runc", "Binds": ["a:/a"], "hostconfig": {"binds": ["b:/b"]}}
+    made = judge_new_container(json.dumps(body).encode(), "eci")
+    assert made.volumes == ("a", "b")
+    assert json.loads(made.body) == {
+        "Image": "box",
+        "Binds": ["a:/a"],
+        "HostConfig": {"binds": ["b:/b"], "Runtime": "eci"},
+    }
 
 
 def test_all_else_is_sent_on_as_it_came() -> None:

@@ -614,6 +614,57 @@ def test_a_checkpoint_is_not_started_from_a_directory_of_the_host(
         assert served.ask("POST", "/containers/x/start?checkpoint=a").body == b"ok"
 
 
+@pytest.mark.parametrize(
+    "name", ["../../x", "..", ".", "/x", "a/../..", "a%2Fb", "-", "a%00", "a\\b"]
+)
+def test_the_name_of_a_checkpoint_leads_nowhere(directory: Path, name: str) -> None:
+    with Served(directory) as served:
+        for query in (
+            f"checkpoint={name}",
+            f"checkpoint=a&checkpoint={name}",
+            f"a;c%68eckpoint={name}",
+        ):
+            answer = served.ask("POST", f"/containers/x/start?{query}")
+            assert answer.status == 403
+            assert "checkpoint may not lead elsewhere" in answer.message
+        for query in ("", "checkpoint=", "checkpoint=a.b_c-1&detachKeys=x"):
+            assert served.ask("POST", f"/containers/x/start?{query}").body == b"ok"
+
+
+def test_no_path_is_sent_on_in_a_query(directory: Path) -> None:
+    """Podman looks for its own API between the slashes of the whole URL."""
+    with Served(directory) as served:
+        assert served.ask("POST", "/build?q=/libpod/&t=%2f").body == b"ok"
+        assert served.engine.heads[0].startswith(b"POST /build?q=%2Flibpod%2F&t=%2f HTTP/1.1\r\n")
+        for method, target in (
+            ("GET", "/images/libpod/json"),
+            ("GET", "/containers%2Flibpod/json"),
+        ):
+            assert served.ask(method, target).status == 403
+        assert len(served.engine.heads) == 1
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["zz=/libpod/", "t=a&isolation=chroot", "t=a;volume=/etc:/x", "%6futput=x", "devices", "T=a"],
+)
+def test_a_build_has_the_parameters_that_docker_has(directory: Path, query: str) -> None:
+    with Served(directory) as served:
+        assert served.ask("POST", f"/build?{query}", b"x").status == 403
+        kind = {"Content-Type": "application/x-www-form-urlencoded", "Content-Length": "0"}
+        assert served.ask("POST", "/build?t=a", headers=kind).status == 403
+        assert served.engine.heads == []
+        assert served.ask("POST", "/build?t=a&isolation=&buildargs=%7B%7D", b"x").body == b"ok"
+
+
+@pytest.mark.parametrize("source", ["/etc/x.tar", "file:///etc/x", "-x", "%2fetc", "a"])
+def test_what_is_imported_is_no_file_of_the_host(directory: Path, source: str) -> None:
+    with Served(directory) as served:
+        assert served.ask("POST", f"/images/create?fromSrc={source}").status == 403
+        for good in ("-", "https%3A%2F%2Fx/y", "HTTP://x"):
+            assert served.ask("POST", f"/images/create?fromSrc={good}").body == b"ok"
+
+
 def test_judged_bodies_have_a_bound_together(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
