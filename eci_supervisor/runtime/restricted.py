@@ -82,17 +82,36 @@ def refuse(
             raise RefusedError(message(os.fsdecode(wrong.path)), HOST_MOUNT)
 
 
-def refuse_root(mounts: HostMounts, root: bytes, table: Table) -> None:
-    """Raise RefusedError for a root file system that is a protected path, or shows one."""
-    found = opened.look_up(mounts, -1, "/", "", root)
-    os.close(found.fd)
-    least = min(
-        table.access.get(found.identity, Access.SHARED),
-        table.above.get(found.identity, Access.SHARED),
-        table.within(found.place),
+def refuse_root(mounts: HostMounts, root: Source, table: Table) -> None:
+    """Raise RefusedError for a directory as root file system that the container may not have.
+
+    As for a bind of it, with all that is mounted in it, and writable: a read-only root file system
+    is made so by the runtime, in mounts that the container may change.
+    """
+    known = _as_found(root, tuple(_inner(one) for one in mounts.beneath(root.real)))
+    wrong = offender(table, known)
+    if wrong is not None:
+        path = wrong.path if isinstance(wrong, Inner) else root.real
+        raise RefusedError(message(os.fsdecode(path)), HOST_MOUNT)
+
+
+def refuse_layer(layer: Source, table: Table, *, read_only: bool) -> None:
+    """Raise the same for a layer of the overlay that the root file system is."""
+    if offender(table, _as_found(layer, read_only=read_only)) is not None:
+        raise RefusedError(message(layer.written), HOST_MOUNT)
+
+
+def _as_found(source: Source, inner: tuple[Inner, ...] = (), *, read_only: bool = False) -> Found:
+    return Found(
+        chain=source.chain,
+        place=source.place,
+        root=source.depth,
+        kernel=source.mount.fstype in KERNEL_FILE_SYSTEMS,
+        device=False,
+        read_only=read_only,
+        read_only_within=False,
+        inner=inner,
     )
-    if least is not Access.SHARED:
-        raise RefusedError(message(os.fsdecode(root)), HOST_MOUNT)
 
 
 def facts(

@@ -232,6 +232,10 @@ class Sources:
         """Begin with none."""
         self.mounts = mounts
         self.all: list[Source] = []
+        self.root: Source | None = None
+        """The root file system."""
+        self.root_layers: dict[bytes, Source] = {}
+        """Layers of it that were judged, by path: of the upper one, the directory above."""
 
     def __enter__(self) -> Self:
         """Own them for the length of the block."""
@@ -243,9 +247,12 @@ class Sources:
 
     def close(self) -> None:
         """Close every descriptor."""
-        for source in self.all:
+        root = () if self.root is None else (self.root,)
+        for source in (*self.all, *root, *self.root_layers.values()):
             os.close(source.fd)
         self.all.clear()
+        self.root = None
+        self.root_layers.clear()
 
     def bind(self, index: int) -> Source:
         """Return the source of the bind mount that entry `index` of mounts[] is."""
