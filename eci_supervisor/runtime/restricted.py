@@ -14,7 +14,7 @@ from eci_supervisor.policy.refusals import HOST_MOUNT
 from eci_supervisor.runtime import sources as opened
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.attributes import ATTRIBUTES, attributes
-from eci_supervisor.runtime.errors import RefusedError
+from eci_supervisor.runtime.errors import RefusedError, StageError
 from eci_supervisor.runtime.rewrite import DEFAULT_NODES
 
 if TYPE_CHECKING:
@@ -48,18 +48,47 @@ def message(written: str) -> str:
 def table(mounts: HostMounts, paths: Iterable[tuple[str, Access]], more: Iterable[Named]) -> Table:
     """Look the named paths up on the host.
 
-    In this process's mount namespace, symbolic links followed.  One that does not exist, or may
-    not be looked at, protects and shares nothing: nothing is there to be had.
+    In this process's mount namespace, symbolic links followed.  One that does not exist protects
+    and shares nothing: nothing is there to be had.  StageError for one that is there, and of which
+    it cannot be said what it is.
     """
     named = list(more)
     for path, access in paths:
+        found = _look_up_named(mounts, path)
+        if found is not None:
+            named.append(Named(access, found.identity, found.chain[1:], found.place))
+    return compile_table(named)
+
+
+def _look_up_named(mounts: HostMounts, path: str) -> Source | None:
+    """Return what a named path is, its descriptor closed; None where it does not exist.
+
+    What was mounted or moved meanwhile is looked at again once, with a new mount table.
+    """
+    for retry in (True, False):
+        try:
+            os.close(os.open(path, os.O_PATH | os.O_CLOEXEC))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _not_to_be_judged(path, error) from error
         try:
             found = opened.look_up(mounts, -1, "", path, path)
-        except OSError:
+        except OSError as error:
+            if not retry:
+                raise _not_to_be_judged(path, error) from error
+            mounts.renew()
             continue
         os.close(found.fd)
-        named.append(Named(access, found.identity, found.chain[1:], found.place))
-    return compile_table(named)
+        return found
+    return None
+
+
+def _not_to_be_judged(path: str, error: OSError) -> StageError:
+    return StageError(
+        f"protected or shared path {path}: cannot be looked at: {os.strerror(error.errno or 0)}; "
+        "mend it, or take it out of the settings"
+    )
 
 
 def refuse(

@@ -21,7 +21,7 @@ from eci_supervisor.kernel.syscalls import lib
 from eci_supervisor.policy.paths import Access, shared, split
 from eci_supervisor.policy.settings import Vm
 from eci_supervisor.runtime import restricted, roots
-from eci_supervisor.runtime.errors import EciError, RefusedError
+from eci_supervisor.runtime.errors import EciError, RefusedError, StageError
 from eci_supervisor.runtime.owned import Owned
 from eci_supervisor.runtime.sources import HostMounts, identity_of, open_sources
 from eci_supervisor.runtime.stage import Stage
@@ -279,6 +279,26 @@ def test_the_root_file_system_that_was_judged_is_mounted(tmp_path: Path) -> None
 def judged_fd(sources: Sources) -> int:
     assert sources.root is not None
     return sources.root.fd
+
+
+def test_a_protected_path_that_was_mounted_meanwhile_is_protected(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    names = [("/", SHARED), (f"{tmp_path}/secret", PROTECTED), (f"{tmp_path}/none", PROTECTED)]
+
+    def work() -> None:
+        private()
+        mounts = HostMounts.read()
+        syscalls.mount("tmpfs", f"{tmp_path}/secret", "tmpfs", 0, "")
+        table = restricted.table(mounts, names, ())
+        assert table.access[identity_of((tmp_path / "secret").stat())] is PROTECTED
+
+    in_child(work)
+
+
+def test_a_protected_path_that_cannot_be_looked_at_refuses(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(StageError, match=r"protected or shared path .*/loop: cannot be looked at"):
+        restricted.table(HostMounts.read(), [(f"{tmp_path}/loop", PROTECTED)], ())
 
 
 # -- all spellings ----------------------------------------------------------------------------
