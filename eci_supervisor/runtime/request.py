@@ -19,6 +19,7 @@ from eci_supervisor.runtime import (
     engine_sockets,
     joins,
     overlay,
+    programs,
     refuse,
     restricted,
     roots,
@@ -216,7 +217,8 @@ def _refuse_restricted(
     if vm.protected_paths:
         # An empty list means it.  Else what holds other containers is protected wherever it is.
         paths += [(path, Access.PROTECTED) for path in (*sorted(owned.protected), state.root())]
-    table = restricted.table(sources.mounts, paths, owned.shared)
+    own = programs.paths(call.settings)
+    table = restricted.table(sources.mounts, paths, owned.shared, own)
     restricted.refuse(sources, spec, table, owned, passed=passed)
     roots.refuse(sources, table, call.container_id, call.bundle)
     return host_paths(paths)

@@ -45,19 +45,37 @@ def message(written: str) -> str:
     )
 
 
-def table(mounts: HostMounts, paths: Iterable[tuple[str, Access]], more: Iterable[Named]) -> Table:
+def table(
+    mounts: HostMounts,
+    paths: Iterable[tuple[str, Access]],
+    more: Iterable[Named],
+    own: Iterable[str] = (),
+) -> Table:
     """Look the named paths up on the host.
 
     In this process's mount namespace, symbolic links followed.  One that does not exist protects
     and shares nothing: nothing is there to be had.  StageError for one that is there, and of which
-    it cannot be said what it is.
+    it cannot be said what it is.  `own`: what nobody gets writable, whatever the rest says.
     """
     named = list(more)
     for path, access in paths:
         found = _look_up_named(mounts, path)
         if found is not None:
-            named.append(Named(access, found.identity, found.chain[1:], found.place))
+            named.append(_named(access, found))
+    given = compile_table(named)
+    for path in own:
+        found = _look_up_named(mounts, path)
+        if found is not None:
+            # Not to be had more freely, either, than what it lies in.
+            known = given.decided(found.chain)
+            place = given.of_place(found.place)
+            access = Access.PROTECTED if known is None else min(Access.READ_ONLY, known[1])
+            named.append(_named(access if place is None else min(access, place), found))
     return compile_table(named)
+
+
+def _named(access: Access, found: Source) -> Named:
+    return Named(access, found.identity, found.chain[1:], found.place)
 
 
 def _look_up_named(mounts: HostMounts, path: str) -> Source | None:

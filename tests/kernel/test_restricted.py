@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -16,11 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import eci_supervisor
 from eci_supervisor.kernel import syscalls
 from eci_supervisor.kernel.syscalls import lib
 from eci_supervisor.policy.paths import Access, shared, split
 from eci_supervisor.policy.settings import Vm
-from eci_supervisor.runtime import restricted, roots
+from eci_supervisor.runtime import programs, restricted, roots
 from eci_supervisor.runtime.errors import EciError, RefusedError, StageError
 from eci_supervisor.runtime.owned import Owned
 from eci_supervisor.runtime.sources import HostMounts, identity_of, open_sources
@@ -299,6 +301,39 @@ def test_a_protected_path_that_cannot_be_looked_at_refuses(tmp_path: Path) -> No
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(StageError, match=r"protected or shared path .*/loop: cannot be looked at"):
         restricted.table(HostMounts.read(), [(f"{tmp_path}/loop", PROTECTED)], ())
+
+
+def test_our_own_programs_are_never_writable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("set", "set/other", "log", "library", "state"):
+        (tmp_path / name).mkdir()
+    file = tmp_path / "set/settings.json"
+    file.write_text("{}")
+    monkeypatch.setenv("ECI_SETTINGS", str(file))
+    for name in ("log_dir", "library", "state_dir"):
+        monkeypatch.setenv(f"ECI_{name.upper()}", f"{tmp_path}/{name.removesuffix('_dir')}")
+    package = Path(*eci_supervisor.__path__)
+
+    def may(path: Path, names: list[tuple[str, Access]], *options: str) -> bool:
+        spec = spec_of(path, *options)
+        with open_sources(spec, "/") as sources:
+            table = restricted.table(sources.mounts, names, (), programs.paths(None))
+            try:
+                restricted.refuse(sources, spec, table, Owned(), passed=())
+            except RefusedError:
+                return False
+        return True
+
+    names = [("/", SHARED)]
+    below = [tmp_path / name for name in ("log", "library", "state", "set")]
+    for path in (package, package / "bin", package.parent, file, Path(sys.prefix), *below):
+        assert not may(path, names), path
+        assert may(path, names, "ro"), path
+    assert may(tmp_path / "set/other", names)
+    # Nor does it open what is protected, or in no shared path.
+    assert not may(file, [*names, (f"{tmp_path}/set", PROTECTED)], "ro")
+    assert not may(file, [(f"{tmp_path}/log", SHARED)], "ro")
 
 
 # -- all spellings ----------------------------------------------------------------------------
