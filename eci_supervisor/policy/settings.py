@@ -44,6 +44,7 @@ DEFAULT_PROTECTED_PATHS = (
     "/nix/store:ro",
     "/opt/cni:ro",
     "/opt/containerd:ro",
+    "/opt/eci:ro",
     "/sbin:ro",
     "/snap:ro",
     "/usr:ro",

@@ -88,6 +88,14 @@ def layers(mount: Mount, exists: Callable[[bytes], bool] = os.path.isdir) -> Lay
     )
 
 
+def layers_at(mount_id: int) -> Layers:
+    """Read the layers of an overlay of this mount namespace; StageError if it is not there."""
+    mount = mountinfo.find(mount_id)
+    if mount is None:
+        raise StageError("the root file system has just been unmounted")
+    return layers(mount)
+
+
 def _base(
     mount: Mount, lower: list[bytes], upper: bytes | None, exists: Callable[[bytes], bool]
 ) -> bytes:

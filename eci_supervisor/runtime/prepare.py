@@ -194,12 +194,24 @@ def _set_sysctl(name: str, value: str) -> None:
         ) from error
 
 
-def _root(stage: Stage, request: Request) -> None:
-    """Mount the root file system, read-only in the kernel's eyes if the spec wants it so."""
+def _clone_root(stage: Stage, request: Request) -> int:
+    """Clone what was judged of the root file system; -1 for an overlay, whose layers are cloned."""
+    sources = request.sources
+    if request.layers is None and sources.root is not None:
+        return stage.clone_root(sources.root.fd)
+    stage.clone_layers({path: layer.fd for path, layer in sources.root_layers.items()})
+    return -1
+
+
+def _root(stage: Stage, request: Request, tree: int) -> None:
+    """Mount the root file system, read-only in the kernel's eyes if the spec wants it so.
+
+    `tree`: what `_clone_root` has returned; it is closed.
+    """
     if request.layers is not None:
         stage.root_overlay(request.layers, request.root_part)
     else:
-        stage.root_directory(request.root)
+        stage.root_directory(tree)
     wanted = mount_points(request.spec, request.sources)
     # Without a /dev of its own the runtime must make the nodes in the root file system, and
     # can do so only before it makes that read-only itself.
@@ -225,8 +237,9 @@ def prepare(
     stage = Stage(taken.state_dir, userns, taken.record.base)
     clones = mounts.clone(stage, request, taken)
     try:
+        tree = _clone_root(stage, request)
         stage.enter()
-        _root(stage, request)
+        _root(stage, request, tree)
         mounted = mounts.prepare(stage, request, clones)
     finally:
         mounts.close(stage, clones)

@@ -19,8 +19,10 @@ from eci_supervisor.runtime import (
     engine_sockets,
     joins,
     overlay,
+    programs,
     refuse,
     restricted,
+    roots,
     state,
 )
 from eci_supervisor.runtime import owned as owner
@@ -28,12 +30,13 @@ from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.errors import RefusedError, SpecError, StageError
 from eci_supervisor.runtime.sources import open_sources
 from eci_supervisor.runtime.stage import (
-    root_mount,
+    root_mount_of,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from eci_supervisor.kernel.mountinfo import Mount
     from eci_supervisor.policy.paths import HostPaths
     from eci_supervisor.policy.settings import Settings
     from eci_supervisor.runtime.args import Invocation
@@ -61,7 +64,7 @@ class Request(msgspec.Struct, frozen=True):
     engine_rootfs: str | None
     host_paths: HostPaths
     sources: Sources
-    """What mounts[] binds, open; `create` closes them."""
+    """What mounts[] binds and the root file system, open; `create` closes them."""
     replaced: tuple[Replaced, ...] = ()
     """Which of them become restricted engine sockets."""
     commands: policy.CommandList = policy.CommandList()
@@ -144,12 +147,12 @@ def read_request(call: Invocation, settings: Settings) -> Request:
     root = os.path.join(os.fsencode(call.bundle), os.fsencode(spec["root"]["path"]))
     try:
         root = os.path.realpath(root, strict=True)
-        mount = root_mount(root) if own_maps is None else None
     except OSError as error:
         raise StageError(f"root file system {os.fsdecode(root)}: {error.strerror}") from error
-    layers = None if mount is None else overlay.layers(mount)
     sources = open_sources(spec, call.bundle)
     try:
+        mount = _open_root(sources, root, is_shifted=own_maps is not None)
+        layers = None if mount is None else overlay.layers(mount)
         # Which of the two refuses what both would: a socket this one, a directory the paths.
         judge = engine_sockets.Judge(
             sources,
@@ -160,9 +163,7 @@ def read_request(call: Invocation, settings: Settings) -> Request:
         )
         replaced = judge.sockets()
         passed = [one.index for one in replaced]
-        hosts = _refuse_restricted(
-            call, spec, settings, sources, root, own=mount is None, passed=passed
-        )
+        hosts = _refuse_restricted(call, spec, settings, sources, passed=passed)
         judge.directories(root if mount is None else None)
     except BaseException:
         sources.close()
@@ -183,20 +184,29 @@ def read_request(call: Invocation, settings: Settings) -> Request:
     )
 
 
+def _open_root(sources: Sources, root: bytes, *, is_shifted: bool) -> Mount | None:
+    """Open the root file system; return the overlay that is to be mounted once more, if any.
+
+    `is_shifted`: it has its owners already, and is taken as it is.  StageError without one.
+    """
+    try:
+        fd = roots.open_root(sources, root).fd
+        return None if is_shifted else root_mount_of(fd)
+    except OSError as error:
+        raise StageError(f"root file system {os.fsdecode(root)}: {error.strerror}") from error
+
+
 def _refuse_restricted(
     call: Invocation,
     spec: Spec,
     settings: Settings,
     sources: Sources,
-    root: bytes,
     *,
-    own: bool,
     passed: Sequence[int],
 ) -> HostPaths:
     """Refuse what the container may not have of the host; return what its worker is to hold.
 
-    `own`: the root file system is a directory of the host's, and no overlay.  `passed`: indices in
-    mounts[] of what is judged already.
+    `passed`: indices in mounts[] of what is judged already.
     """
     owned = owner.own(sources, spec, call.container_id, call.bundle)
     vm = settings.vm
@@ -207,8 +217,8 @@ def _refuse_restricted(
     if vm.protected_paths:
         # An empty list means it.  Else what holds other containers is protected wherever it is.
         paths += [(path, Access.PROTECTED) for path in (*sorted(owned.protected), state.root())]
-    table = restricted.table(sources.mounts, paths, owned.shared)
+    own = programs.paths(call.settings)
+    table = restricted.table(sources.mounts, paths, owned.shared, own)
     restricted.refuse(sources, spec, table, owned, passed=passed)
-    if own:
-        restricted.refuse_root(sources.mounts, root, table)
+    roots.refuse(sources, table, call.container_id, call.bundle)
     return host_paths(paths)

@@ -14,7 +14,7 @@ from eci_supervisor.policy.refusals import HOST_MOUNT
 from eci_supervisor.runtime import sources as opened
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.attributes import ATTRIBUTES, attributes
-from eci_supervisor.runtime.errors import RefusedError
+from eci_supervisor.runtime.errors import RefusedError, StageError
 from eci_supervisor.runtime.rewrite import DEFAULT_NODES
 
 if TYPE_CHECKING:
@@ -45,21 +45,68 @@ def message(written: str) -> str:
     )
 
 
-def table(mounts: HostMounts, paths: Iterable[tuple[str, Access]], more: Iterable[Named]) -> Table:
+def table(
+    mounts: HostMounts,
+    paths: Iterable[tuple[str, Access]],
+    more: Iterable[Named],
+    own: Iterable[str] = (),
+) -> Table:
     """Look the named paths up on the host.
 
-    In this process's mount namespace, symbolic links followed.  One that does not exist, or may
-    not be looked at, protects and shares nothing: nothing is there to be had.
+    In this process's mount namespace, symbolic links followed.  One that does not exist protects
+    and shares nothing: nothing is there to be had.  StageError for one that is there, and of which
+    it cannot be said what it is.  `own`: what nobody gets writable, whatever the rest says.
     """
     named = list(more)
     for path, access in paths:
+        found = _look_up_named(mounts, path)
+        if found is not None:
+            named.append(_named(access, found))
+    given = compile_table(named)
+    for path in own:
+        found = _look_up_named(mounts, path)
+        if found is not None:
+            # Not to be had more freely, either, than what it lies in.
+            known = given.decided(found.chain)
+            place = given.of_place(found.place)
+            access = Access.PROTECTED if known is None else min(Access.READ_ONLY, known[1])
+            named.append(_named(access if place is None else min(access, place), found))
+    return compile_table(named)
+
+
+def _named(access: Access, found: Source) -> Named:
+    return Named(access, found.identity, found.chain[1:], found.place)
+
+
+def _look_up_named(mounts: HostMounts, path: str) -> Source | None:
+    """Return what a named path is, its descriptor closed; None where it does not exist.
+
+    What was mounted or moved meanwhile is looked at again once, with a new mount table.
+    """
+    for retry in (True, False):
+        try:
+            os.close(os.open(path, os.O_PATH | os.O_CLOEXEC))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _not_to_be_judged(path, error) from error
         try:
             found = opened.look_up(mounts, -1, "", path, path)
-        except OSError:
+        except OSError as error:
+            if not retry:
+                raise _not_to_be_judged(path, error) from error
+            mounts.renew()
             continue
         os.close(found.fd)
-        named.append(Named(access, found.identity, found.chain[1:], found.place))
-    return compile_table(named)
+        return found
+    return None
+
+
+def _not_to_be_judged(path: str, error: OSError) -> StageError:
+    return StageError(
+        f"protected or shared path {path}: cannot be looked at: {os.strerror(error.errno or 0)}; "
+        "mend it, or take it out of the settings"
+    )
 
 
 def refuse(
@@ -82,17 +129,36 @@ def refuse(
             raise RefusedError(message(os.fsdecode(wrong.path)), HOST_MOUNT)
 
 
-def refuse_root(mounts: HostMounts, root: bytes, table: Table) -> None:
-    """Raise RefusedError for a root file system that is a protected path, or shows one."""
-    found = opened.look_up(mounts, -1, "/", "", root)
-    os.close(found.fd)
-    least = min(
-        table.access.get(found.identity, Access.SHARED),
-        table.above.get(found.identity, Access.SHARED),
-        table.within(found.place),
+def refuse_root(mounts: HostMounts, root: Source, table: Table) -> None:
+    """Raise RefusedError for a directory as root file system that the container may not have.
+
+    As for a bind of it, with all that is mounted in it, and writable: a read-only root file system
+    is made so by the runtime, in mounts that the container may change.
+    """
+    known = _as_found(root, tuple(_inner(one) for one in mounts.beneath(root.real)))
+    wrong = offender(table, known)
+    if wrong is not None:
+        path = wrong.path if isinstance(wrong, Inner) else root.real
+        raise RefusedError(message(os.fsdecode(path)), HOST_MOUNT)
+
+
+def refuse_layer(layer: Source, table: Table, *, read_only: bool) -> None:
+    """Raise the same for a layer of the overlay that the root file system is."""
+    if offender(table, _as_found(layer, read_only=read_only)) is not None:
+        raise RefusedError(message(layer.written), HOST_MOUNT)
+
+
+def _as_found(source: Source, inner: tuple[Inner, ...] = (), *, read_only: bool = False) -> Found:
+    return Found(
+        chain=source.chain,
+        place=source.place,
+        root=source.depth,
+        kernel=source.mount.fstype in KERNEL_FILE_SYSTEMS,
+        device=False,
+        read_only=read_only,
+        read_only_within=False,
+        inner=inner,
     )
-    if least is not Access.SHARED:
-        raise RefusedError(message(os.fsdecode(root)), HOST_MOUNT)
 
 
 def facts(

@@ -99,10 +99,13 @@ def join(directory: bytes, inside: bytes) -> bytes:
 
 
 class HostMounts:
-    """The mount table of this process, read once."""
+    """The mount table of this process, read once, or anew by `renew`."""
 
     def __init__(self, text: bytes) -> None:
         """Take the text of mountinfo."""
+        self._take(text)
+
+    def _take(self, text: bytes) -> None:
         self._lines = [line for line in text.split(b"\n") if line]
         self._ids: dict[int, bytes] = {int(line.split(b" ", 1)[0]): line for line in self._lines}
         self._parsed: dict[int, HostMount] = {}
@@ -114,6 +117,11 @@ class HostMounts:
         """Read it."""
         with open("/proc/self/mountinfo", "rb") as file:
             return cls(file.read())
+
+    def renew(self) -> None:
+        """Read it again: something has been mounted or moved since."""
+        with open("/proc/self/mountinfo", "rb") as file:
+            self._take(file.read())
 
     def holding(self, fd: int, real: bytes) -> HostMount:
         """Return the mount that `fd`, at the path `real`, lies in.
@@ -232,6 +240,10 @@ class Sources:
         """Begin with none."""
         self.mounts = mounts
         self.all: list[Source] = []
+        self.root: Source | None = None
+        """The root file system."""
+        self.root_layers: dict[bytes, Source] = {}
+        """Layers of it that were judged, by path: of the upper one, the directory above."""
 
     def __enter__(self) -> Self:
         """Own them for the length of the block."""
@@ -243,9 +255,12 @@ class Sources:
 
     def close(self) -> None:
         """Close every descriptor."""
-        for source in self.all:
+        root = () if self.root is None else (self.root,)
+        for source in (*self.all, *root, *self.root_layers.values()):
             os.close(source.fd)
         self.all.clear()
+        self.root = None
+        self.root_layers.clear()
 
     def bind(self, index: int) -> Source:
         """Return the source of the bind mount that entry `index` of mounts[] is."""

@@ -94,10 +94,14 @@ def _overlay_of(fd: int) -> tuple[Mount, bytes] | None:
 def root_mount(path: bytes) -> Mount | None:
     """Return the overlay mount whose root is the directory `path`, or None if it is no such."""
     with closing(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
-        mount_id = syscalls.statx_mnt_id(fd, b"", lib.AT_EMPTY_PATH)
-        found = mountinfo.find(mount_id)
-        # mountinfo gives the path from our root; a bind of a part of an overlay has another root.
-        real = os.readlink(b"/proc/self/fd/%d" % fd)
+        return root_mount_of(fd)
+
+
+def root_mount_of(fd: int) -> Mount | None:
+    """Return the same for an open directory."""
+    found = mountinfo.find(syscalls.statx_mnt_id(fd, b"", lib.AT_EMPTY_PATH))
+    # mountinfo gives the path from our root; a bind of a part of an overlay has another root.
+    real = _path_of(fd)
     if found is None or found.fstype != b"overlay" or found.target != real:
         return None
     return found
@@ -158,6 +162,7 @@ class Stage:
         self.userns = userns
         self.owner = owner
         self.tmpfs = -1
+        self._layers: dict[bytes, int] = {}
 
     def enter(self) -> None:
         """Leave the host's mount namespace for one that only receives from it."""
@@ -405,10 +410,30 @@ class Stage:
 
     # -- the root file system ---------------------------------------------------------------
 
-    def root_directory(self, path: bytes) -> None:
-        """Mount an ordinary directory as the root file system."""
-        tree = syscalls.open_tree(lib.AT_FDCWD, path, lib.OPEN_TREE_CLONE | lib.AT_RECURSIVE)
-        self._required(tree, f"the root file system {path.decode('utf-8', 'backslashreplace')}")
+    def clone_root(self, root: int) -> int:
+        """Return a clone of the directory `root`, with what is mounted in it; the caller's.
+
+        `root`: a descriptor of it, opened in this process's mount namespace; so `enter` comes
+        afterwards.
+        """
+        flags = lib.OPEN_TREE_CLONE | lib.AT_RECURSIVE | lib.AT_EMPTY_PATH
+        tree = syscalls.open_tree(root, b"", flags)
+        shown = _path_of(root).decode("utf-8", "backslashreplace")
+        self._required(tree, f"the root file system {shown}")
+        # As `enter` does with all that is cloned after it.
+        flags = lib.AT_EMPTY_PATH | lib.AT_RECURSIVE
+        syscalls.mount_setattr(tree, b"", flags, propagation=lib.MS_SLAVE)
+        return tree
+
+    def clone_layers(self, layers: dict[bytes, int]) -> None:
+        """Have `root_overlay` take these descriptors for the paths of its layers.  As above."""
+        for path, layer in layers.items():
+            flags = lib.OPEN_TREE_CLONE | lib.AT_EMPTY_PATH
+            tree = self._layers[path] = syscalls.open_tree(layer, b"", flags)
+            syscalls.mount_setattr(tree, b"", lib.AT_EMPTY_PATH, propagation=lib.MS_PRIVATE)
+
+    def root_directory(self, tree: int) -> None:
+        """Mount an ordinary directory, which `clone_root` has cloned, as the root file system."""
         with closing(tree):
             syscalls.mount_setattr(tree, b"", lib.AT_EMPTY_PATH, propagation=lib.MS_PRIVATE)
             self._attach(tree, lib.AT_FDCWD, f"{self.state_dir}/rootfs")
@@ -452,13 +477,18 @@ class Stage:
         with closing(os.open(f"{self.state_dir}/{WORKS}", flags, 0o600)) as fd:
             os.write(fd, path + b"\0")
 
+    def layer(self, source: bytes) -> int:
+        """Return a clone of a layer's directory, the caller's: what `clone_layers` got for it."""
+        tree = self._layers.pop(source, -1)
+        return tree if tree >= 0 else syscalls.open_tree(lib.AT_FDCWD, source, lib.OPEN_TREE_CLONE)
+
     def _layer(self, source: bytes, place: int, name: str, where: str) -> str:
         """Attach an ID-mapped clone of a layer's directory; returns its path.
 
         `place`: the directory `where` of the tmpfs.
         """
         try:
-            tree = syscalls.open_tree(lib.AT_FDCWD, source, lib.OPEN_TREE_CLONE)
+            tree = self.layer(source)
         except OSError as error:
             raise StageError(
                 f"layer {os.fsdecode(source)!r}: {os.strerror(error.errno or 0)}"

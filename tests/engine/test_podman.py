@@ -112,3 +112,20 @@ def test_host_paths_are_refused_and_what_is_podmans_own_is_not(
         podman.podman("rm", "-f", other, runtime=program)
         podman.podman("secret", "rm", "s", runtime=program)
         podman.podman("volume", "rm", "w", runtime=program)
+
+
+def test_a_root_file_system_of_the_users_is_judged(
+    podman: Podman, runtimes: dict[str, Path], runtime: str, busybox_root: Path
+) -> None:
+    def run(root: str) -> tuple[int, str]:
+        words = ["run", "--rm", *podman.run_words(), "--rootfs", root, "/bin/sh", "-c", "echo in"]
+        done = podman.podman(*words, runtime=runtimes[runtime], check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    mine = podman.top / "root/mine"
+    mine.mkdir(exist_ok=True)
+    for root, path in (("/etc:O", "/etc"), ("/:O", "/"), (str(mine), str(mine))):
+        code, said = run(root)
+        assert code != 0
+        assert f"can't mount {path} because" in said
+    assert run(f"{busybox_root}:O") == (0, "in\n")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -16,22 +17,27 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import eci_supervisor
 from eci_supervisor.kernel import syscalls
 from eci_supervisor.kernel.syscalls import lib
 from eci_supervisor.policy.paths import Access, shared, split
 from eci_supervisor.policy.settings import Vm
-from eci_supervisor.runtime import restricted
-from eci_supervisor.runtime.errors import EciError, RefusedError
+from eci_supervisor.runtime import programs, restricted, roots
+from eci_supervisor.runtime.errors import EciError, RefusedError, StageError
 from eci_supervisor.runtime.owned import Owned
-from eci_supervisor.runtime.sources import HostMounts, open_sources
+from eci_supervisor.runtime.sources import HostMounts, identity_of, open_sources
+from eci_supervisor.runtime.stage import Stage
 from tests.support.children import in_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from eci_supervisor.runtime.sources import Sources
+
 pytestmark = pytest.mark.root
 
 
+ID = "0123456789abcdef" * 4
 PROTECTED, SHARED = Access.PROTECTED, Access.SHARED
 VM = Vm()
 DEFAULTS = [*map(split, VM.protected_paths), *shared(VM.shared_paths)]
@@ -193,15 +199,141 @@ def test_a_device_node_is_no_source(tmp_path: Path) -> None:
         assert not is_refused([*names, (f"{tmp_path}/{name}", SHARED)], tmp_path / name)
 
 
+def refuse_root(root: Path, names: list[tuple[str, Access]], bundle: str = "/") -> None:
+    with open_sources({}, "/") as sources:
+        table = restricted.table(sources.mounts, names, ())
+        roots.open_root(sources, os.fsencode(root))
+        roots.refuse(sources, table, ID, bundle)
+
+
 def test_a_root_file_system_is_no_way_around(tmp_path: Path) -> None:
     (tmp_path / "secret/in").mkdir(parents=True)
-    mounts = HostMounts.read()
-    table = restricted.table(mounts, [(f"{tmp_path}/secret", PROTECTED)], ())
-    for path in (tmp_path / "secret", tmp_path, Path("/")):
+    (tmp_path / "shared").mkdir()
+    names = [("/", SHARED), (f"{tmp_path}/secret", PROTECTED)]
+    for path in (tmp_path / "secret/in", tmp_path / "secret", tmp_path, Path("/")):
         with pytest.raises(RefusedError, match=f"can't mount {path} because"):
-            restricted.refuse_root(mounts, os.fsencode(path), table)
-    # What an engine keeps in its own directory is what images are made of.
-    restricted.refuse_root(mounts, os.fsencode(tmp_path / "secret/in"), table)
+            refuse_root(path, names)
+    refuse_root(tmp_path / "shared", names)
+
+
+def test_what_is_mounted_in_a_root_file_system_counts(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "root/in").mkdir(parents=True)
+    names = [("/", SHARED), (f"{tmp_path}/secret", PROTECTED)]
+
+    def work() -> None:
+        private()
+        refuse_root(tmp_path / "root", names)
+        syscalls.mount(f"{tmp_path}/secret", f"{tmp_path}/root/in", None, lib.MS_BIND)
+        with pytest.raises(RefusedError, match=f"can't mount {tmp_path}/root/in because"):
+            refuse_root(tmp_path / "root", names)
+
+    in_child(work)
+
+
+def test_the_layers_of_a_root_file_system_count(tmp_path: Path) -> None:
+    """But those of an engine that keeps this container, where it mounts them for it."""
+    store = tmp_path / "secret/data"
+    for path in ("secret/low", "up/u", "up/w", "root", "secret/u", "secret/w", "low"):
+        (tmp_path / path).mkdir(parents=True)
+    (store / "overlay/x/merged").mkdir(parents=True)
+    names = [("/", SHARED), (f"{tmp_path}/secret", PROTECTED)]
+
+    def mounted(path: Path, low: str, up: str) -> Path:
+        text = f"lowerdir={tmp_path}/{low},upperdir={tmp_path}/{up}/u,workdir={tmp_path}/{up}/w"
+        syscalls.mount("overlay", str(path), "overlay", 0, text)
+        return path
+
+    def work() -> None:
+        private()
+        with pytest.raises(RefusedError, match=f"can't mount {tmp_path}/secret/low because"):
+            refuse_root(mounted(tmp_path / "root", "secret/low", "up"), names)
+        with pytest.raises(RefusedError, match=f"can't mount {tmp_path}/secret because"):
+            refuse_root(mounted(tmp_path / "root", "low", "secret"), names)
+        refuse_root(mounted(tmp_path / "root", "low", "up"), names)
+        engine = mounted(store / "overlay/x/merged", "secret/low", "secret")
+        with pytest.raises(RefusedError):
+            refuse_root(engine, names)
+        (store / f"overlay-containers/{ID}").mkdir(parents=True)
+        refuse_root(engine, names)
+
+    in_child(work)
+
+
+def test_the_root_file_system_that_was_judged_is_mounted(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "up/low").mkdir(parents=True)
+    low = os.fsencode(tmp_path / "up/low")
+    with open_sources({}, "/") as sources:
+        judged = roots.open_root(sources, low).identity
+        (tmp_path / "up").rename(tmp_path / "gone")
+        (tmp_path / "up").mkdir()
+        (tmp_path / "up/low").symlink_to(tmp_path / "secret")
+        stage = Stage(str(tmp_path), None, 0)
+        trees = [stage.clone_root(judged_fd(sources))]
+        stage.clone_layers({low: judged_fd(sources)})
+        trees.append(stage.layer(low))
+    for tree in trees:
+        assert identity_of(os.fstat(tree)) == judged
+        os.close(tree)
+
+
+def judged_fd(sources: Sources) -> int:
+    assert sources.root is not None
+    return sources.root.fd
+
+
+def test_a_protected_path_that_was_mounted_meanwhile_is_protected(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    names = [("/", SHARED), (f"{tmp_path}/secret", PROTECTED), (f"{tmp_path}/none", PROTECTED)]
+
+    def work() -> None:
+        private()
+        mounts = HostMounts.read()
+        syscalls.mount("tmpfs", f"{tmp_path}/secret", "tmpfs", 0, "")
+        table = restricted.table(mounts, names, ())
+        assert table.access[identity_of((tmp_path / "secret").stat())] is PROTECTED
+
+    in_child(work)
+
+
+def test_a_protected_path_that_cannot_be_looked_at_refuses(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(StageError, match=r"protected or shared path .*/loop: cannot be looked at"):
+        restricted.table(HostMounts.read(), [(f"{tmp_path}/loop", PROTECTED)], ())
+
+
+def test_our_own_programs_are_never_writable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("set", "set/other", "log", "library", "state"):
+        (tmp_path / name).mkdir()
+    file = tmp_path / "set/settings.json"
+    file.write_text("{}")
+    monkeypatch.setenv("ECI_SETTINGS", str(file))
+    for name in ("log_dir", "library", "state_dir"):
+        monkeypatch.setenv(f"ECI_{name.upper()}", f"{tmp_path}/{name.removesuffix('_dir')}")
+    package = Path(*eci_supervisor.__path__)
+
+    def may(path: Path, names: list[tuple[str, Access]], *options: str) -> bool:
+        spec = spec_of(path, *options)
+        with open_sources(spec, "/") as sources:
+            table = restricted.table(sources.mounts, names, (), programs.paths(None))
+            try:
+                restricted.refuse(sources, spec, table, Owned(), passed=())
+            except RefusedError:
+                return False
+        return True
+
+    names = [("/", SHARED)]
+    below = [tmp_path / name for name in ("log", "library", "state", "set")]
+    for path in (package, package / "bin", package.parent, file, Path(sys.prefix), *below):
+        assert not may(path, names), path
+        assert may(path, names, "ro"), path
+    assert may(tmp_path / "set/other", names)
+    # Nor does it open what is protected, or in no shared path.
+    assert not may(file, [*names, (f"{tmp_path}/set", PROTECTED)], "ro")
+    assert not may(file, [(f"{tmp_path}/log", SHARED)], "ro")
 
 
 # -- all spellings ----------------------------------------------------------------------------

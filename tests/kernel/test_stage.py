@@ -426,7 +426,7 @@ def test_what_is_nested_is_locked_in_its_place(state_dir: Path, tmp_path: Path) 
 
     def work() -> None:
         stage = entered(state_dir)
-        stage.root_directory(os.fsencode(root))
+        stage.root_directory(stage.clone_root(opened(root)))
         with stage.root() as tree:
             volume = nest(stage, tree, "w", outer)
         nest(stage, volume, "d/in", inner, "ro")
@@ -491,7 +491,7 @@ def test_propagation_of_what_is_nested(
             syscalls.mount(None, str(target), None, lib.MS_SHARED)
         os.open("/proc/self/ns/mnt", os.O_RDONLY)  # as the host's lives on
         stage = entered(state_dir)
-        stage.root_directory(os.fsencode(root))
+        stage.root_directory(stage.clone_root(opened(root)))
         clone = stage.clone(0, opened(source), ["rbind", *options], stage.userns)
         with stage.root() as tree:
             point = stage.mount_point(tree, "v", points.NO_LINKS, directory=True)
@@ -577,7 +577,7 @@ def test_a_locked_root_has_its_mount_points_and_stays_read_only(
 
     def work() -> None:
         stage = entered(state_dir)
-        stage.root_directory(os.fsencode(root))
+        stage.root_directory(stage.clone_root(opened(root)))
         wanted = [
             Point("/a/b"),
             Point("/link/c", mode=0o1777),
@@ -613,7 +613,7 @@ def test_clearing_up_never_descends_into_what_is_mounted(state_dir: Path, tmp_pa
 
     def work() -> None:
         stage = entered(state_dir)
-        stage.root_directory(os.fsencode(root))
+        stage.root_directory(stage.clone_root(opened(root)))
         bound(stage, 0, str(volume), ["rbind"], stage.userns)
         cleanup.clean(str(state_dir))
         assert not state_dir.exists()
