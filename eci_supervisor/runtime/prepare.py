@@ -257,6 +257,7 @@ def prepare(
             taken.state_dir,
             *cleanup.words_of(taken.record),
             str(taken.record.mount_namespace),
+            taken.record.nonce,
         ),
         userns_path="" if user is None else stage.pin_namespace("user", user.fd),
         joined={

@@ -634,6 +634,22 @@ def test_clearing_up_spares_the_next_container_of_the_same_id(state_dir: Path) -
     assert not state_dir.exists()
 
 
+def test_last_hook_spares_the_next_container_of_the_same_id(state_dir: Path) -> None:
+    record = state.Record("c", "c-1", "second", "runc", '/none"nonce":"first"', BASE, 65536)
+    state.write_record(str(state_dir), record)
+    (state_dir / "met").touch()
+    lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    here = str(os.stat("/proc/self/ns/mnt").st_ino)
+    words = [state.bin_path("eci-cleanup"), str(state_dir), "", "", here]
+    # Nor does it wait for that one's keeper.
+    subprocess.run([*words, "first"], stdin=subprocess.DEVNULL, timeout=8, check=True)
+    assert state.read_record(str(state_dir)) == record
+    os.close(lock)
+    subprocess.run([*words, "second"], stdin=subprocess.DEVNULL, timeout=8, check=True)
+    assert not state_dir.exists()
+
+
 def test_last_hook_does_not_wait_for_a_keeper_that_has_met_nobody(state_dir: Path) -> None:
     """A runtime that fails before its first hook waits for the last, and the keeper for it."""
     lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
