@@ -147,17 +147,19 @@ def test_exec_goes_to_the_network_of_the_container_whatever_the_options(
     with subprocess.Popen(sleep, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        start = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
-        record = f'{{"init_process_pid":{process.pid},"init_process_start":{start}}}'
-        (root / "c/state.json").write_text(record)
-        network = os.readlink(f"/proc/{process.pid}/ns/net")
-        done = subprocess.run(
-            [ECI_RUNTIME, "--root", root, "exec", *words, "sh", "-c", "true"],
-            env={"PATH": f"{first}:{os.environ['PATH']}"},
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-        process.kill()
+        try:
+            start = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
+            record = f'{{"init_process_pid":{process.pid},"init_process_start":{start}}}'
+            (root / "c/state.json").write_text(record)
+            network = os.readlink(f"/proc/{process.pid}/ns/net")
+            done = subprocess.run(
+                [ECI_RUNTIME, "--root", root, "exec", *words, "sh", "-c", "true"],
+                env={"PATH": f"{first}:{os.environ['PATH']}"},
+                capture_output=True,
+                text=True,
+                timeout=20,
+                check=False,
+            )
+        finally:
+            process.kill()
     assert (done.stdout, done.stderr) == (f"{network}\n", "")
