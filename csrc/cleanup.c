@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * eci-cleanup STATE WORK ROOTFS MNTNS           the OCI poststop hook
+ * eci-cleanup STATE WORK ROOTFS MNTNS NONCE     the OCI poststop hook
  * eci-cleanup --locked STATE WORK ROOTFS        for eci_supervisor/runtime/cleanup.py
  * eci-cleanup --of FD STATE WORK ROOTFS         for csrc/keeper.c
  *
@@ -11,8 +11,9 @@
  *
  * All under the lock of the whole state, which the caller has (--locked) or this program takes. The
  * hook first waits for the keeper to end, and goes into the engine's mount namespace, whose inode
- * is MNTNS.  With --of nothing is done unless the keeper's lock file in STATE is the one open as
- * FD: a new container may have the same STATE.
+ * is MNTNS.  A new container may have the same STATE, so nothing is done where its record has
+ * another nonce than NONCE (hooks of an older version do not give it), and with --of unless the
+ * keeper's lock file in STATE is the one open as FD.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -448,10 +449,36 @@ static bool is_that_of(const char *state, int fd)
            named.st_dev == held.st_dev && named.st_ino == held.st_ino;
 }
 
+/*
+ * Whether the record in `state` is that of another container than `nonce` names.  Where there is
+ * none yet or any more, and nobody makes one, what is left is a dead container's.
+ */
+static bool is_of_another(const char *state, const char *nonce)
+{
+    char path[PATH_MAX];
+    char wanted[64];
+    char text[8192]; /* as state.py writes it, the nonce comes third */
+    ssize_t n;
+    int fd;
+
+    if (!nonce || join(path, state, RECORD) < 0)
+        return false;
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    n = read(fd, text, sizeof(text) - 1);
+    close(fd);
+    text[n < 0 ? 0 : n] = 0;
+    /* In a string of JSON a quote has a backslash before it. */
+    return snprintf(wanted, sizeof(wanted), "\"nonce\":\"%s\"", nonce) >= (int)sizeof(wanted) ||
+           !strstr(text, wanted);
+}
+
 struct job {
     const char *state;
     const char *work;
     const char *rootfs;
+    const char *nonce; /* NULL: whoever's it is */
     bool locked;
     int of; /* -1: whoever's it is */
 };
@@ -483,7 +510,8 @@ static int clean(const struct job *job)
         if (flock(fd, LOCK_EX) < 0)
             return -errno;
     }
-    if (r < 0 || (job->of >= 0 && !is_that_of(job->state, job->of)))
+    if (r < 0 || (job->of >= 0 && !is_that_of(job->state, job->of)) ||
+        is_of_another(job->state, job->nonce))
         return r;
     doing = "the overlay's work directory";
     r = remove_work(job->work);
@@ -518,8 +546,11 @@ int main(int argc, char **argv)
     } else {
         is_hook = true;
     }
+    if (is_hook && argc - at == 5)
+        job.nonce = argv[--argc];
     if (argc - at != (is_hook ? 4 : 3) || argv[at][0] != '/') {
-        fputs("usage: eci-cleanup [--locked | --of FD] STATE WORK ROOTFS [MNTNS]\n", stderr);
+        fputs("usage: eci-cleanup [--locked | --of FD] STATE WORK ROOTFS [MNTNS [NONCE]]\n",
+              stderr);
         return 2;
     }
     job.state = argv[at];
@@ -527,6 +558,8 @@ int main(int argc, char **argv)
     job.rootfs = argv[at + 2];
     if (is_hook) {
         hear_out();
+        if (is_of_another(job.state, job.nonce))
+            return 0;
         wait_for_keeper(job.state);
         enter_engine_mounts((ino_t)strtoull(argv[at + 3], NULL, 10));
     }

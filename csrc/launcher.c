@@ -418,8 +418,18 @@ static int find_start(char *out, size_t size)
     return access(out, R_OK) < 0 ? -errno : 0;
 }
 
-/* The container that `runc exec` is told of, or NULL. */
-static const char *exec_container(const struct call *call, int argc, char **argv)
+/* Where runc keeps the record of a container.  Returns 0, or -EINVAL for what cannot be an id. */
+static int record_path(const struct call *call, const char *container, char path[PATH_MAX])
+{
+    const char *root = call->root != NULL ? call->root : "/run/runc";
+
+    if (*container == '\0' || strchr(container, '/') != NULL)
+        return -EINVAL;
+    return snprintf(path, PATH_MAX, "%s/%s/state.json", root, container) < PATH_MAX ? 0 : -EINVAL;
+}
+
+/* The argv index of the container that `runc exec` is told of, or 0. */
+static int exec_operand(const struct call *call, int argc, char **argv)
 {
     static const char *const valued[] = {
         "additional-gids",
@@ -434,6 +444,7 @@ static const char *exec_container(const struct call *call, int argc, char **argv
         "g",
         "p",
         "pid-file",
+        "pidfd-socket",
         "process",
         "preserve-fds",
         "process-label",
@@ -446,9 +457,9 @@ static const char *exec_container(const struct call *call, int argc, char **argv
         size_t at;
 
         if (argv[i][0] != '-')
-            return argv[i];
+            return i;
         if (strcmp(argv[i], "--") == 0)
-            return argv[i + 1];
+            return i + 1 < argc ? i + 1 : 0;
         for (at = 0; at < sizeof(valued) / sizeof(valued[0]); at++) {
             /* One with a "=" in it holds its value. */
             if (strcmp(argv[i] + strspn(argv[i], "-"), valued[at]) == 0) {
@@ -457,6 +468,23 @@ static const char *exec_container(const struct call *call, int argc, char **argv
             }
         }
     }
+    return 0;
+}
+
+/*
+ * The container that `runc exec` is told of, or NULL.
+ *
+ * A later runc may have an option that is not known here, and its value be taken for the container.
+ * So it is the first word from there on that runc has a record of.
+ */
+static const char *exec_container(const struct call *call, int argc, char **argv)
+{
+    char path[PATH_MAX];
+    int i = exec_operand(call, argc, argv);
+
+    for (; i > 0 && i < argc; i++)
+        if (record_path(call, argv[i], path) == 0 && access(path, F_OK) == 0)
+            return argv[i];
     return NULL;
 }
 
@@ -516,11 +544,11 @@ static int join_network(const struct call *call, const char *container)
     char text[4096];
     int rc;
 
-    if (container == NULL || strchr(container, '/') != NULL)
+    if (container == NULL)
         return 0;
-    if (snprintf(path, sizeof(path), "%s/%s/state.json",
-                 call->root != NULL ? call->root : "/run/runc", container) >= (int)sizeof(path))
-        return -ENAMETOOLONG;
+    rc = record_path(call, container, path);
+    if (rc < 0)
+        return rc;
     rc = read_head(path, text, sizeof(text));
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;

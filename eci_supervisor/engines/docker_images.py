@@ -7,6 +7,9 @@
 A `name@digest` is written where an image has been pulled from a registry or pushed to one, and
 nowhere else: `tag`, `load`, `import` and `build` make none.  All are replaced by rename(2).
 
+All of it is believed only where the root file system is an overlay, mounted in the data root, and
+a configuration only if HEX is its digest.
+
 Where the images are containerd's (Docker 29, or the containerd-snapshotter feature) there is no
 such directory, and `Image` is the digest of a manifest or an index.
 """
@@ -52,8 +55,10 @@ def find(container: Container) -> Found | None:
         return None
     image_id, typed = text(field(record, "Image")), text(field(record, "Config", "Image"))
     store = f"{data_root}/image/{os.path.basename(text(field(record, 'Driver')))}"
-    if not os.path.isdir(f"{store}/{_CONTENT}"):
+    if not os.path.isdir(f"{store}/{_CONTENT}") and container.layers:
         return containerd_images.by_digest(container, image_id, typed)
+    if not container.is_mounted_by_driver:
+        return Found("docker", None, shown(typed, None))
     names = _names(document(f"{store}/repositories.json"))
     image = _image(store, image_id, names)
     return Found("docker", image, shown(typed, image), lambda: _all(store, names))
@@ -80,7 +85,7 @@ def _image(store: str, image_id: str, names: dict[str, tuple[set[str], set[str]]
     kind, _, hexadecimal = image_id.partition(":")
     if kind != "sha256" or not hexadecimal.isalnum():
         return None
-    config = document(f"{store}/{_CONTENT}/{hexadecimal}")
+    config = document(f"{store}/{_CONTENT}/{hexadecimal}", hexadecimal)
     if config is None:
         return None
     called, origins = names.get(image_id, (set(), set()))

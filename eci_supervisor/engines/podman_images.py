@@ -8,6 +8,9 @@
 The store does not say where an image came from: `podman tag` gives an image every name that there
 is, and what `podman image inspect` shows as RepoDigests is those names with the image's own digest.
 So no image has an origin here, and an entry of the allow-list has to name a digest.
+
+All of it is believed only where the root file system is an overlay, mounted there, and a
+configuration only if ID is its digest.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ def find(container: Container) -> Found | None:
     containers = f"{graph_root}/{driver}-containers"
     if merged != "merged" or not driver or not os.path.isdir(containers):
         return None
+    if not container.is_mounted_by_driver:
+        return None
     for name in ("containers.json", "volatile-containers.json"):
         for record in _records(f"{containers}/{name}"):
             if field(record, "id") == container.id:
@@ -71,7 +76,7 @@ def _image(store: str, record: object) -> Image:
     key = f"sha256:{image_id}"
     name = base64.b64encode(key.encode("utf-8", "surrogateescape")).decode("ascii")
     # Only where the id is the digest of the configuration: `buildah commit` may choose another.
-    config = document(f"{store}/{os.path.basename(image_id)}/={name}")
+    config = document(f"{store}/{os.path.basename(image_id)}/={name}", image_id)
     manifests = field(record, "big-data-digests")
     digests = {
         text(digest)

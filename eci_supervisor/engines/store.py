@@ -6,6 +6,7 @@ while it has it created.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable  # noqa: TC003 - msgspec asks for it
 from typing import Any
@@ -29,8 +30,20 @@ class Container(msgspec.Struct, frozen=True):
     """Real path of the root file system that the engine has mounted."""
     layers: tuple[str, ...] = ()
     """Paths of its layers, where it is an overlay."""
+    upper: str = ""
+    """Real path of the layer that it writes to, where it is an overlay."""
     called: str = ""
     """What the bundle's annotations say of the image: only to be shown."""
+
+    @property
+    def is_mounted_by_driver(self) -> bool:
+        """Whether the root is an overlay that a graph driver has mounted, beside its upper layer.
+
+        Only then are the directories above it an engine's.  A root that is a mere directory
+        (`podman create --rootfs`) may lie where containers write, and a forged store with it:
+        whose the files are says nothing, since what a container makes in a volume is root's.
+        """
+        return self.upper != "" and os.path.dirname(self.upper) == os.path.dirname(self.root)
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -46,11 +59,17 @@ class Found(msgspec.Struct, frozen=True):
     """All images of the same store."""
 
 
-def document(path: str) -> Any:
-    """Return a JSON document of a store; None where there is none, or it is no JSON."""
+def document(path: str, sha256: str = "") -> Any:
+    """Return a JSON document of a store; None where there is none, or it is no JSON.
+
+    `sha256`: of its content, in hexadecimal; if it has another one, it is none.
+    """
     try:
         with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(LIMIT))
+            content = file.read(LIMIT)
+        if sha256 and hashlib.sha256(content).hexdigest() != sha256:
+            return None
+        return msgspec.json.decode(content)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -10,9 +10,15 @@ import errno
 import fcntl
 import os
 import time
+from typing import TYPE_CHECKING
 
+from eci_supervisor.kernel import syscalls
+from eci_supervisor.kernel.syscalls import lib
 from eci_supervisor.runtime import state
 from eci_supervisor.runtime.ranges import RangeStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PROGRAM = state.bin_path("eci-cleanup")
 _PATIENCE = 10.0
@@ -80,7 +86,50 @@ def is_gone(state_dir: str) -> bool:
     if _in_use(state_dir):
         return False
     record = state.read_record(state_dir)
-    return record is None or not os.path.lexists(f"{record.runtime_root}/{record.id}")
+    return record is None or not _exists(record)
+
+
+def _exists(record: state.Record) -> bool:
+    """Whether the runtime still has the container.
+
+    An engine may have a mount of its own over its runtime's root (PrivateTmp=, PrivateMounts= of
+    systemd.exec(5)).  From another mount namespace that is seen through any process that lives
+    there: the container's monitor does as long as it runs.
+    """
+    path = f"{record.runtime_root}/{record.id}"
+    if os.path.lexists(path):
+        return True
+    namespace = os.stat("/proc/self/ns/mnt").st_ino
+    if record.mount_namespace in (0, namespace):
+        return False
+    return any(_is_in(root, path) for root in _roots(record.mount_namespace))
+
+
+def _roots(namespace: int) -> Iterator[str]:
+    """Yield the root directory, in procfs, of each process in a mount namespace, by its inode."""
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            try:
+                found = os.stat(f"/proc/{name}/ns/mnt").st_ino
+            except OSError:
+                continue  # it has ended
+            if found == namespace:
+                yield f"/proc/{name}/root"
+
+
+def _is_in(root: str, path: str) -> bool:
+    """Whether `path` exists in the directory `root`; links in it begin there, too."""
+    try:
+        top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.close(syscalls.openat2(top, path, os.O_PATH, resolve=lib.RESOLVE_IN_ROOT))
+    except OSError:
+        return False
+    finally:
+        os.close(top)
+    return True
 
 
 def collect(store: RangeStore, state_root: str) -> int:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from eci_supervisor.policy import refusals
-from eci_supervisor.runtime import ranges, state
+from eci_supervisor.runtime import overlay, ranges, state
 from eci_supervisor.runtime import spec as oci
-from eci_supervisor.runtime.errors import RefusedError
+from eci_supervisor.runtime.errors import RefusedError, StageError
+from eci_supervisor.runtime.stage import root_mount
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -209,12 +210,25 @@ def container_of(
     """Return what tells the container's image: of its bundle, and of its root's layers."""
     from eci_supervisor.engines.store import Container  # noqa: PLC0415 - seldom wanted
 
+    if layers is None:
+        layers = _layers(root)  # not asked for where the engine has shifted the files
     called = oci.part(spec, "annotations", dict).get(IMAGE_NAME)
-    paths = () if layers is None else (*([layers.upper] if layers.upper else []), *layers.lower)
+    upper = None if layers is None else layers.upper
+    paths = () if layers is None else (*([upper] if upper else []), *layers.lower)
     return Container(
         id=container_id,
         bundle=os.path.realpath(bundle),
         root=os.fsdecode(root),
         layers=tuple(map(os.fsdecode, paths)),
+        upper=os.path.realpath(os.fsdecode(upper)) if upper else "",
         called=called if isinstance(called, str) else "",
     )
+
+
+def _layers(root: bytes) -> Layers | None:
+    """Return the layers of a root file system; None where it is no overlay of which to find any."""
+    try:
+        mount = root_mount(root)
+        return None if mount is None else overlay.layers(mount)
+    except (OSError, StageError):
+        return None

@@ -97,8 +97,7 @@ def create(call: Invocation, binary: str, successor: Successor) -> NoReturn:
     if not settings.enhanced_container_isolation.value:
         pass_on(call, binary, successor)
     features.require()
-    request = read_request(call, settings)
-    with request.sources:
+    with read_request(call, settings) as request:
         _make(request, binary, successor)
 
 

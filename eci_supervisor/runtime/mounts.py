@@ -81,7 +81,7 @@ def prepare(stage: Stage, request: Request, clones: dict[int, Clone]) -> Prepare
                 and request.joins.network_of_host
             ):
                 # It shows a network namespace, and to mount it needs rights over that: sysfs(5).
-                network = oci.namespaces(request.spec)["network"]
+                network = request.joined["network"].fd
                 staged[index] = stage.sysfs(index, network, oci.options(mount))
         root = stack.enter_context(stage.root())
         link = functools.partial(read_link, root)

@@ -159,7 +159,7 @@ def _network(request: Request) -> tuple[frozenset[str], int | None]:
     if not request.joins.network_of_host:
         return frozenset(), None
     joined = request.call.runtime == "runc"
-    path = oci.namespaces(request.spec)["network"]
+    away = request.joined["network"].fd
     given = oci.part(request.spec, "linux.sysctl", dict)
     names = frozenset(name for name in given if name.startswith("net."))
     wanted = {name: str(given[name]) for name in names}
@@ -168,16 +168,15 @@ def _network(request: Request) -> tuple[frozenset[str], int | None]:
         wanted = _HOST_NETWORK_SYSCTLS | wanted
     if not wanted and not joined:
         return names, None
-    with closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as away:
-        if wanted:
-            with closing(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as home:
-                syscalls.setns(away, lib.CLONE_NEWNET)
-                try:
-                    for name, value in wanted.items():
-                        _set_sysctl(name, value)
-                finally:
-                    syscalls.setns(home, lib.CLONE_NEWNET)
-        return names, os.dup(away) if joined else None
+    if wanted:
+        with closing(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as home:
+            syscalls.setns(away, lib.CLONE_NEWNET)
+            try:
+                for name, value in wanted.items():
+                    _set_sysctl(name, value)
+            finally:
+                syscalls.setns(home, lib.CLONE_NEWNET)
+    return names, os.dup(away) if joined else None
 
 
 def _set_sysctl(name: str, value: str) -> None:
@@ -281,8 +280,14 @@ def prepare(
             taken.state_dir,
             *cleanup.words_of(taken.record),
             str(taken.record.mount_namespace),
+            taken.record.nonce,
         ),
-        userns_path="" if user is None else stage.pin_namespace(user.fd),
+        userns_path="" if user is None else stage.pin_namespace("user", user.fd),
+        joined={
+            kind: stage.pin_namespace(kind, entry.fd)
+            for kind, entry in request.joined.items()
+            if kind not in ("user", "cgroup")
+        },
         staged=mounted.staged,
         nested=mounted.nested,
         devices=devices,

@@ -59,8 +59,9 @@ def host_identities(proc: str = "/proc/self") -> dict[str, Identity]:
 
 
 def open_joined(namespaces: dict[str, str]) -> dict[str, Joined]:
-    """Open every namespace that is named by a path.
+    """Open every namespace that is named by a path; the caller is to `close_joined` them.
 
+    What is judged is what is joined: the path, which may lie where others write, is not used again.
     SpecError if one cannot be opened; nothing stays open then.
     """
     found: dict[str, Joined] = {}
@@ -71,13 +72,19 @@ def open_joined(namespaces: dict[str, str]) -> dict[str, Joined]:
                 info = os.fstat(fd)
                 found[kind] = Joined(kind, (info.st_dev, info.st_ino), fd)
     except OSError as error:
-        for joined in found.values():
-            os.close(joined.fd)
+        close_joined(found)
         raise SpecError(
             f"config.json: linux.namespaces: the {kind} namespace {path} cannot be joined: "
             f"{error.strerror}"
         ) from error
     return found
+
+
+def close_joined(joined: dict[str, Joined]) -> None:
+    """Close what `open_joined` has opened."""
+    for entry in joined.values():
+        os.close(entry.fd)
+    joined.clear()
 
 
 def shared_with_host(

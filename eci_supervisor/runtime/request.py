@@ -35,6 +35,7 @@ from eci_supervisor.runtime.stage import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
     from eci_supervisor.kernel.mountinfo import Mount
     from eci_supervisor.policy.paths import HostPaths
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from eci_supervisor.runtime.engine_sockets import Replaced
     from eci_supervisor.runtime.joins import Joins
     from eci_supervisor.runtime.overlay import Layers
+    from eci_supervisor.runtime.refuse import Joined
     from eci_supervisor.runtime.sources import Sources
     from eci_supervisor.runtime.spec import Mapping, Spec
 
@@ -53,6 +55,8 @@ class Request(msgspec.Struct, frozen=True):
     call: Invocation
     spec: Spec
     joins: Joins
+    joined: dict[str, Joined]
+    """The namespaces that it joins, by kind, as they were judged."""
     own_maps: tuple[tuple[Mapping, ...], tuple[Mapping, ...]] | None
     """The spec's own maps (userns-remap): they stay, and its files are shifted already."""
     layers: Layers | None
@@ -64,11 +68,20 @@ class Request(msgspec.Struct, frozen=True):
     engine_rootfs: str | None
     host_paths: HostPaths
     sources: Sources
-    """What mounts[] binds and the root file system, open; `create` closes them."""
+    """What mounts[] binds and the root file system, open."""
     replaced: tuple[Replaced, ...] = ()
     """Which of them become restricted engine sockets."""
     commands: policy.CommandList = policy.CommandList()
     """What these let through."""
+
+    def __enter__(self) -> Self:
+        """Own the descriptors of `sources` and `joined` for the length of a block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close them."""
+        self.sources.close()
+        refuse.close_joined(self.joined)
 
 
 def read_spec(path: str) -> Spec:
@@ -120,7 +133,7 @@ def read_settings(call: Invocation) -> Settings:
 
 
 def read_request(call: Invocation, settings: Settings) -> Request:
-    """Read bundle and surroundings; raises what the user is to be told."""
+    """Read bundle and surroundings; the caller closes it.  Raises what the user is to be told."""
     spec = read_spec(call.config)
     namespaces = oci.namespaces(spec)
     if namespaces.get("mount"):
@@ -131,15 +144,22 @@ def read_request(call: Invocation, settings: Settings) -> Request:
     refuse.refuse_annotations(oci.part(spec, "annotations", dict))
     bounding = oci.items(spec, "process.capabilities.bounding", str)
     refuse.refuse_insecure_build(call.bundle, bounding)
-    host = refuse.host_identities()
     joined = refuse.open_joined(namespaces)
     try:
-        identities = {kind: entry.identity for kind, entry in joined.items()}
-        refuse.refuse_shared(namespaces, identities, host)
-        found = joins.resolve(joined, host["user"])
-    finally:
-        for entry in joined.values():
-            os.close(entry.fd)
+        return _read_rest(call, settings, spec, joined)
+    except BaseException:
+        refuse.close_joined(joined)
+        raise
+
+
+def _read_rest(
+    call: Invocation, settings: Settings, spec: Spec, joined: dict[str, Joined]
+) -> Request:
+    """Judge the namespaces, root file system and mounts."""
+    host = refuse.host_identities()
+    identities = {kind: entry.identity for kind, entry in joined.items()}
+    refuse.refuse_shared(oci.namespaces(spec), identities, host)
+    found = joins.resolve(joined, host["user"])
     own_maps = _own_maps(spec) if found.user is None else None
     if found.user is not None:
         _refuse_root(found.user.uid_mappings, found.user.gid_mappings)
@@ -172,6 +192,7 @@ def read_request(call: Invocation, settings: Settings) -> Request:
         call=call,
         spec=spec,
         joins=found,
+        joined=joined,
         own_maps=own_maps,
         layers=layers,
         root=root,

@@ -51,6 +51,8 @@ class Plan(msgspec.Struct, frozen=True):
     """argv of the poststop hook."""
     userns_path: str = ""
     """A user namespace to join; "" for a new one."""
+    joined: dict[str, str] = msgspec.field(default_factory=dict)
+    """Kind → path of the other namespaces to join, in the place of each that the spec names."""
     staged: dict[int, Staged] = msgspec.field(default_factory=dict)
     """Index in mounts[] → its new source."""
     nested: frozenset[int] = frozenset()
@@ -103,6 +105,8 @@ def _namespaces(spec: Spec, plan: Plan) -> list[dict[str, Any]]:
         kind = entry["type"]
         if kind in ("user", "cgroup") or (kind == "network" and plan.network_joined):
             continue
+        if entry.get("path"):
+            entry["path"] = plan.joined[kind]  # what was judged, and nothing that was not
         kept.append(entry)
     user = {"type": "user"}
     if plan.userns_path:

@@ -365,17 +365,14 @@ class Stage:
             flags = lib.AT_EMPTY_PATH | lib.AT_RECURSIVE
             syscalls.mount_setattr(clone.tree, b"", flags, attr_set=clone.beneath)
 
-    def sysfs(self, index: int, network: str, options: list[str]) -> Staged:
-        """Prepare a read-only sysfs of the network namespace `network` for entry `index`.
+    def sysfs(self, index: int, network: int, options: list[str]) -> Staged:
+        """Prepare a read-only sysfs of the network namespace open as `network` for entry `index`.
 
         A new one, not a bind of /sys: that would show the interfaces of the host, and beneath
         it the host's cgroup tree.
         """
-        with (
-            closing(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as home,
-            closing(os.open(network, os.O_RDONLY | os.O_CLOEXEC)) as away,
-        ):
-            syscalls.setns(away, lib.CLONE_NEWNET)
+        with closing(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as home:
+            syscalls.setns(network, lib.CLONE_NEWNET)
             try:
                 tree = syscalls.detached("sysfs", {})
             finally:
@@ -401,10 +398,14 @@ class Stage:
         syscalls.fchmodat(self.tmpfs, name, device.mode)
         return self.path(name)
 
-    def pin_namespace(self, fd: int) -> str:
-        """Bind a namespace into the stage, so that it has a path that no pid reuse can change."""
-        self._mount_point("user-namespace", directory=False)
-        path = self.path("user-namespace")
+    def pin_namespace(self, kind: str, fd: int) -> str:
+        """Bind a namespace into the stage: then it has a path that nobody else can change.
+
+        Neither by a link on the way nor by the reuse of a pid.
+        """
+        name = f"{kind}-namespace"
+        self._mount_point(name, directory=False)
+        path = self.path(name)
         syscalls.mount(f"/proc/self/fd/{fd}", path, None, lib.MS_BIND)
         return path
 

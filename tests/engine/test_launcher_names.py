@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,8 +13,6 @@ import pytest
 from tests.support.engines import ECI_RUNTIME
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support.place import Place
 
 pytestmark = [pytest.mark.engine]
@@ -131,3 +130,36 @@ def test_a_real_beside_it_is_taken_and_no_other(first: Path) -> None:
     assert done.stderr == (
         f"eci-runtime: cannot be the runtime: {first}/runc.real: No such file or directory\n"
     )
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("words", [["--new-option", "value", "c"], ["-t", "c"], ["--", "c"]])
+def test_exec_goes_to_the_network_of_the_container_whatever_the_options(
+    first: Path, place: Place, words: list[str]
+) -> None:
+    """Else a process that is added to a podman's container would be in the host's network."""
+    script = first / "runc"
+    script.write_text("#!/bin/sh\nreadlink /proc/self/ns/net\n")
+    script.chmod(0o755)
+    root = place.directory("rt")
+    (root / "c").mkdir()
+    sleep = ["unshare", "-n", "sh", "-c", "echo; exec sleep 1000"]
+    with subprocess.Popen(sleep, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            start = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
+            record = f'{{"init_process_pid":{process.pid},"init_process_start":{start}}}'
+            (root / "c/state.json").write_text(record)
+            network = os.readlink(f"/proc/{process.pid}/ns/net")
+            done = subprocess.run(
+                [ECI_RUNTIME, "--root", root, "exec", *words, "sh", "-c", "true"],
+                env={"PATH": f"{first}:{os.environ['PATH']}"},
+                capture_output=True,
+                text=True,
+                timeout=20,
+                check=False,
+            )
+        finally:
+            process.kill()
+    assert (done.stdout, done.stderr) == (f"{network}\n", "")

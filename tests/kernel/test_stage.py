@@ -15,6 +15,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import psutil
 import pytest
 
@@ -631,6 +632,49 @@ def test_clearing_up_spares_the_next_container_of_the_same_id(state_dir: Path) -
     cleanup.clean(str(state_dir), nonce="first")
     assert state.read_record(str(state_dir)) == record
     cleanup.clean(str(state_dir), nonce="second")
+    assert not state_dir.exists()
+
+
+def test_a_container_behind_a_private_mount_of_its_engine_is_not_gone(
+    state_dir: Path, tmp_path: Path
+) -> None:
+    """Behind a link, too, as /var/run is one."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "link").symlink_to(root)
+    script = 'mount -t tmpfs t "$1" && mkdir "$1/c" && echo && exec sleep 1000'
+    words = ["unshare", "-m", "sh", "-c", script, "sh", str(root)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as engine:
+        assert engine.stdout is not None
+        engine.stdout.readline()
+        try:
+            namespace = os.stat(f"/proc/{engine.pid}/ns/mnt").st_ino
+            place = str(tmp_path / "link")
+            for name, gone in (("c", False), ("d", True)):
+                record = state.Record(
+                    name, name, "n", "runc", place, BASE, 65536, mount_namespace=namespace
+                )
+                state.write_record(str(state_dir), record)
+                assert cleanup.is_gone(str(state_dir)) == gone
+        finally:
+            engine.kill()
+    state.write_record(str(state_dir), msgspec.structs.replace(record, id="c"))
+    assert cleanup.is_gone(str(state_dir))
+
+
+def test_last_hook_spares_the_next_container_of_the_same_id(state_dir: Path) -> None:
+    record = state.Record("c", "c-1", "second", "runc", '/none"nonce":"first"', BASE, 65536)
+    state.write_record(str(state_dir), record)
+    (state_dir / "met").touch()
+    lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    here = str(os.stat("/proc/self/ns/mnt").st_ino)
+    words = [state.bin_path("eci-cleanup"), str(state_dir), "", "", here]
+    # Nor does it wait for that one's keeper.
+    subprocess.run([*words, "first"], stdin=subprocess.DEVNULL, timeout=8, check=True)
+    assert state.read_record(str(state_dir)) == record
+    os.close(lock)
+    subprocess.run([*words, "second"], stdin=subprocess.DEVNULL, timeout=8, check=True)
     assert not state_dir.exists()
 
 

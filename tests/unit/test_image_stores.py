@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 ID = "0123456789abcdef"
 LAYERS = ("sha256:" + "1" * 64, "sha256:" + "2" * 64)
 CONFIG = {"rootfs": {"type": "layers", "diff_ids": LAYERS}}
-IMAGE_ID, MANIFEST, INDEX = (f"sha256:{letter * 64}" for letter in "abc")
+IMAGE_ID = f"sha256:{hashlib.sha256(json.dumps(CONFIG).encode()).hexdigest()}"
+MANIFEST, INDEX = (f"sha256:{letter * 64}" for letter in "bc")
 
 
 def write(path: Path, document: Any) -> None:
@@ -32,7 +34,13 @@ def docker(root: Path, image: str = IMAGE_ID, typed: str = "tool") -> Container:
     record = {"ID": ID, "Image": image, "Driver": "overlay2", "Config": {"Image": typed}}
     write(root / f"containers/{ID}/config.v2.json", record)
     (root / "overlay2/x/merged").mkdir(parents=True)
-    return Container(ID, f"/run/tasks/moby/{ID}", str(root / "overlay2/x/merged"))
+    return mounted(f"/run/tasks/moby/{ID}", root / "overlay2/x")
+
+
+def mounted(bundle: str, layer: Path) -> Container:
+    """Return a container whose root file system a graph driver has mounted."""
+    upper = str(layer / "diff")
+    return Container(ID, bundle, str(layer / "merged"), layers=(upper,), upper=upper)
 
 
 def images(root: Path, names: dict[str, str]) -> None:
@@ -137,25 +145,49 @@ def test_a_database_that_cannot_be_read_tells_nothing(tmp_path: Path) -> None:
 
 def test_podmans_image_has_no_origin(tmp_path: Path) -> None:
     hexadecimal = IMAGE_ID[7:]
-    container = {"id": ID, "image": hexadecimal}
-    write(tmp_path / "overlay-containers/containers.json", [{"id": "x", "image": "x"}, container])
+    stored = {"id": ID, "image": hexadecimal}
+    write(tmp_path / "overlay-containers/containers.json", [{"id": "x", "image": "x"}, stored])
     digests = {"manifest": MANIFEST, f"sha256:{hexadecimal}": IMAGE_ID, "signature-1": INDEX}
     names = ["docker.io/library/docker:cli", f"docker.io/library/docker@{MANIFEST}"]
     record = {"id": hexadecimal, "names": names, "big-data-digests": digests}
     write(tmp_path / "overlay-images/images.json", [record])
     key = base64.b64encode(IMAGE_ID.encode()).decode()
     write(tmp_path / f"overlay-images/{hexadecimal}/={key}", CONFIG)
-    found = identity.find(Container(ID, "/b/userdata", f"{tmp_path}/overlay/layer/merged"))
+    container = mounted("/b/userdata", tmp_path / "overlay/layer")
+    found = identity.find(container)
     tags = frozenset({"docker.io/library/docker:cli"})
     image = Image(IMAGE_ID, LAYERS, tags, frozenset(), frozenset({MANIFEST}))
     assert (found.engine, found.image) == ("podman", image)
     assert found.shown == "docker.io/library/docker"
+    # Of a root that is a mere directory, nobody knows who has made what lies above it.
+    assert identity.find(Container(ID, container.bundle, container.root)).image is None
+    elsewhere = Container(ID, container.bundle, container.root, ("/u",), upper="/g/overlay/y/diff")
+    assert identity.find(elsewhere).image is None
+
+
+def test_a_store_around_a_mere_directory_is_not_believed(tmp_path: Path) -> None:
+    """`podman create --rootfs SHARED/r`, and a container that writes to SHARED."""
+    images(tmp_path, {"docker:cli": IMAGE_ID, f"docker@{MANIFEST}": IMAGE_ID})
+    genuine = docker(tmp_path, typed="docker:cli")
+    assert identity.find(genuine).image is not None
+    for root in (genuine.root, str(tmp_path / "r")):
+        found = identity.find(Container(ID, "/b/userdata", root))
+        assert (found.image, found.shown) == (None, "docker.io/library/docker")
+        forged = Container(ID, "/b/userdata", root, ("/g/o/y/diff", "/l"), upper="/g/o/y/diff")
+        assert identity.find(forged).image is None
+
+
+def test_a_configuration_has_the_digest_that_it_is_named_by(tmp_path: Path) -> None:
+    images(tmp_path, {"tool:1": IMAGE_ID})
+    container = docker(tmp_path)
+    write(tmp_path / f"image/overlay2/imagedb/content/sha256/{IMAGE_ID[7:]}", CONFIG | {"x": 1})
+    assert identity.find(container).image is None
 
 
 def test_how_an_image_is_called() -> None:
     image = Image(IMAGE_ID, names=frozenset({"docker.io/library/b:1", "docker.io/library/a:1"}))
     assert shown("docker:cli", image) == "docker.io/library/docker"
-    assert shown("aaaaaaaaaaaa", image) == "docker.io/library/a"  # its id, in short
+    assert shown(IMAGE_ID[7:19], image) == "docker.io/library/a"  # its id, in short
     assert shown(IMAGE_ID, Image(IMAGE_ID)) == IMAGE_ID
     assert shown("", Image(IMAGE_ID)) == IMAGE_ID
     assert shown("", None) == "unknown"

@@ -66,6 +66,17 @@ def test_user_and_cgroup_namespaces_are_its_own() -> None:
     assert {"type": "user", "path": "/s/m/u"} in joined["linux"]["namespaces"]
 
 
+def test_joined_namespaces_are_those_that_were_judged() -> None:
+    given = [{"type": "pid", "path": "/srv/link"}, {"type": "ipc"}]
+    new = rewrite.rewrite(spec(namespaces=given), plan(joined={"pid": "/s/m/pid-namespace"}))
+    assert new["linux"]["namespaces"][:2] == [
+        {"type": "pid", "path": "/s/m/pid-namespace"},
+        {"type": "ipc"},
+    ]
+    with pytest.raises(KeyError):
+        rewrite.rewrite(spec(namespaces=given), plan())
+
+
 def test_a_network_that_was_entered_already_is_inherited() -> None:
     given = [{"type": "network", "path": "/n"}, {"type": "pid"}]
     new = rewrite.rewrite(spec(namespaces=given), plan(network_joined=True))
