@@ -207,7 +207,7 @@ def _refuse_restricted(
     if vm.protected_paths:
         # An empty list means it.  Else what holds other containers is protected wherever it is.
         paths += [(path, Access.PROTECTED) for path in (*sorted(owned.protected), state.root())]
-    table = restricted.table(sources.mounts, paths, owned.shared)
+    table = restricted.table(sources.mounts, paths)
     restricted.refuse(sources, spec, table, owned, passed=passed)
     if own:
         restricted.refuse_root(sources.mounts, root, table)

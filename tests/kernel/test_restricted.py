@@ -53,7 +53,7 @@ def taken(names: list[tuple[str, Access]], source: str | Path, *options: str) ->
     """Judge a bind; give a clone of what was judged.  RefusedError where it may not be."""
     spec = spec_of(source, *options)
     with open_sources(spec, "/") as sources:
-        table = restricted.table(sources.mounts, names, ())
+        table = restricted.table(sources.mounts, names)
         restricted.refuse(sources, spec, table, Owned(), passed=())
         flags = lib.OPEN_TREE_CLONE | lib.AT_EMPTY_PATH | lib.AT_RECURSIVE
         clone = syscalls.open_tree(sources.all[0].fd, b"", flags)
@@ -196,7 +196,7 @@ def test_a_device_node_is_no_source(tmp_path: Path) -> None:
 def test_a_root_file_system_is_no_way_around(tmp_path: Path) -> None:
     (tmp_path / "secret/in").mkdir(parents=True)
     mounts = HostMounts.read()
-    table = restricted.table(mounts, [(f"{tmp_path}/secret", PROTECTED)], ())
+    table = restricted.table(mounts, [(f"{tmp_path}/secret", PROTECTED)])
     for path in (tmp_path / "secret", tmp_path, Path("/")):
         with pytest.raises(RefusedError, match=f"can't mount {path} because"):
             restricted.refuse_root(mounts, os.fsencode(path), table)
