@@ -11,7 +11,8 @@ engine's own directories.  They are known by where the engine keeps them, never 
 - In another container's directory where this one joins a namespace of the other and is given, in
   the same place, the very file that is mounted there for the other: hosts, hostname, resolv.conf
   and /dev/shm, which come with a network, a host name or shared memory.
-- BuildKit's: a bundle in its `executor` directory, whose mounts are none but its own.
+- BuildKit's: a bundle in its `executor` directory, which has its database beside it; such a bundle
+  has no mounts but BuildKit's own.
 
 Each of these holds for one source.  Another that leads to the same place by a link was a user's
 choice, and gets nothing by it.
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from eci_supervisor.policy.paths import Identity
+    from eci_supervisor.runtime.overlay import Layers
     from eci_supervisor.runtime.sources import Chain, HostMounts, Source, Sources
     from eci_supervisor.runtime.spec import Spec
 
@@ -61,6 +63,10 @@ _JOINED = {
     _SHM: b"shm",
 }
 """What containers share with a namespace, by its place, and what engines call it."""
+_PLUGINS = (b"io.containerd.runtime.", b"io.containerd.snapshotter.")
+_TASKS = "io.containerd.runtime.v2.task"
+_DATABASES = ("metadata_v2.db", "metadata.db")
+"""What BuildKit has beside the directory of its bundles."""
 _PATH = os.O_PATH | os.O_CLOEXEC
 _STORES = "containers"
 """Ends the name of the directory that has one for each container, in Docker and Podman."""
@@ -326,14 +332,60 @@ def _root_above_id(path: bytes) -> str | None:
     return None
 
 
+def data_roots(container_id: str, bundle: str, root: bytes, layers: Layers | None) -> set[str]:
+    """Return the data directories of the engine, by where it keeps bundle and root file system.
+
+    `root`: its path, absolute, and `layers`: those of the overlay that it is.  So they are known
+    where no source tells them, as where the container has all its files from a joined one.
+    """
+    if not _ID.fullmatch(container_id):
+        return set()
+    found = set()
+    real = os.fsencode(os.path.realpath(bundle))
+    if container_id.encode("ascii") in real.split(b"/"):
+        while os.path.basename(real) != container_id.encode("ascii"):
+            real = os.path.dirname(real)
+        found.add(_containerd_root(real) or _data_root(os.path.dirname(real)))
+    paths = [] if layers is None else [layers.upper, *layers.lower, *layers.data_only]
+    for path in (root, *(path for path in paths if path is not None)):
+        # Docker and Podman: DRIVER/ID/merged, DRIVER/dir/ID or rootfs/DRIVER/ID.
+        top = _up(path, 3)
+        if top not in found and _keeps(top, b"", container_id):
+            found.add(top)
+        snapshots = _containerd_root(path)
+        if snapshots is not None:
+            found.add(snapshots)
+    return {os.fsdecode(path) for path in found if path != b"/"}
+
+
+def _containerd_root(path: bytes) -> bytes | None:
+    """Return the directory of containerd's that has one for each of its plugins on this path."""
+    parts = path.split(b"/")
+    at = next((i for i, part in enumerate(parts) if part.startswith(_PLUGINS)), None)
+    return None if at is None else b"/".join(parts[:at])
+
+
 def _buildkit(bundle: str, container_id: str) -> str | None:
     """Return the directory in which BuildKit keeps all that it binds, for a bundle of its own."""
     executor, name = os.path.split(os.path.realpath(bundle))
     root, last = os.path.split(executor)
-    if name != container_id or last != "executor":
+    if name != container_id or last != "executor" or not _has_database(root):
         return None
     above, kind = os.path.split(root)
     return above if kind == "buildkit" else root
+
+
+def _has_database(directory: str) -> bool:
+    """Say whether it is BuildKit's: containerd's tasks lie by the name of a user's choice, too."""
+    if _TASKS in directory.split("/"):
+        return False
+    for name in _DATABASES:
+        try:
+            if os.lstat(f"{directory}/{name}").st_uid == 0:
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def _depth_below(path: bytes, directory: bytes) -> int | None:

@@ -160,8 +160,9 @@ def read_request(call: Invocation, settings: Settings) -> Request:
         )
         replaced = judge.sockets()
         passed = [one.index for one in replaced]
+        engine = owner.data_roots(call.container_id, call.bundle, root, layers)
         hosts = _refuse_restricted(
-            call, spec, settings, sources, root, own=mount is None, passed=passed
+            call, spec, settings, sources, root, own=mount is None, passed=passed, engine=engine
         )
         judge.directories(root if mount is None else None)
     except BaseException:
@@ -192,11 +193,12 @@ def _refuse_restricted(
     *,
     own: bool,
     passed: Sequence[int],
+    engine: set[str],
 ) -> HostPaths:
     """Refuse what the container may not have of the host; return what its worker is to hold.
 
     `own`: the root file system is a directory of the host's, and no overlay.  `passed`: indices in
-    mounts[] of what is judged already.
+    mounts[] of what is judged already.  `engine`: its data directories, as far as they are known.
     """
     owned = owner.own(sources, spec, call.container_id, call.bundle)
     vm = settings.vm
@@ -206,7 +208,8 @@ def _refuse_restricted(
     ]
     if vm.protected_paths:
         # An empty list means it.  Else what holds other containers is protected wherever it is.
-        paths += [(path, Access.PROTECTED) for path in (*sorted(owned.protected), state.root())]
+        engine = {*engine, *owned.protected}
+        paths += [(path, Access.PROTECTED) for path in (*sorted(engine), state.root())]
     table = restricted.table(sources.mounts, paths)
     restricted.refuse(sources, spec, table, owned, passed=passed)
     if own:

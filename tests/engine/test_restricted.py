@@ -152,6 +152,18 @@ def test_files_of_the_engine_are_nobodys_by_their_names(engine: Ruled) -> None:
         engine.refuses(str(directory), "-v", f"{directory}:/x")
 
 
+def test_the_data_root_is_protected_where_no_source_names_it(engine: Ruled, place: Place) -> None:
+    data = str(engine.dockerd.data_root)
+    file = place.directory("v") / "mine"
+    file.touch()
+    files: list[str] = []
+    for name in ("hosts", "hostname", "resolv.conf"):
+        files += ["-v", f"{file}:/etc/{name}"]
+    engine.refuses(data, *files, "--ipc=private", "-v", f"{data}:/x")
+    with engine.dockerd.container() as other:
+        engine.refuses(data, f"--network=container:{other}", *files, "-v", f"{data}:/x")
+
+
 def test_a_link_in_a_joined_container_is_its_users(engine: Ruled) -> None:
     data = engine.dockerd.data_root
     with engine.dockerd.container("-e", "SECRET=x") as victim, engine.dockerd.container() as other:

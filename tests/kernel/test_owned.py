@@ -14,6 +14,7 @@ from eci_supervisor.kernel.syscalls import lib
 from eci_supervisor.policy.paths import Access
 from eci_supervisor.runtime import owned, restricted
 from eci_supervisor.runtime.errors import RefusedError
+from eci_supervisor.runtime.overlay import Layers
 from eci_supervisor.runtime.sources import open_sources
 from tests.support.children import in_child
 
@@ -54,6 +55,7 @@ class Host:
             f"containers/{OTHER}/hosts",
             f"sandboxes/{OTHER}/hosts",
             "buildkit/executor/resolv.conf",
+            "buildkit/metadata_v2.db",
         ):
             (self.root / name).touch()
 
@@ -234,6 +236,49 @@ def test_what_buildkit_binds(host: Host) -> None:
         assert not host.is_refused(host.root / name, container_id="abc", bundle=bundle)
         assert host.is_refused(host.root / name, container_id="xyz", bundle=bundle)
         assert host.is_refused(host.root / name, container_id="abc")
+
+
+def test_a_directory_of_that_name_is_not_buildkits(host: Host) -> None:
+    """Containerd's namespace is its users' choice: `nerdctl -n executor`."""
+    for name in ("tasks", "io.containerd.runtime.v2.task"):
+        (host.root / name / "executor" / OWN).mkdir(parents=True)
+        (host.root / name / "moby").mkdir()
+        bundle = str(host.root / name / "executor" / OWN)
+        assert host.is_refused(host.root / name / "moby", bundle=bundle)
+        # Nor is it beneath containerd's directory of bundles, whatever lies there.
+        (host.root / name / "metadata_v2.db").touch()
+        is_refused = host.is_refused(host.root / name / "moby", bundle=bundle)
+        assert is_refused == name.startswith("io.")
+
+
+def test_where_the_engine_keeps_what_no_source_names(host: Host) -> None:
+    top, root = str(host.root), os.fsencode(host.root)
+    tasks = f"/run/other/io.containerd.runtime.v2.task/moby/{OWN}"
+    merged = root + b"/overlay2/x/merged"
+    assert owned.data_roots(OWN, tasks, merged, None) == {"/run/other", top}
+    podman = f"{top}/overlay-containers/{OWN}/userdata"
+    assert owned.data_roots(OWN, podman, b"/x", None) == {top}
+    layers = Layers(
+        (b"/other/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs",), (), None, ()
+    )
+    assert owned.data_roots(OWN, "/b", b"/x", layers) == {"/other"}
+    # An id that was chosen, and a root file system that no engine keeps, tell nothing.
+    assert owned.data_roots("mine", f"{top}/mine", merged, None) == set()
+    assert owned.data_roots(NERD, "/b", merged, None) == set()
+
+
+def test_a_joined_container_tells_where_the_engine_keeps_it(host: Host) -> None:
+    file = host.root / f"containers/{OTHER}/hosts"
+
+    def work() -> None:
+        private()
+        with another_container() as spaces:
+            syscalls.mount(str(file), "/etc/hosts", None, lib.MS_BIND)
+            names = [("/", Access.SHARED)]
+            other = host.root / "overlay2"
+            assert host.is_refused(file, namespaces=spaces, names=names, beside=other)
+
+    in_child(work)
 
 
 @contextlib.contextmanager
