@@ -332,6 +332,11 @@ def _root_above_id(path: bytes) -> str | None:
     return None
 
 
+def is_volume(source: Source, container_id: str) -> bool:
+    """Say whether it lies in a volume of an engine that keeps this container."""
+    return _volume(source.real, container_id) is not None
+
+
 def data_roots(container_id: str, bundle: str, root: bytes, layers: Layers | None) -> set[str]:
     """Return the data directories of the engine, by where it keeps bundle and root file system.
 
