@@ -108,6 +108,14 @@ class Table(msgspec.Struct, frozen=True):
     places: dict[Place, Access]
     above_places: dict[Place, Access]
 
+    def sharing(self, more: Iterable[Named]) -> Table:
+        """Return the table with more shared paths; what is protected of the same stays so."""
+        found = Table(dict(self.access), self.above, dict(self.places), self.above_places)
+        for one in more:
+            _lower(found.access, one.identity, one.access)
+            _lower(found.places, one.place, one.access)
+        return found
+
     def decided(self, chain: Iterable[Identity]) -> tuple[int, Access] | None:
         """Return index and meaning of the first of `chain` that is named: the deepest match."""
         for index, identity in enumerate(chain):
@@ -175,26 +183,30 @@ def host_paths(paths: Iterable[tuple[str, Access]]) -> HostPaths:
     )
 
 
-def offender(table: Table, found: Found) -> Found | Inner | None:
+def offender(table: Table, found: Found, own: Iterable[Named] = ()) -> Found | Inner | None:
     """Return what of the source a container may not have: itself, a mount in it, or None.
 
     The deepest named path that it lies in decides; where there is none, it may not.  Nor may it
-    have what a protected path lies in, as that would show it.
+    have what a protected path lies in, as that would show it.  `own`: what is shared for the sake
+    of this source alone; neither devices nor kernel file systems, nor what it shows elsewhere.
     """
-    if not _allows(table, found):
+    mine = table.sharing(own)
+    if not _allows(mine, found, table):
         return found
-    return next((one for one in found.inner if not _allows_inner(table, one, found)), None)
+    return next((one for one in found.inner if not _allows_inner(mine, one, found)), None)
 
 
-def _allows(table: Table, found: Found) -> bool:
+def _allows(table: Table, found: Found, settings: Table) -> bool:
     decided = table.decided(found.chain)
     if decided is None:
         return False
-    index, access = decided
-    if found.device and (index > 0 or access is Access.PROTECTED):
-        return False  # only where it is named itself
-    if found.kernel and (index > found.root or access is Access.PROTECTED):
-        return False
+    if found.device or found.kernel:
+        named = settings.decided(found.chain)
+        # A device only where it is named itself.
+        least = 0 if found.device else found.root
+        if named is None or named[0] > least or named[1] is Access.PROTECTED:
+            return False
+    access = decided[1]
     allowed = [
         access,
         table.above.get(found.chain[0], Access.SHARED),
@@ -204,7 +216,7 @@ def _allows(table: Table, found: Found) -> bool:
     if in_place is not None:
         allowed.append(in_place)
     if found.elsewhere is not None:
-        places = [table.decided(chain) for chain in found.elsewhere]
+        places = [settings.decided(chain) for chain in found.elsewhere]
         allowed.append(max((one[1] for one in places if one is not None), default=Access.PROTECTED))
     return _suffices(min(allowed), read_only=found.read_only)
 

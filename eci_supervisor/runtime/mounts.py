@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from eci_supervisor.kernel import syscalls
-from eci_supervisor.runtime import nesting, spare
+from eci_supervisor.runtime import nesting, owned, spare
 from eci_supervisor.runtime import spec as oci
 from eci_supervisor.runtime.points import NO_LINKS, read_link
 from eci_supervisor.runtime.rewrite import Staged  # noqa: TC001 - msgspec asks for it
@@ -47,7 +47,9 @@ def clone(stage: Stage, request: Request, taken: Taken) -> dict[int, Clone]:
                 own = _mount_userns(mount, options, taken)
                 try:
                     userns = stage.userns if own is None else own
-                    clones[index] = stage.clone(index, source.fd, options, userns)
+                    # The engine mounts there later what another container asks for.
+                    private = owned.is_volume(source, request.call.container_id)
+                    clones[index] = stage.clone(index, source.fd, options, userns, private=private)
                 except BaseException:
                     if own is not None:
                         os.close(own)

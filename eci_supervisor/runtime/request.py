@@ -183,7 +183,8 @@ def _read_rest(
         )
         replaced = judge.sockets()
         passed = [one.index for one in replaced]
-        hosts = _refuse_restricted(call, spec, settings, sources, passed=passed)
+        engine = owner.data_roots(call.container_id, call.bundle, root, layers)
+        hosts = _refuse_restricted(call, spec, settings, sources, passed=passed, engine=engine)
         judge.directories(root if mount is None else None)
     except BaseException:
         sources.close()
@@ -224,10 +225,12 @@ def _refuse_restricted(
     sources: Sources,
     *,
     passed: Sequence[int],
+    engine: set[str],
 ) -> HostPaths:
     """Refuse what the container may not have of the host; return what its worker is to hold.
 
-    `passed`: indices in mounts[] of what is judged already.
+    `passed`: indices in mounts[] of what is judged already.  `engine`: its data directories, as far
+    as they are known.
     """
     owned = owner.own(sources, spec, call.container_id, call.bundle)
     vm = settings.vm
@@ -237,9 +240,10 @@ def _refuse_restricted(
     ]
     if vm.protected_paths:
         # An empty list means it.  Else what holds other containers is protected wherever it is.
-        paths += [(path, Access.PROTECTED) for path in (*sorted(owned.protected), state.root())]
+        engine = {*engine, *owned.protected}
+        paths += [(path, Access.PROTECTED) for path in (*sorted(engine), state.root())]
     own = programs.paths(call.settings)
-    table = restricted.table(sources.mounts, paths, owned.shared, own)
+    table = restricted.table(sources.mounts, paths, own)
     restricted.refuse(sources, spec, table, owned, passed=passed)
     roots.refuse(sources, table, call.container_id, call.bundle)
     return host_paths(paths)

@@ -20,9 +20,9 @@ from eci_supervisor.runtime.rewrite import DEFAULT_NODES
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from eci_supervisor.policy.paths import Identity, Table
+    from eci_supervisor.policy.paths import Table
     from eci_supervisor.runtime.owned import Owned
-    from eci_supervisor.runtime.sources import HostMount, HostMounts, Source, Sources
+    from eci_supervisor.runtime.sources import Chain, HostMount, HostMounts, Source, Sources
     from eci_supervisor.runtime.spec import Spec
 
 KERNEL_FILE_SYSTEMS = frozenset(
@@ -48,7 +48,6 @@ def message(written: str) -> str:
 def table(
     mounts: HostMounts,
     paths: Iterable[tuple[str, Access]],
-    more: Iterable[Named],
     own: Iterable[str] = (),
 ) -> Table:
     """Look the named paths up on the host.
@@ -57,7 +56,7 @@ def table(
     and shares nothing: nothing is there to be had.  StageError for one that is there, and of which
     it cannot be said what it is.  `own`: what nobody gets writable, whatever the rest says.
     """
-    named = list(more)
+    named = []
     for path, access in paths:
         found = _look_up_named(mounts, path)
         if found is not None:
@@ -120,9 +119,9 @@ def refuse(
     for position, source in enumerate(sources.all):
         if source.index in passed or _is_common_node(source):
             continue
-        volume = position in owned.volumes
-        known = facts(sources.mounts, source, mounts[source.index], volume=volume)
-        wrong = offender(table, known)
+        known = facts(sources.mounts, source, mounts[source.index], owned.elsewhere.get(position))
+        # What is the engine's own for one source is not for another that leads there by a link.
+        wrong = offender(table, known, owned.shared.get(position, ()))
         if wrong is known:
             raise RefusedError(message(source.written), HOST_MOUNT)
         if isinstance(wrong, Inner):
@@ -162,9 +161,15 @@ def _as_found(source: Source, inner: tuple[Inner, ...] = (), *, read_only: bool 
 
 
 def facts(
-    mounts: HostMounts, source: Source, mount: dict[str, object], *, volume: bool = False
+    mounts: HostMounts,
+    source: Source,
+    mount: dict[str, object],
+    elsewhere: tuple[Chain, ...] | None = None,
 ) -> Found:
-    """Find out what there is to know about a source; `mount`: its entry of mounts[]."""
+    """Find out what there is to know about a source.
+
+    `mount`: its entry of mounts[].  `elsewhere`: as in Found.
+    """
     options = oci.options(mount)
     attr_set, _, recursive = attributes(options)
     whole = "rbind" in options and stat.S_ISDIR(source.mode)
@@ -177,7 +182,7 @@ def facts(
         read_only=bool(attr_set & ATTRIBUTES["ro"]) or source.layer in ("lowerdir", "datadir"),
         read_only_within=bool(recursive & ATTRIBUTES["ro"]),
         inner=tuple(_inner(one) for one in mounts.beneath(source.real)) if whole else (),
-        elsewhere=_elsewhere(mounts, source) if volume else None,
+        elsewhere=elsewhere,
     )
 
 
@@ -194,49 +199,3 @@ def _is_common_node(source: Source) -> bool:
 def _inner(mount: HostMount) -> Inner:
     place = Place(mount.device, mount.root)
     return Inner(mount.target, place, kernel=mount.fstype in KERNEL_FILE_SYSTEMS)
-
-
-def _elsewhere(mounts: HostMounts, source: Source) -> tuple[tuple[Identity, ...], ...] | None:
-    """Return where the host has what an engine has mounted as a volume; None for nowhere.
-
-    A device is where its node is.  A directory that was bound is wherever the host shows it.  What
-    comes over a network, or lives in memory, is nowhere.
-    """
-    mount = source.mount
-    if mount.fstype == b"overlay":
-        return ()  # its layers may be anything
-    if mount.root != b"/":
-        places = mounts.showing(source.place, but=mount.mount_id)
-        there = (_look_up(mounts, path) for path in places)
-        return tuple(
-            one.chain for one in there if one is not None and one.identity == source.identity
-        )
-    node = _look_up(mounts, os.path.join(b"/", mount.source))
-    if not _needs_device(mount.fstype):
-        return None if node is None else (node.chain,)
-    number = None if node is None else _number(node)
-    # Of those whose superblock has a number of its own, such as btrfs, the node alone tells.
-    known = number is not None and (mount.device.startswith(b"0:") or number == mount.device)
-    return (node.chain,) if node is not None and known else ()
-
-
-def _number(node: Source) -> bytes | None:
-    """Return a block device's number as mountinfo has it; None for anything else."""
-    if not stat.S_ISBLK(node.mode):
-        return None
-    return b"%d:%d" % (os.major(node.rdev), os.minor(node.rdev))
-
-
-def _needs_device(fstype: bytes) -> bool:
-    """Say whether a file system lies on a block device: proc_filesystems(5)."""
-    with open("/proc/filesystems", "rb") as file:
-        return any(line.split() == [fstype] for line in file)
-
-
-def _look_up(mounts: HostMounts, path: bytes) -> Source | None:
-    try:
-        found = opened.look_up(mounts, -1, "", "", path)
-    except OSError:
-        return None
-    os.close(found.fd)
-    return found

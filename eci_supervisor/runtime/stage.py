@@ -268,11 +268,20 @@ class Stage:
 
     # -- binds ------------------------------------------------------------------------------
 
-    def clone(self, index: int, source: int, options: list[str], userns: int | None) -> Clone:
+    def clone(
+        self,
+        index: int,
+        source: int,
+        options: list[str],
+        userns: int | None,
+        *,
+        private: bool = False,
+    ) -> Clone:
         """Clone the source of entry `index` of mounts[], with the flags of its options.
 
         `source`: a descriptor of it, opened in this process's mount namespace; so `enter` comes
-        afterwards.  `userns`: the ID mapping, or None for none.  StageError if it cannot be bound.
+        afterwards.  `userns`: the ID mapping, or None for none.  `private`: nothing that the host
+        mounts there later is to be seen.  StageError if it cannot be bound.
         The clone lies nowhere yet: `put` or `nest` is to follow.
         """
         recursive = lib.AT_RECURSIVE if "rbind" in options else 0
@@ -289,7 +298,7 @@ class Stage:
         return Clone(
             tree=tree,
             directory=stat.S_ISDIR(os.fstat(tree).st_mode),
-            flags=self._set_attributes(tree, options),
+            flags=self._set_attributes(tree, options, lib.MS_PRIVATE if private else lib.MS_SLAVE),
             beneath=attributes(options)[2],
             source=_path_of(source) if one_by_one else None,
             userns=userns,
@@ -297,14 +306,16 @@ class Stage:
         )
 
     @staticmethod
-    def _set_attributes(tree: int, options: list[str]) -> tuple[str, ...]:
+    def _set_attributes(
+        tree: int, options: list[str], change: int = lib.MS_SLAVE
+    ) -> tuple[str, ...]:
         """Give a clone what its options say; returns its flags.  Where that fails, it is closed."""
         to_set, to_clear, _ = attributes(options)
         try:
             syscalls.mount_setattr(tree, b"", lib.AT_EMPTY_PATH, attr_set=to_set, attr_clr=to_clear)
             # What is mounted in the container, in it or beneath, is no business of the host's.
             syscalls.mount_setattr(
-                tree, b"", lib.AT_EMPTY_PATH | lib.AT_RECURSIVE, propagation=lib.MS_SLAVE
+                tree, b"", lib.AT_EMPTY_PATH | lib.AT_RECURSIVE, propagation=change
             )
             shown = syscalls.fstatfs_flags(tree)
         except BaseException:

@@ -152,6 +152,47 @@ def test_files_of_the_engine_are_nobodys_by_their_names(engine: Ruled) -> None:
         engine.refuses(str(directory), "-v", f"{directory}:/x")
 
 
+def test_the_data_root_is_protected_where_no_source_names_it(engine: Ruled, place: Place) -> None:
+    data = str(engine.dockerd.data_root)
+    file = place.directory("v") / "mine"
+    file.touch()
+    files: list[str] = []
+    for name in ("hosts", "hostname", "resolv.conf"):
+        files += ["-v", f"{file}:/etc/{name}"]
+    engine.refuses(data, *files, "--ipc=private", "-v", f"{data}:/x")
+    with engine.dockerd.container() as other:
+        engine.refuses(data, f"--network=container:{other}", *files, "-v", f"{data}:/x")
+
+
+def test_a_link_in_a_joined_container_is_its_users(engine: Ruled) -> None:
+    data = engine.dockerd.data_root
+    with engine.dockerd.container("-e", "SECRET=x") as victim, engine.dockerd.container() as other:
+        path = f"{data}/containers/{victim}"
+        layers = engine.dockerd.inspect(victim, "{{.GraphDriver.Data.UpperDir}}")
+        for name, target in (("d", path), ("layers", layers)):
+            engine.dockerd.docker("exec", other, "ln", "-s", target, f"/{name}")
+            for words in (f"--network=container:{other}", f"--pid=container:{other}"):
+                engine.refuses(target, words, "-v", f"{target}:/{name}")
+
+
+def test_a_bind_that_becomes_a_link_to_the_own_record_is_refused(
+    engine: Ruled, place: Place
+) -> None:
+    directory = place.directory("v")
+    (directory / "sub").mkdir()
+    run = ("create", "-v", f"{directory}/sub:/x", IMAGE, "cat", "/x/config.v2.json")
+    created = engine.dockerd.out(*run)
+    try:
+        (directory / "sub").rmdir()
+        (directory / "sub").symlink_to(engine.dockerd.data_root / "containers" / created)
+        done = engine.dockerd.docker("start", "-a", created, check=False)
+        assert done.returncode == 1
+        # dockerd itself follows the link when it starts the container.
+        assert "because it's configured as a restricted host mount" in done.stderr
+    finally:
+        engine.dockerd.docker("rm", "-f", created)
+
+
 # -- allowed ------------------------------------------------------------------------------------
 
 

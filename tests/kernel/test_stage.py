@@ -390,6 +390,37 @@ def test_a_file_is_bound_on_a_file(state_dir: Path, tmp_path: Path) -> None:
     in_child(work)
 
 
+def test_what_is_mounted_later_on_a_volume_is_not_seen(state_dir: Path, tmp_path: Path) -> None:
+    """The engine mounts on its volumes what some other container asks for."""
+    data = tmp_path / "data"
+    data.mkdir()
+
+    def work() -> None:
+        own_mounts()
+        syscalls.mount("own", str(data), "tmpfs", 0)
+        syscalls.mount(None, str(data), None, lib.MS_SHARED)
+        (data / "volume").mkdir()
+        stage = Stage(str(state_dir), None, 0)
+        seen = []
+        for private in (False, True):
+            options = ["rbind", "rslave"]
+            fd = opened(data / "volume")
+            seen.append(stage.clone(0, fd, options, None, private=private).tree)
+        home = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+        stage.enter()
+        for name, tree in zip("ab", seen, strict=True):
+            stage._mount_point(name, directory=True)
+            stage._attach(tree, stage.tmpfs, name)
+        away = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+        syscalls.setns(home, lib.CLONE_NEWNS)
+        syscalls.mount("later", str(data / "volume"), "tmpfs", 0)
+        (data / "volume/secret").touch()
+        syscalls.setns(away, lib.CLONE_NEWNS)
+        assert [os.listdir(stage.path(name)) for name in "ab"] == [["secret"], []]
+
+    in_child(work)
+
+
 def test_a_source_of_another_mount_namespace_cannot_be_bound(state_dir: Path) -> None:
     def work() -> None:
         away = opened("/usr")
