@@ -94,7 +94,8 @@ def test_what_was_judged_is_what_is_cloned(tmp_path: Path) -> None:
         link.unlink()
         link.symlink_to("bad")
         stage, taken = Stage("/none", None, 0), SimpleNamespace(shift=True)
-        request = SimpleNamespace(spec=spec, sources=sources)
+        call = SimpleNamespace(container_id="c1")
+        request = SimpleNamespace(spec=spec, sources=sources, call=call)
         clones = mounts.clone(stage, request, taken)  # type: ignore[arg-type]
         try:
             inode = os.fstat(clones[0].tree).st_ino
