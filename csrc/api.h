@@ -236,10 +236,6 @@ uint64_t eci_ring_bytes(uint32_t slots);
 void eci_ring_init(struct eci_ring *ring, uint32_t slots);
 /* Copies the event in; 1 when the reader wants to be woken, 0 when not, -EAGAIN when dropped. */
 int eci_ring_put(struct eci_ring *ring, const struct eci_event *event);
-/* Not 0 when the next event would be dropped. */
-int eci_ring_is_full(const struct eci_ring *ring);
-/* Counts an event as dropped that nobody has written. */
-void eci_ring_drop(struct eci_ring *ring);
 /* Copies the oldest event out; 1, or 0 when there is none. */
 int eci_ring_get(struct eci_ring *ring, struct eci_event *event);
 /* Says that the reader is about to sleep; 0 when an event came meanwhile, else 1. */

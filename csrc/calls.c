@@ -377,7 +377,7 @@ __attribute__((noinline, cold)) static void note(struct session *session, unsign
 static void note_refusal(struct session *session, const struct eci_verdict *verdict,
                          const struct target *source, const struct target *target)
 {
-    if (verdict->reason < ECI_REASON_LOOSEN || !session_tells(session))
+    if (verdict->reason < ECI_REASON_LOOSEN)
         return;
     memset(session->noted_as, 0, sizeof(session->noted_as));
     session->noted = true;

@@ -76,15 +76,6 @@ static void put_text(struct eci_event *event, unsigned int i, const struct text 
         memcpy(event->text[i], text->text, copied);
 }
 
-bool session_tells(struct session *session)
-{
-    if (!session->asked) {
-        session->asked = true;
-        session->told = session->shown || !eci_ring_is_full(session->worker->ring);
-    }
-    return session->told;
-}
-
 /* The caller's command name, read while it waits: after the reply it may be gone. */
 static void read_comm(struct session *session, struct caller *caller)
 {
@@ -126,11 +117,6 @@ static void record(struct session *session, enum family family, const struct eci
         eci_watch_time(worker->watch, now_ns(CLOCK_MONOTONIC) - began);
     if (!session->shown && !refused)
         return;
-    if (!session_tells(session)) {
-        eci_ring_drop(worker->ring);
-        __atomic_fetch_add(&worker->watch->counts.dropped, 1, __ATOMIC_RELAXED);
-        return;
-    }
     memset(&event, 0, offsetof(struct eci_event, text));
     event.spent_ns = now_ns(CLOCK_MONOTONIC) - began;
     event.time_ns = now_ns(CLOCK_REALTIME) - event.spent_ns;
@@ -358,7 +344,7 @@ static void handle_in_place(struct session *session, struct caller *caller, enum
             verdict->reason = ECI_REASON_KERNEL;
     }
     verdict->error = -r;
-    if (verdict->reason >= ECI_REASON_LOOSEN && !session->comm[0] && session_tells(session))
+    if (verdict->reason >= ECI_REASON_LOOSEN && !session->comm[0])
         read_comm(session, caller);
     if (leaves_something(family, r) && shows_twice(session, family))
         await_sleep(session);
@@ -399,7 +385,6 @@ static void handle(struct session *session)
     session->followed =
         __atomic_load_n(&session->worker->watch->follow_until, __ATOMIC_RELAXED) > began;
     session->shown = session->followed || session->worker->policy->trace;
-    session->asked = false;
     if (family == FAMILY_NONE) {
         verdict.error = ENOSYS;
         verdict.reason = ECI_REASON_UNKNOWN_CALL;

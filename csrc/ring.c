@@ -61,19 +61,6 @@ int eci_ring_put(struct eci_ring *ring, const struct eci_event *event)
     return __atomic_exchange_n(&ring->waiting, 0, __ATOMIC_SEQ_CST) ? 1 : 0;
 }
 
-int eci_ring_is_full(const struct eci_ring *ring)
-{
-    uint64_t turn = __atomic_load_n(&ring->head, __ATOMIC_RELAXED);
-    const struct eci_event *slot = slot_of((struct eci_ring *)ring, turn);
-
-    return __atomic_load_n(&slot->turn, __ATOMIC_RELAXED) < turn;
-}
-
-void eci_ring_drop(struct eci_ring *ring)
-{
-    __atomic_fetch_add(&ring->dropped, 1, __ATOMIC_RELAXED);
-}
-
 int eci_ring_get(struct eci_ring *ring, struct eci_event *event)
 {
     struct eci_event *slot = slot_of(ring, ring->tail);

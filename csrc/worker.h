@@ -177,9 +177,7 @@ struct session {
     int added_on;  /* O_PATH, where a mount was added that can be taken back; or -1 */
     bool followed; /* somebody follows the container, and wants to see this call */
     bool shown;    /* this call becomes an event, whatever comes of it */
-    bool asked;    /* session_tells() has been asked, and `told` is the answer */
-    bool told;
-    bool noted; /* `noted_as` holds what a refused call was about */
+    bool noted;    /* `noted_as` holds what a refused call was about */
     struct {
         struct eci_object object;
         char path[ECI_EVENT_STRING]; /* cut, not terminated when cut */
@@ -193,11 +191,6 @@ struct session {
 /* caller.c */
 int worker_enter(struct worker *worker, pid_t pid);
 int session_enter(struct session *session);
-/*
- * Whether a refused call becomes an event.  Of refusals that come faster than they are read nothing
- * is looked up: they are dropped.
- */
-bool session_tells(struct session *session);
 int session_to_fds(struct session *session);
 int session_to(struct session *session, int dir);
 void session_strays(struct session *session);
