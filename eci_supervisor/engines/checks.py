@@ -210,14 +210,18 @@ def limits() -> Iterator[Check]:
         )
 
 
-def _subordinate(path: str) -> Iterator[tuple[str, int, int]]:
-    """Give user, first id and count of each line of /etc/subuid or /etc/subgid: subuid(5)."""
+def _lines(path: str) -> list[str]:
+    """Return the lines of a file; none of one that cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
+            return file.read().splitlines()
     except OSError:
-        return
-    for line in lines:
+        return []
+
+
+def _subordinate(path: str) -> Iterator[tuple[str, int, int]]:
+    """Give user, first id and count of each line of /etc/subuid or /etc/subgid: subuid(5)."""
+    for line in _lines(path):
         user, _, rest = line.partition(":")
         first, _, count = rest.partition(":")
         if user and not user.startswith("#") and first.isdecimal() and count.isdecimal():
@@ -254,12 +258,7 @@ def ids(where: Where) -> Iterator[Check]:
 
 
 def _users(path: str) -> Iterator[tuple[str, int]]:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return
-    for line in lines:
+    for line in _lines(path):
         parts = line.split(":")
         if len(parts) > 2 and parts[2].isdecimal():  # noqa: PLR2004 - passwd(5): the third is it
             yield parts[0], int(parts[2])

@@ -105,12 +105,6 @@ class Held(msgspec.Struct, frozen=True):
     """The flock on the state directory: held while the keeper lives."""
     trace: TextIO | None
 
-    def fds(self) -> set[int]:
-        """Return every fd of it."""
-        files = (self.hook, self.notify, self.trace)
-        opened = {file.fileno() for file in files if file is not None}
-        return opened | {self.runtime_pidfd, self.lock}
-
     def close(self) -> None:
         """Close it all, in the process that keeps nothing."""
         for file in (self.hook, self.notify, self.trace):
