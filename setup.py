@@ -7,6 +7,8 @@ ordinary executables that hold no interpreter.
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -38,17 +40,27 @@ HARDENING = [
 ]
 LINK = ["-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack"]
 
+COMPILER = shlex.split(os.environ.get("CC", "gcc"))
+# For instrumented builds (tools/proof): words for the compiler that count more than those above.
+# What they bring along needs a dynamic linker.
+MORE = shlex.split(os.environ.get("ECI_PROGRAM_WORDS", ""))
+
 # Program name -> its sources and the extra words for the linker.
 PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
     # Called several times per container: without a dynamic linker they start in half the time.
     "eci-runtime": (["launcher.c", "fork_client.c"], ["-static-pie"]),
-    "eci-hook": (["hook.c"], ["-static-pie"]),
-    "eci-cleanup": (["cleanup.c", "watch.c"], ["-static-pie"]),
+    "eci-hook": (["hook.c", "privilege.c", "filters.c"], ["-static-pie"]),
+    "eci-cleanup": (["cleanup.c", "watch.c", "privilege.c", "filters.c"], ["-static-pie"]),
     # One per container waits, and a dynamic linker's pages would be most of it.
-    "eci-keeper": (["keeper.c"], ["-static-pie"]),
+    "eci-keeper": (
+        ["keeper.c", "alone.c", "intake.c", "second.c", "privilege.c"],
+        ["-static-pie"],
+    ),
     "eci-worker": (
         [
             "worker.c",
+            "hangs.c",
+            "memory.c",
             "notify.c",
             "calls.c",
             "caller.c",
@@ -60,13 +72,28 @@ PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
             "decide.c",
             "perform.c",
             "tree.c",
+            "privilege.c",
+            "filters.c",
             "policy.c",
+            "recover.c",
             "ring.c",
             "watch.c",
         ],
         ["-pie", "-pthread"],
     ),
-    "eci-view": (["view.c"], ["-pie", "-lfuse3", "-pthread"]),
+    "eci-view": (
+        [
+            "view.c",
+            "view_server.c",
+            "view_nodes.c",
+            "view_names.c",
+            "view_attributes.c",
+            "view_files.c",
+            "privilege.c",
+            "filters.c",
+        ],
+        ["-pie", "-lfuse3", "-pthread"],
+    ),
 }
 
 
@@ -81,15 +108,17 @@ class BuildWithPrograms(build_ext):
         out.mkdir(parents=True, exist_ok=True)
         for name, (sources, libs) in PROGRAMS.items():
             command = [
-                "gcc",
+                *COMPILER,
                 *HARDENING,
+                *MORE,
                 f'-DECI_PYTHON="{sys.executable}"',
+                f'-DECI_VERSION="{self.distribution.get_version()}"',
                 *(["-I/usr/include/fuse3"] if name == "eci-view" else []),
                 *[str(CSRC / source) for source in sources],
                 "-o",
                 str(out / name),
                 *LINK,
-                *libs,
+                *("-pie" if MORE and word == "-static-pie" else word for word in libs),
             ]
             subprocess.run(command, check=True)
         # Where start.py finds what the package imports, when `site` is left out.

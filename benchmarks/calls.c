@@ -270,7 +270,7 @@ static int do_work(const struct work *work, int count)
 
 static int count_mounts(void)
 {
-    FILE *stream = fopen("/proc/self/mountinfo", "r");
+    FILE *stream = fopen("/proc/self/mountinfo", "re");
     int lines = 0;
     int c;
 

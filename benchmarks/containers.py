@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 HERE = os.path.dirname(os.path.abspath(__file__))
 INCLUDE = os.path.join(os.path.dirname(HERE), "csrc")
 GCC = ("gcc", "-std=gnu11", "-O2", "-static", "-pthread", "-D_GNU_SOURCE", "-I", INCLUDE)
-PROGRAMS = ("calls", "enter", "verdict", "fork")
+PROGRAMS = ("calls", "enter", "verdict", "blind", "fork")
 """What a question needs, unless it says otherwise."""
 CGROUP = "/sys/fs/cgroup"
+MEMORY = "/dev/shm"  # noqa: S108 - a directory of our own is made in it
+"""A tmpfs wherever there is one: /run is not, in many a container."""
 LOCKED = "/locked"
 """The read-only volume of a container.  It hides something, so every mount call is trapped."""
 
@@ -107,12 +109,14 @@ class Container:
 class Workshop:
     """A directory with the compiled programs, and containers that run the first of them."""
 
-    def __init__(self, directory: str, programs: Sequence[str] = PROGRAMS) -> None:
+    def __init__(self, directory: str, state: str, programs: Sequence[str] = PROGRAMS) -> None:
+        """Make it in the two directories; `state`: of what is in /run otherwise."""
         self.directory = directory
+        self.state = state
         self._first = programs[0]
         self.environment = {
             **os.environ,
-            "ECI_STATE_DIR": os.path.join(directory, "state"),
+            "ECI_STATE_DIR": os.path.join(state, "eci"),
             "ECI_LOG_DIR": os.path.join(directory, "log"),
             "ECI_SYSLOG": "0",
         }
@@ -127,7 +131,7 @@ class Workshop:
 
     def runtime(self, *words: str) -> list[str]:
         """Return a command of the runtime that protects."""
-        return [runtime_program(), "--root", os.path.join(self.directory, "runc"), *words]
+        return [runtime_program(), "--root", os.path.join(self.state, "runc"), *words]
 
     def bundle(
         self, identity: str, *, cgroups: bool = True, privileged: bool = True, locked: bool = True
@@ -202,11 +206,12 @@ class Workshop:
     @contextmanager
     def entered(self, container: Container, name: str, filtering: str = "none",
                 listener: Sequence[str] = ()) -> Iterator[Program]:  # fmt: skip
-        """Give a `calls` in the container, past its filter, with the directory /NAME for itself.
+        """Give a first program in the container, past its filter; `calls` works in /NAME.
 
         `filtering` and `listener`: see enter.c.
         """
-        command = [self.program("enter"), str(container.pid), filtering, "/calls", f"/{name}"]
+        words = [f"/{self._first}", f"/{name}"]
+        command = [self.program("enter"), str(container.pid), filtering, *words]
         with running([*command, *(["--", *listener] if listener else [])]) as program:
             _join_cgroups(pid_of(program), container.pid)
             yield program
@@ -239,12 +244,16 @@ def _join_cgroups(pid: int, other: int) -> None:
 
 @contextmanager
 def workshop(programs: Sequence[str] = PROGRAMS) -> Iterator[Workshop]:
-    """Give a workshop; its directory is removed at the end."""
+    """Give a workshop; its directories are removed at the end."""
     with ExitStack() as stack:
-        directory = tempfile.mkdtemp(prefix="eci-bench-")
-        stack.callback(shutil.rmtree, directory)
-        # A container's root goes through it to its state; the bundles in it are closed.
-        os.chmod(directory, 0o711)
-        shop = Workshop(directory, programs)
+        places = []
+        # A state is in memory, as /run is.
+        for above in (tempfile.gettempdir(), MEMORY):
+            places.append(tempfile.mkdtemp(prefix="eci-bench-", dir=above))
+            stack.callback(shutil.rmtree, places[-1])
+            # A container's root goes through it to its state; the bundles in it are closed.
+            os.chmod(places[-1], 0o711)
+        directory, state = places
+        shop = Workshop(directory, state, programs)
         stack.callback(end_fork_servers, shop.environment["ECI_STATE_DIR"])
         yield shop

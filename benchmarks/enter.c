@@ -100,7 +100,7 @@ static void run(const char *filter, char *const words[], int socket)
     enum { N = sizeof(family) / sizeof(family[0]) };
 
     make("chdir", chdir("/"));
-    if (strcmp(filter, "none")) {
+    if (strcmp(filter, "none") != 0) {
         int fd = install(!strcmp(filter, "mounts") ? family : others, N);
 
         make("seccomp", fd);

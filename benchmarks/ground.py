@@ -53,7 +53,7 @@ class Ground:
         if rung not in BARE:
             return self._shop.runtime()
         program = [sys.executable, "-s", "-P", os.path.join(HERE, "bare.py")]
-        return [*program, "--root", os.path.join(self._shop.directory, "bare")]
+        return [*program, "--root", os.path.join(self._shop.state, "bare")]
 
     @contextmanager
     def container(

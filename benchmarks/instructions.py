@@ -21,6 +21,7 @@ import sys
 import time
 from dataclasses import asdict, astuple, dataclass
 from errno import ENOENT, EPERM
+from pathlib import Path
 from statistics import median_low
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,8 @@ BAND = 0.01
 a device number ends sooner or later by a dozen instructions, and the kernel chooses that number
 anew for each tmpfs."""
 REPEATS = 5
+REST = 1.5
+"""Seconds, after which a worker without calls is at rest: 5 looks of 0.1 s (csrc/hangs.c)."""
 SETTLE_SECONDS = 0.02
 """Between calls, so that the worker waits for each."""
 
@@ -158,6 +161,7 @@ def _worker_of(pid: int) -> int:
                 name.isdigit()
                 and os.path.basename(os.readlink(f"/proc/{name}/exe")) == "eci-worker"
                 and os.stat(f"/proc/{name}/ns/user").st_ino == namespace
+                and Path(f"/proc/{name}/comm").read_text() == "eci-worker\n"  # not its holder
             ):
                 return int(name)
         except OSError:
@@ -184,6 +188,8 @@ def _measure_in(shop: Workshop, before: Sequence[str], *, privileged: bool) -> d
         # The first calls start what starts only once.
         for word, expected in ROUND[:2]:
             _call(container.program, word, expected)
+        # Until its first thread is at rest, so that it is in each call (steps.c).
+        time.sleep(REST)
         steps = [shop.program("steps"), str(_worker_of(container.pid))]
         # It ends with the worker, which ends with the container.
         with subprocess.Popen(steps, stdout=subprocess.PIPE, text=True) as stepper:

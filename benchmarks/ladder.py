@@ -5,6 +5,7 @@ Rungs, all in one container (see containers.py):
 - `native`: no filter.
 - `filtered`: a filter that the call passes.
 - `verdict`: a C listener that lets every call go on; the way there and back, the floor.
+- `blind`: a C listener that looks at the objects and makes the call, and never asks who is calling.
 - `eci`: this project, in a container with a read-only volume: every call is trapped.
 - `spared`: this project, in another one that was given nothing that hides anything: unmounts,
   binds and new file systems are not trapped.
@@ -63,7 +64,7 @@ CASES = (
 )
 Samples: TypeAlias = "dict[str, list[tuple[int, int]]]"
 """For each rung the nanoseconds of the two calls of a case."""
-RIVALS = ("fork", "python", "ptrace")
+RIVALS = ("blind", "fork", "python", "ptrace")
 
 
 def measure(run: Run) -> Iterator[Result]:
@@ -72,11 +73,11 @@ def measure(run: Run) -> Iterator[Result]:
     with ExitStack() as stack:
         shop = stack.enter_context(workshop())
         container = stack.enter_context(shop.container())
+        spared = stack.enter_context(shop.container(locked=False)).program
         rungs = {
-            name: stack.enter_context(rung(shop, container, name))
-            for name in ("native", "filtered", "verdict", "eci", *RIVALS)
+            name: spared if name == "spared" else stack.enter_context(rung(shop, container, name))
+            for name in ("native", "filtered", "spared", "eci", "verdict", *RIVALS)
         }
-        rungs["spared"] = stack.enter_context(shop.container(locked=False)).program
         for case in run.steps(CASES, NAME):
             without = (*(() if case.rivals else RIVALS), *(("spared",) if case.locked else ()))
             some = {name: one for name, one in rungs.items() if name not in without}
@@ -89,6 +90,7 @@ def rung(shop: Workshop, container: Container, name: str) -> Iterator[Program]:
     """Give a program in the container whose calls are answered as that rung does."""
     listeners = {
         "verdict": [shop.program("verdict")],
+        "blind": [shop.program("blind")],
         "fork": [shop.program("fork")],
         "python": [*PYTHON, os.path.join(HERE, "listener.py")],
     }

@@ -22,6 +22,7 @@ COLOURS = {
     "again": "#95a5a6",
     "filtered": "#b2bec3",
     "verdict": "#0984e3",
+    "blind": "#00b894",
     "eci": "#d35400",
     "spared": "#f39c12",
     "fork": "#8e44ad",

@@ -4,7 +4,8 @@ The same in privileged containers on the same files (ground.py), in turns: `nati
 `eci` and `spared` are this project.
 
 - `bubblewrap, 200 times`: sandboxes with a read-only root, /proc, /dev and /tmp of their own, made
-  by root; `bubblewrap of a user, 200 times`: by somebody who needs a user namespace for that.
+  by root; `bubblewrap of a user, 200 times`: by somebody who needs a user namespace for that. Both
+  also with a listener that lets every call go on (`verdict`), the least that trapping them costs.
 - `inner docker run`: `docker run --rm box true` of a Docker engine that runs in the container.
 - `docker build, 30 steps`: with BuildKit, each step a container.
 - `debootstrap`: a small Debian, from packages that are there.
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 NAME = "real"
 RUNGS = ("native", "eci", "spared")
+PROGRAMS = ("work", "enter", "verdict")
 VOLUMES = ("/var/lib/docker", "/target")
 SANDBOXES, STEPS = 200, 30
 
@@ -68,6 +70,7 @@ CASES = {
     "build": f"docker build, {STEPS} steps",
     "debootstrap": "debootstrap",
 }
+SANDBOXED = ("bubblewrap", "bubblewrap-user")
 ROUNDS = {"bubblewrap": (3, 10), "bubblewrap-user": (3, 10), "run": (5, 20), "build": (1, 5),
           "debootstrap": (1, 3), "boot": (2, 8), "docker": (5, 20)}  # fmt: skip
 """How often each is done: in a quick run, and in a thorough one."""
@@ -88,19 +91,23 @@ POWER_OFF = signal.SIGRTMIN + 3
 def measure(run: Run) -> Iterator[Result]:
     """Yield the statistics of each piece of work."""
     made = debian()
-    with workshop(("work",)) as shop, ground(shop, made, SCRIPTS) as place:
+    with workshop(PROGRAMS) as shop, ground(shop, made, SCRIPTS) as place:
         shutil.copytree(made.repository, os.path.join(place.root, "srv/repository"))
         with ExitStack() as stack:
-            rungs = {
-                name: stack.enter_context(place.container(name, volumes=VOLUMES)).program
-                for name in RUNGS
+            containers = {
+                name: stack.enter_context(place.container(name, volumes=VOLUMES)) for name in RUNGS
             }
+            rungs = {name: container.program for name, container in containers.items()}
             for program in rungs.values():
                 place.time(program, "engine")
+            rungs["verdict"] = stack.enter_context(
+                shop.entered(containers["native"], "verdict", "mounts", [shop.program("verdict")])
+            )
             for script in run.steps(list(CASES), NAME):
-                samples: dict[str, list[float]] = {rung: [] for rung in rungs}
+                some = RUNGS + (("verdict",) if script in SANDBOXED else ())
+                samples: dict[str, list[float]] = {rung: [] for rung in some}
                 for number in range(run.pick(*ROUNDS[script])):
-                    for rung in turn(number, RUNGS):
+                    for rung in turn(number, some):
                         samples[rung].append(place.time(rungs[rung], script))
                 yield from results(CASES[script], samples)
         yield from boots(run, place)

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 NAME = "start"
 PROGRAM = ("/calls", "/eci")
 CALLS = ("create", "start", "exec", "state", "kill", "delete")
-OURS = {"eci-worker", "eci-keeper", "eci-view", "eci-runtime", "eci-fork-server"}
+OURS = {
+    "eci-worker", "eci-holder", "eci-keeper", "eci-view", "eci-runtime", "eci-fork-server",
+    "eci-standby", "eci-prepare",
+}  # fmt: skip
 REST = 4.0
 """Seconds until the keepers are at rest."""
 
@@ -106,7 +109,7 @@ def calls(run: Run, shop: Workshop) -> Iterator[Result]:
     """Yield the statistics of each call of the runtime."""
     rungs = {
         "native": Rung(
-            ("runc", "--root", os.path.join(shop.directory, "bare")), bare(shop), shop.environment
+            ("runc", "--root", os.path.join(shop.state, "bare")), bare(shop), shop.environment
         ),
         "eci": Rung(tuple(shop.runtime()), shop.bundle("life"), shop.environment),
     }

@@ -1,8 +1,12 @@
 /* Counts what a worker executes for each call, one instruction at a time.
  *
- * Every thread of the process is single-stepped (PTRACE_SINGLESTEP), which is exact, slow, and
- * needs neither a performance counter, which virtual machines often lack, nor an emulator, which
- * would have to know every system call of the newest kernel.
+ * Every thread of the process but the first is single-stepped (PTRACE_SINGLESTEP), which is exact,
+ * slow, and needs neither a performance counter, which virtual machines often lack, nor an
+ * emulator, which would have to know every system call of the newest kernel.
+ *
+ * The first thread, which serves nobody, stands still until another one ends: a call that is
+ * stepped takes so long that it would have another thread take the listener over (csrc/hangs.c). So
+ * each call also wakes it up, as otherwise the first one after a rest does.
  *
  * Prints "ready", and then one line for each call that a thread has received and dealt with, which
  * is everything from one SECCOMP_IOCTL_NOTIF_RECV to the next:
@@ -200,6 +204,8 @@ int main(int argc, char **argv)
 {
     pid_t pid = argc == 2 ? (pid_t)strtol(argv[1], NULL, 10) : 0;
     int r = pid > 0 ? read_map(pid) : -EINVAL;
+    bool stands = false; /* the first thread */
+    bool ends = false;   /* another one has ended: the first one has to see it off */
 
     if (r == 0)
         r = seize(pid);
@@ -217,6 +223,17 @@ int main(int argc, char **argv)
 
         if (tid < 0)
             return 1;
+        if (tid == pid && WIFSTOPPED(status)) {
+            if (ends)
+                ptrace(PTRACE_CONT, pid, 0, 0);
+            stands = true;
+            continue;
+        }
+        if (tid != pid && !WIFSTOPPED(status)) {
+            ends = true;
+            if (stands)
+                ptrace(PTRACE_CONT, pid, 0, 0);
+        }
         if (!thread || !WIFSTOPPED(status))
             continue;
         if (WSTOPSIG(status) != SIGTRAP)

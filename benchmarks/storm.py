@@ -2,8 +2,8 @@
 
 Of a tmpfs, by processes that begin at the same moment and each do nothing else: 1 to 32 processes
 in one container, and one process in each of 1 to 64 containers.  Native and under this project in
-turns, for the same length of time each; in one container also as `spared`, which is that of
-ladder.py.
+turns, for the same length of time each; in one container also as `spared` and `verdict`, which are
+those of ladder.py.
 
 - `throughput`: pairs in a second, all processes together; one sample a turn.
 - `longest`: the longest pair of each process in milliseconds; one sample for each and turn.
@@ -59,9 +59,15 @@ def in_one(run: Run, shop: Workshop) -> Iterator[Result]:
     with (
         shop.container() as container,
         shop.entered(container, "native") as native,
+        shop.entered(container, "verdict", "mounts", [shop.program("verdict")]) as verdict,
         shop.container(locked=False) as spared,
     ):
-        rungs = {"native": native, "eci": container.program, "spared": spared.program}
+        rungs = {
+            "native": native,
+            "verdict": verdict,
+            "eci": container.program,
+            "spared": spared.program,
+        }
         for count in run.steps(run.pick((1, 32), (1, 2, 4, 8, 16, 32)), "storm: processes"):
             turns = {name: Turns() for name in rungs}
             for _ in range(run.pick(3, 10)):

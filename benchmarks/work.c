@@ -129,7 +129,7 @@ static int batches(const char *name, const char *count)
     unsigned long times = strtoul(count, NULL, 10);
 
     for (unsigned int i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        if (strcmp(cases[i].name, name))
+        if (strcmp(cases[i].name, name) != 0)
             continue;
         uint64_t fastest = UINT64_MAX;
 

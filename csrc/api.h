@@ -109,6 +109,7 @@ struct eci_call {
     uint32_t unbindable; /* for ECI_OP_SETATTR */
     uint32_t beneath;    /* for ECI_OP_MOVE and ECI_OP_ATTACH: to under the target */
     uint32_t joins;      /* for ECI_OP_ATTACH: the target joins the source's peer group instead */
+    uint32_t full;       /* it may add mounts, and there is no room for more: memory.c */
 };
 
 /* What a path of the call turned out to be. */
@@ -152,6 +153,7 @@ struct eci_place {
 #define ECI_REASON_NEW_KERNEL_FS   20
 #define ECI_REASON_UNKNOWN_CALL    21
 #define ECI_REASON_INTERNAL        22
+#define ECI_REASON_MEMORY          23
 
 struct eci_verdict {
     int32_t error; /* 0, or a positive errno that the caller shall see */
@@ -194,6 +196,7 @@ uint32_t eci_policy_hides(const struct eci_policy *policy, uint32_t major, uint3
 #define ECI_STRING_FAULT  0xfffffffe
 
 #define ECI_EVENT_OBJECTS 2
+#define ECI_ARCH_NONE     0xffffffff /* of an event that was given up: no call's */
 
 /* What a path of a call turned out to be: as statx reports it in the worker's place. */
 struct eci_object {
@@ -236,10 +239,13 @@ uint64_t eci_ring_bytes(uint32_t slots);
 void eci_ring_init(struct eci_ring *ring, uint32_t slots);
 /* Copies the event in; 1 when the reader wants to be woken, 0 when not, -EAGAIN when dropped. */
 int eci_ring_put(struct eci_ring *ring, const struct eci_event *event);
+/* The reader's: `slots` is what it made the ring with, whatever the writers do to the memory. */
 /* Copies the oldest event out; 1, or 0 when there is none. */
-int eci_ring_get(struct eci_ring *ring, struct eci_event *event);
+int eci_ring_get(struct eci_ring *ring, uint32_t slots, struct eci_event *event);
 /* Says that the reader is about to sleep; 0 when an event came meanwhile, else 1. */
-int eci_ring_sleep(struct eci_ring *ring);
+int eci_ring_sleep(struct eci_ring *ring, uint32_t slots);
+/* For a writer's successor, while nobody writes: gives up what a writer was about to write. */
+void eci_ring_mend(struct eci_ring *ring);
 
 #define ECI_WATCH_MAGIC   0x31574345
 #define ECI_WATCH_VERSION 1
@@ -283,9 +289,12 @@ void eci_watch_time(struct eci_watch *watch, uint64_t spent_ns);
 void eci_watch_put(struct eci_watch *watch, const struct eci_event *event);
 /*
  * Copies the event of `turn` out: 1; 0 when it is not there yet, -ESTALE when it has been
- * overwritten.
+ * overwritten.  `slots` is what was found in order when the file was mapped.
  */
-int eci_watch_get(const struct eci_watch *watch, uint64_t turn, struct eci_event *event);
+int eci_watch_get(const struct eci_watch *watch, uint32_t slots, uint64_t turn,
+                  struct eci_event *event);
+/* As eci_ring_mend(); those events count as overwritten. */
+void eci_watch_mend(struct eci_watch *watch);
 /* Until then at least every call becomes an event. */
 void eci_watch_follow(struct eci_watch *watch, uint64_t until_ns);
 /* Adds counts up; those of another version are left out. */

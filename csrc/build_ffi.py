@@ -10,7 +10,16 @@ from cffi import FFI
 CSRC = Path(__file__).parent.resolve()
 # Headers in plain declarations, in dependency order; and the sources behind them.
 HEADERS = ["sys_api.h", "api.h"]
-SOURCES = ["syscalls.c", "decide.c", "policy.c", "ring.c", "watch.c"]
+SOURCES = [
+    "syscalls.c",
+    "decide.c",
+    "policy.c",
+    "ring.c",
+    "watch.c",
+    "privilege.c",
+    "filters.c",
+    "landlock.c",
+]
 
 
 def declarations(header: Path) -> str:

@@ -18,11 +18,26 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "compat.h"
-#include "worker.h"
+#include "kernfs.h"
+#include "privilege.h"
 
 enum { OFTEN = 4 }; /* calls of one thread, after which more of its own is kept open */
+enum { TRIES = 100, PAUSE_NS = 10 * 1000 * 1000 };
+
+/*
+ * Waits before another try of what has to succeed, and can fail for want of memory: all but a plain
+ * chdir takes some.  False after a second: then it never will.
+ */
+bool try_again(unsigned int *tried)
+{
+    const struct timespec pause = {.tv_nsec = PAUSE_NS};
+
+    nanosleep(&pause, NULL);
+    return ++*tried < TRIES;
+}
 
 static int set_caps(const struct caps *caps)
 {
@@ -68,6 +83,17 @@ static int ns_ino(int dir, const char *name, uint64_t *ino)
     return 0;
 }
 
+/* The host's procfs; with what is mounted on it only where the kernel has locked that in place. */
+static int open_proc(void)
+{
+    const unsigned int flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
+    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, "/proc", flags);
+
+    if (fd < 0 && errno == EINVAL)
+        fd = (int)syscall(SYS_open_tree, AT_FDCWD, "/proc", flags | AT_RECURSIVE);
+    return fd < 0 ? -errno : fd;
+}
+
 /* Opens what belongs to the container and enters its user namespace.  Single-threaded. */
 int worker_enter(struct worker *worker, pid_t pid)
 {
@@ -76,10 +102,10 @@ int worker_enter(struct worker *worker, pid_t pid)
     char name[16];
     int r;
 
-    worker->proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    /* Mounts of their own that begin here, so that ".." leads nowhere else. */
+    worker->proc = open_proc();
     if (worker->proc < 0)
-        return -errno;
-    /* A mount of its own that begins here, so that ".." leads nowhere else. */
+        return worker->proc;
     worker->self_fds =
         (int)syscall(SYS_open_tree, AT_FDCWD, "/proc/self/fd", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     if (worker->self_fds < 0)
@@ -127,6 +153,38 @@ int worker_enter(struct worker *worker, pid_t pid)
 }
 
 /*
+ * Over the container's user namespace all capabilities stay: callers can have any of them, and who
+ * stands in for one that has more than he is shown none of its peers' links in procfs
+ * (__ptrace_may_access(): the capabilities have to be a superset).  None is handed on.
+ * Single-threaded.
+ */
+int worker_settle(struct worker *worker)
+{
+    int r = privilege_keep(UINT64_MAX);
+
+    return r < 0 ? r : get_caps(0, &worker->caps);
+}
+
+/*
+ * Of a process that came later: its own /proc/self/fd, as above.  Only in `home` the host's procfs
+ * is mounted where it may be cloned.
+ */
+int worker_find_self(struct worker *worker)
+{
+    const char *path = worker->home == worker->build ? "/proc/self/fd" : "/self/fd";
+    int r = kernfs_go(worker->home);
+    int fd;
+
+    if (r < 0)
+        return r;
+    fd = (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    worker->self_fds = fd; /* the former one's is closed with all that nobody owns */
+    return 0;
+}
+
+/*
  * To where "7" is fd 7, and where the thread rests.  Nearly every call begins and ends there, so
  * the way is gone only where something has led elsewhere: session_to(), session_strays().
  */
@@ -164,12 +222,20 @@ static int go_home(struct session *session)
     return session_to_fds(session);
 }
 
+static int enter(struct session *session)
+{
+    return unshare(CLONE_FS) < 0 ? -errno : go_home(session);
+}
+
 /* First thing of a thread. */
 int session_enter(struct session *session)
 {
-    if (unshare(CLONE_FS) < 0)
-        return -errno;
-    return go_home(session);
+    unsigned int tried = 0;
+    int r;
+
+    while ((r = enter(session)) < 0 && try_again(&tried))
+        ;
+    return r;
 }
 
 void caller_init(struct caller *caller)
@@ -235,8 +301,13 @@ static int caller_open(struct session *session, struct caller *caller, pid_t tid
     caller->dir = openat(session->worker->proc, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (caller->dir < 0)
         return -errno;
-    /* Without one, fsuid and fsgid are read as text. */
     caller->pidfd = (int)syscall(SYS_pidfd_open, tid, PIDFD_THREAD);
+    /* Before 6.9 only a process has one, by its first thread. */
+    if (caller->pidfd < 0 && errno == EINVAL)
+        caller->pidfd = (int)syscall(SYS_pidfd_open, tid, 0);
+    /* What is kept is kept for good: a caller without one because there was no room is not. */
+    if (caller->pidfd < 0 && errno != EINVAL && errno != ENOENT)
+        return -errno;
     caller->tid = tid;
     return 0;
 }
@@ -256,7 +327,7 @@ static int caller_open(struct session *session, struct caller *caller, pid_t tid
  */
 int caller_settle(struct session *session, struct caller *caller, uint32_t *reason)
 {
-    pid_t tid = (pid_t)session->notif.pid;
+    pid_t tid = (pid_t)session->notif->pid;
     uint64_t userns;
     int r = -ESRCH;
 
@@ -377,8 +448,11 @@ static int raise_caps(const struct caller *caller)
 /* Never on with more than the caller has. */
 static void lower_caps(const struct caller *caller)
 {
-    if (caller->assumed && set_caps(&caller->taken) < 0)
-        abort();
+    unsigned int tried = 0;
+
+    while (caller->assumed && set_caps(&caller->taken) < 0)
+        if (!try_again(&tried))
+            abort();
 }
 
 /*
@@ -477,8 +551,11 @@ int read_text(int dir, const char *path, char *text, size_t size)
 
     if (fd < 0)
         return -errno;
-    while (have < size - 1 && (n = read(fd, text + have, size - 1 - have)) > 0)
+    while (have < size - 1 && (n = read(fd, text + have, size - 1 - have)) != 0) {
+        if (n < 0)
+            return -errno;
         have += (size_t)n;
+    }
     text[have] = 0;
     return 0;
 }
@@ -603,32 +680,46 @@ int caller_enter_namespaces(struct caller *caller, const char *const names[])
     return 0;
 }
 
-/* Back to the worker's own credentials. */
-void caller_resume(struct session *session, struct caller *caller)
+/* One try; made again it does no harm. */
+static int resume(const struct session *session, const struct caller *caller)
 {
-    if (!caller->assumed)
-        return;
+    int r;
+
     if (caller->fsuid)
         syscall(SYS_setfsuid, 0);
     if (caller->fsgid)
         syscall(SYS_setfsgid, 0);
-    if (set_caps(&session->worker->caps) < 0)
-        abort();
-    if (!has_cap(&caller->caps, CAP_DAC_OVERRIDE) && syscall(SYS_setgroups, 0UL, NULL) < 0)
-        abort();
+    /* Also they can want memory, and say nothing of it. */
+    if ((caller->fsuid && syscall(SYS_setfsuid, -1) != 0) ||
+        (caller->fsgid && syscall(SYS_setfsgid, -1) != 0))
+        return -ENOMEM;
+    r = set_caps(&session->worker->caps);
+    if (r == 0 && !has_cap(&caller->caps, CAP_DAC_OVERRIDE) &&
+        syscall(SYS_setgroups, 0UL, NULL) < 0)
+        r = -errno;
+    return r;
+}
+
+/* Back to the worker's own credentials. */
+void caller_resume(struct session *session, struct caller *caller)
+{
+    unsigned int tried = 0;
+
+    while (caller->assumed && resume(session, caller) < 0)
+        if (!try_again(&tried))
+            abort();
     caller->assumed = false;
 }
 
 /* Back to the worker's own self.  A thread that cannot go back must not serve another call. */
 void caller_leave(struct session *session, struct caller *caller)
 {
+    unsigned int tried = 0;
+
     caller_resume(session, caller);
     close_fd(&caller->cwd);
     caller->cwd = -1;
-    if (session->away) {
-        if (go_home(session) < 0)
+    while ((session->away ? go_home(session) : session_to_fds(session)) < 0)
+        if (!try_again(&tried))
             abort();
-    } else if (session_to_fds(session) < 0) {
-        abort();
-    }
 }

@@ -91,7 +91,7 @@ static bool is_nothing_shown(const struct worker *worker)
 static int read_mount(struct session *session, const uint64_t *args)
 {
     struct mount_args *out = &session->args;
-    pid_t tid = (pid_t)session->notif.pid;
+    pid_t tid = (pid_t)session->notif->pid;
     const uint64_t wanted[3] = {args[2], args[0], args[1]};
     char *const into[3] = {out->type, out->source, out->path};
     int r;
@@ -132,13 +132,15 @@ static int read_at(pid_t tid, uint64_t address, bool may_be_empty, char out[PATH
     if (r == -ENOENT && may_be_empty && address)
         r = 0;
     *given = r >= 0;
+    if (r < 0)
+        out[0] = 0; /* one that is too long has no end */
     return r;
 }
 
 static int read_move_mount(struct session *session, const uint64_t *args)
 {
     struct mount_args *out = &session->args;
-    pid_t tid = (pid_t)session->notif.pid;
+    pid_t tid = (pid_t)session->notif->pid;
     uint64_t flags = args[4] & 0xffffffff;
     const uint64_t wanted[3] = {args[3], args[1], 0};
     char *const into[3] = {out->path, out->source, out->type};
@@ -165,7 +167,7 @@ static int read_move_mount(struct session *session, const uint64_t *args)
 static int read_mount_setattr(struct session *session, const uint64_t *args)
 {
     struct mount_args *out = &session->args;
-    pid_t tid = (pid_t)session->notif.pid;
+    pid_t tid = (pid_t)session->notif->pid;
     uint64_t flags = args[2] & 0xffffffff;
     int r;
 
@@ -198,7 +200,7 @@ static int read_mount_setattr(struct session *session, const uint64_t *args)
 /* Reads all that the call points at; 0 or -errno. */
 int call_read(struct session *session, enum family family)
 {
-    const uint64_t *args = (const uint64_t *)session->notif.data.args;
+    const uint64_t *args = (const uint64_t *)session->notif->data.args;
     struct mount_args *out = &session->args;
     int r;
 
@@ -215,7 +217,7 @@ int call_read(struct session *session, enum family family)
         /* ksys_umount() looks at the flags before the path. */
         if ((uint32_t)args[1] & ~(uint32_t)UMOUNT_FLAGS)
             return -EINVAL;
-        r = remote_path((pid_t)session->notif.pid, args[0], out->path);
+        r = remote_path((pid_t)session->notif->pid, args[0], out->path);
         out->has_path = r >= 0;
         break;
     case FAMILY_MOVE_MOUNT:
@@ -229,8 +231,8 @@ int call_read(struct session *session, enum family family)
         break;
     case FAMILY_FSCONFIG:
         /* What cannot be read is the kernel's to refuse. */
-        (void)remote_string((pid_t)session->notif.pid, args[2], out->type, &out->has_type);
-        (void)remote_string((pid_t)session->notif.pid, args[3], out->data, &out->has_data);
+        (void)remote_string((pid_t)session->notif->pid, args[2], out->type, &out->has_type);
+        (void)remote_string((pid_t)session->notif->pid, args[3], out->data, &out->has_data);
         r = 0;
         break;
     default:
@@ -244,7 +246,7 @@ static bool has_options(const struct session *session)
 {
     struct eci_call call;
 
-    eci_decode_mount(session->notif.data.args[3], &call);
+    eci_decode_mount(session->notif->data.args[3], &call);
     return session->args.has_data && (call.op == ECI_OP_NEW || call.op == ECI_OP_REMOUNT);
 }
 
@@ -258,7 +260,7 @@ static bool is_at_cwd(uint64_t dfd, const char *path)
 bool call_begins_at_cwd(const struct session *session, enum family family)
 {
     const struct mount_args *args = &session->args;
-    const uint64_t *call = (const uint64_t *)session->notif.data.args;
+    const uint64_t *call = (const uint64_t *)session->notif->data.args;
 
     switch (family) {
     case FAMILY_MOUNT:
@@ -290,7 +292,7 @@ bool call_begins_at_root(const struct session *session, enum family family)
         return true;
     switch (family) {
     case FAMILY_MOUNT:
-        eci_decode_mount(session->notif.data.args[3], &call);
+        eci_decode_mount(session->notif->data.args[3], &call);
         return call.op == ECI_OP_NEW || has_options(session) || !resolve_leads_down(args->path) ||
                (args->has_source && !resolve_leads_down(args->source));
     case FAMILY_MOVE_MOUNT:
@@ -302,6 +304,12 @@ bool call_begins_at_root(const struct session *session, enum family family)
     }
 }
 
+/* What was not given may have no end. */
+static struct text text_of(bool given, const char *text)
+{
+    return (struct text){given, text, given ? strlen(text) : 0};
+}
+
 /* Which strings an event shows, in the order of the arguments that are pointers. */
 unsigned int call_texts(const struct session *session, enum family family,
                         struct text texts[ECI_EVENT_STRINGS])
@@ -311,25 +319,25 @@ unsigned int call_texts(const struct session *session, enum family family,
 
     switch (family) {
     case FAMILY_MOUNT:
-        texts[n++] = (struct text){args->has_source, args->source, strlen(args->source)};
-        texts[n++] = (struct text){args->has_path, args->path, strlen(args->path)};
-        texts[n++] = (struct text){args->has_type, args->type, strlen(args->type)};
-        texts[n++] = (struct text){args->has_data, args->data, strlen(args->data)};
+        texts[n++] = text_of(args->has_source, args->source);
+        texts[n++] = text_of(args->has_path, args->path);
+        texts[n++] = text_of(args->has_type, args->type);
+        texts[n++] = text_of(args->has_data, args->data);
         break;
     case FAMILY_UMOUNT:
     case FAMILY_OLDUMOUNT:
-        texts[n++] = (struct text){args->has_path, args->path, strlen(args->path)};
+        texts[n++] = text_of(args->has_path, args->path);
         break;
     case FAMILY_MOVE_MOUNT:
-        texts[n++] = (struct text){args->has_source, args->source, strlen(args->source)};
-        texts[n++] = (struct text){args->has_path, args->path, strlen(args->path)};
+        texts[n++] = text_of(args->has_source, args->source);
+        texts[n++] = text_of(args->has_path, args->path);
         break;
     case FAMILY_FSCONFIG:
-        texts[n++] = (struct text){args->has_type, args->type, strlen(args->type)};
-        texts[n++] = (struct text){args->has_data, args->data, strlen(args->data)};
+        texts[n++] = text_of(args->has_type, args->type);
+        texts[n++] = text_of(args->has_data, args->data);
         break;
     case FAMILY_MOUNT_SETATTR:
-        texts[n++] = (struct text){args->has_path, args->path, strlen(args->path)};
+        texts[n++] = text_of(args->has_path, args->path);
         texts[n++] = (struct text){args->has_data, args->data, args->data_size};
         break;
     default:
@@ -407,14 +415,18 @@ static void find_covered(struct session *session, struct caller *caller, struct 
 static int do_umount(struct session *session, struct caller *caller, struct eci_verdict *verdict)
 {
     struct target target = TARGET_INIT;
-    struct eci_call call = {.op = ECI_OP_UMOUNT, .flags = session->notif.data.args[1]};
+    struct eci_call call = {.op = ECI_OP_UMOUNT, .flags = session->notif->data.args[1]};
     int r;
 
+    if (flight_is_in_doubt(session) && flight_umounted(session))
+        return 0;
     call.flags &= 0xffffffff; /* an int in the kernel */
     r = resolve(session, caller, caller->cwd, session->args.path, !(call.flags & UMOUNT_NOFOLLOW),
                 WANT_NAME, &target);
     if (r == 0 && target.parent < 0)
         r = resolve_down(session->worker, &target);
+    if (r == 0)
+        r = session_take_turn(session);
     if (r == 0)
         r = facts_place(session->worker, &target, &session->target);
     if (r == 0 && target.parent < 0)
@@ -422,6 +434,8 @@ static int do_umount(struct session *session, struct caller *caller, struct eci_
     if (r == 0) {
         facts_covered(session->worker, &target, &session->target);
         eci_decide(session->worker->policy, &call, NULL, &session->target, verdict);
+        if (!verdict->error)
+            flight_performs(session, session->target.mnt_id, 0);
         r = verdict->error ? -verdict->error
                            : perform_umount(session, &target, session->target.mnt_id, call.flags);
         /* The masks that we have put on it are no reason to call it busy. */
@@ -445,6 +459,12 @@ static bool can_be_undone(const struct eci_call *call, const struct mount_args *
     return call->op == ECI_OP_BIND;
 }
 
+/* Does it put a mount there that was none before? */
+static bool adds(uint32_t op)
+{
+    return op == ECI_OP_NEW || op == ECI_OP_BIND;
+}
+
 static bool is_remount(uint32_t op)
 {
     return op == ECI_OP_REMOUNT || op == ECI_OP_REMOUNT_BIND;
@@ -457,11 +477,11 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
     struct target source = TARGET_INIT;
     struct target target = TARGET_INIT;
     struct eci_call call;
-    uint64_t parent;
+    uint64_t parent = 0;
     bool has_source;
     int r;
 
-    eci_decode_mount(session->notif.data.args[3], &call);
+    eci_decode_mount(session->notif->data.args[3], &call);
     if (call.op == ECI_OP_NEW && args->has_type) {
         if (strcmp(args->type, "proc") == 0)
             call.fs = ECI_FS_PROC;
@@ -485,6 +505,10 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
     }
     if (r < 0)
         goto out;
+    if (flight_is_in_doubt(session) &&
+        (adds(call.op) ? flight_added(session)
+                       : call.op == ECI_OP_MOVE && flight_moved(session, session->target.mnt_id)))
+        goto done;
     if (has_source) {
         /* As do_loopback() and do_move_mount_old(): none and an empty one alike. */
         if (!args->has_source || !*args->source)
@@ -494,6 +518,14 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
                         call.op == ECI_OP_MOVE ? WANT_OBJECT | WANT_NAME : WANT_OBJECT, &source);
         if (r < 0)
             goto out;
+    }
+    /* What follows can wait for a file system as well, and is decided on this fd alone. */
+    if (call.op != ECI_OP_NEW && call.op != ECI_OP_REMOUNT) {
+        r = session_take_turn(session);
+        if (r < 0 && call.op == ECI_OP_MOVE)
+            goto out;
+    }
+    if (has_source) {
         r = facts_place(worker, &source, &session->source);
         if (r < 0)
             goto out;
@@ -503,19 +535,26 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
         if (call.op == ECI_OP_MOVE)
             find_covered(session, caller, &source, &session->source);
     }
+    /* A move under a shared mount adds copies elsewhere. */
+    call.full = (adds(call.op) || has_source) && memory_is_full(session, call.flags & MS_REC);
     eci_decide(worker->policy, &call, has_source ? &session->source : NULL, &session->target,
                verdict);
+    if (!verdict->error && adds(call.op))
+        flight_performs(session, session->target.mnt_id, 0);
+    else if (!verdict->error && has_source)
+        flight_performs(session, session->source.mnt_id, parent);
     if (verdict->error)
         r = -verdict->error;
     else if (call.op == ECI_OP_NEW)
-        r = perform_new(session, caller, args, session->notif.data.args[3], call.fs, target.fd,
+        r = perform_new(session, caller, args, session->notif->data.args[3], call.fs, target.fd,
                         verdict);
     else if (call.op == ECI_OP_REMOUNT)
-        r = perform_remount(session, target.fd, session->notif.data.args[3], args);
+        r = perform_remount(session, target.fd, session->notif->data.args[3], args);
     else
-        r = perform_on(session, source.fd, target.fd, session->notif.data.args[3], args->data,
+        r = perform_on(session, source.fd, target.fd, session->notif->data.args[3], args->data,
                        args->has_data);
     note_refusal(session, verdict, has_source ? &source : NULL, &target);
+done:
     if (r == 0 && can_be_undone(&call, args))
         session->added_on = take_fd(&target.fd);
 out:
@@ -549,10 +588,10 @@ static void drop(struct worker *worker, struct kept *kept)
 {
     if (!kept->mnt_id)
         return;
+    worker->n_stand_ins -= kept->stand_in >= 0;
+    __atomic_store_n(&kept->mnt_id, 0, __ATOMIC_RELEASE); /* first: struct flight says why */
     close_fd(&kept->fd);
     close_fd(&kept->stand_in);
-    worker->n_stand_ins -= kept->stand_in >= 0;
-    kept->mnt_id = 0;
 }
 
 /* Takes the fds of a detached mount; the oldest has to go for it. */
@@ -562,7 +601,9 @@ static void keep(struct worker *worker, uint64_t mnt_id, int fd, int stand_in)
 
     drop(worker, kept);
     worker->n_stand_ins += stand_in >= 0;
-    *kept = (struct kept){.mnt_id = mnt_id, .fd = fd, .stand_in = stand_in};
+    kept->fd = fd;
+    kept->stand_in = stand_in;
+    __atomic_store_n(&kept->mnt_id, mnt_id, __ATOMIC_RELEASE);
 }
 
 /* A detached mount has found its place, and lives there; or nobody has an fd of it. */
@@ -591,7 +632,7 @@ static int see_through(const struct worker *worker, struct target *target)
 static int do_move_mount(struct session *session, struct caller *caller,
                          struct eci_verdict *verdict)
 {
-    const uint64_t *args = (const uint64_t *)session->notif.data.args;
+    const uint64_t *args = (const uint64_t *)session->notif->data.args;
     struct worker *worker = session->worker;
     struct target source = TARGET_INIT;
     struct target target = TARGET_INIT;
@@ -602,17 +643,24 @@ static int do_move_mount(struct session *session, struct caller *caller,
         .beneath = (flags & MOVE_MOUNT_BENEATH) != 0,
         .joins = (flags & MOVE_MOUNT_SET_GROUP) != 0,
     };
-    uint64_t parent;
+    uint64_t parent = 0;
     uint64_t made = 0;
     int r;
 
     r = resolve_at(session, caller, args[2], session->args.path, flags & MOVE_MOUNT_T_SYMLINKS,
                    call.beneath ? WANT_OBJECT | WANT_NAME : WANT_OBJECT, &target);
+    if (r == 0 && flight_is_in_doubt(session) && !call.joins &&
+        flight_moved(session, target.stx.stx_mnt_id)) {
+        made = session->flight->call.mnt_id;
+        goto done;
+    }
     if (r == 0)
         r = session->args.path_error;
     if (r == 0)
         r = resolve_at(session, caller, args[0], session->args.source,
                        flags & MOVE_MOUNT_F_SYMLINKS, WANT_OBJECT | WANT_NAME, &source);
+    if (r == 0)
+        r = session_take_turn(session);
     if (r == 0) {
         made = source.stx.stx_mnt_id;
         r = see_through(worker, &source);
@@ -626,13 +674,23 @@ static int do_move_mount(struct session *session, struct caller *caller,
     if (call.beneath)
         find_covered(session, caller, &target, &session->target);
     /* A detached tree is in no mount namespace, so nothing is found out about its mounts. */
-    if (!call.joins && facts_parent(session->source.mnt_id, &parent) == 0) {
+    r = call.joins ? -ENOENT : facts_parent(session->source.mnt_id, &parent);
+    if (r == 0) {
         call.op = ECI_OP_MOVE;
         find_covered(session, caller, &source, &session->source);
+    } else if (r != -ENOENT) {
+        goto out;
     }
+    call.full = memory_is_full(session, false);
     eci_decide(worker->policy, &call, &session->source, &session->target, verdict);
+    if (!verdict->error)
+        flight_performs(session, session->source.mnt_id, parent);
     r = verdict->error ? -verdict->error : perform_move(source.fd, target.fd, flags);
     note_refusal(session, verdict, &source, &target);
+done:
+    /* Detached, and not to be looked at, it was none that is known; now it has a place. */
+    if (r == 0 && made == NO_MOUNT && stat_object(source.fd, "", &source.stx) == 0)
+        made = source.stx.stx_mnt_id;
     if (r == 0)
         call_let_go(worker, made);
 out:
@@ -644,7 +702,7 @@ out:
 static int do_mount_setattr(struct session *session, struct caller *caller,
                             struct eci_verdict *verdict)
 {
-    const uint64_t *args = (const uint64_t *)session->notif.data.args;
+    const uint64_t *args = (const uint64_t *)session->notif->data.args;
     struct mount_args *out = &session->args;
     struct target target = TARGET_INIT;
     struct mount_attr attr;
@@ -671,6 +729,7 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
         return r == -EBADF && !no_userns ? out->path_error : r;
     r = resolve_at(session, caller, args[0], out->path, !(flags & AT_SYMLINK_NOFOLLOW), WANT_OBJECT,
                    &target);
+    (void)session_take_turn(session);
     if (r == 0)
         r = see_through(session->worker, &target);
     if (r == 0)
@@ -690,7 +749,7 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
         if (verdict->error)
             r = -verdict->error;
         else if (session->worker->policy->spared && call.recursive && call.flags &&
-                 facts_parent(session->target.mnt_id, &parent) == 0)
+                 facts_parent(session->target.mnt_id, &parent) != -ENOENT)
             r = tree_setattr(session, &target, ours, out->data_size, call.flags);
         else
             r = perform_setattr(target.fd, AT_EMPTY_PATH | (flags & AT_RECURSIVE), ours,
@@ -713,7 +772,7 @@ int call_hand_out(struct session *session, uint64_t made)
                                  O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (session->result < 0)
             return -errno;
-        session->result_flags = (session->notif.data.args[1] & FSMOUNT_CLOEXEC) ? O_CLOEXEC : 0;
+        session->result_flags = (session->notif->data.args[1] & FSMOUNT_CLOEXEC) ? O_CLOEXEC : 0;
         session->made = made;
         return 0;
     }
@@ -728,7 +787,7 @@ int call_hand_out(struct session *session, uint64_t made)
  */
 static int do_fsmount(struct session *session, struct caller *caller, struct eci_verdict *verdict)
 {
-    const uint64_t *args = (const uint64_t *)session->notif.data.args;
+    const uint64_t *args = (const uint64_t *)session->notif->data.args;
     cleanup_fd int context = caller_file(caller, (int)args[0]);
     cleanup_fd int stand_in = -1;
     cleanup_fd int made = -1;
@@ -746,9 +805,13 @@ static int do_fsmount(struct session *session, struct caller *caller, struct eci
     if (r < 0)
         return r;
     keep(session->worker, stx.stx_mnt_id, take_fd(&made), take_fd(&stand_in));
+    /* From here on whoever comes later hands it out. */
+    __atomic_store_n(&session->flight->call.made, stx.stx_mnt_id, __ATOMIC_RELEASE);
     r = call_hand_out(session, stx.stx_mnt_id);
-    if (r < 0)
+    if (r < 0) {
+        session->flight->call.made = 0;
         call_let_go(session->worker, stx.stx_mnt_id);
+    }
     return r;
 }
 
@@ -769,7 +832,7 @@ bool call_passes_unread(const struct session *session, enum family family, uint3
     }
     if (family != FAMILY_MOUNT || !is_nothing_shown(worker))
         return false;
-    eci_decode_mount(session->notif.data.args[3], &call);
+    eci_decode_mount(session->notif->data.args[3], &call);
     *reason = call.op == ECI_OP_NEW ? ECI_REASON_NOTHING_COVERED : ECI_REASON_AS_IT_IS;
     return (call.op == ECI_OP_NEW && is_nothing_covered(worker)) ||
            (call.op == ECI_OP_PROPAGATION && !(call.flags & MS_UNBINDABLE));
@@ -798,7 +861,7 @@ bool call_passes(struct session *session, enum family family, uint32_t *reason)
 /* An id as a tmpfs shows it (perform_translates) becomes the container's. */
 static int do_fsconfig(struct session *session, struct caller *caller)
 {
-    const uint64_t *call = (const uint64_t *)session->notif.data.args;
+    const uint64_t *call = (const uint64_t *)session->notif->data.args;
     const struct mount_args *args = &session->args;
     cleanup_fd int context = caller_file(caller, (int)call[0]);
     char number[16];
@@ -812,10 +875,14 @@ static int do_fsconfig(struct session *session, struct caller *caller)
                : 0;
 }
 
-/* Looks up, decides and performs.  0 or -errno; a descriptor for the caller in `result`. */
+/*
+ * Looks up, decides and performs.  0 or -errno; a descriptor for the caller in `result`.  -ERESTART
+ * where nothing was done, as what was looked up by name does not count: the turn has been taken.
+ */
 int call_perform(struct session *session, struct caller *caller, enum family family,
                  struct eci_verdict *verdict)
 {
+    session->changes = __atomic_load_n(&session->worker->changes, __ATOMIC_ACQUIRE);
     switch (family) {
     case FAMILY_MOUNT:
         return do_mount(session, caller, verdict);

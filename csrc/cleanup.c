@@ -6,8 +6,9 @@
  *
  * Removes what the container of the state directory STATE has left: its overlay's work directory
  * WORK, those that STATE/works names, the view on the engine's mount ROOTFS (each may be empty),
- * its ID range, its state.  What is gone already is no error, so whoever is killed in the midst,
- * the next one ends the work: what the record names goes first, and the record last.
+ * its ID range, its worker's memory cgroup, its state.  What is gone already is no error, so
+ * whoever is killed in the midst, the next one ends the work: what the record names goes first, and
+ * the record last.
  *
  * All under the lock of the whole state, which the caller has (--locked) or this program takes. The
  * hook first waits for the keeper to end, and goes into the engine's mount namespace, whose inode
@@ -19,6 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <linux/capability.h>
 #include <linux/mount.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -33,6 +35,8 @@
 #include <unistd.h>
 
 #include "api.h"
+#include "filters.h"
+#include "privilege.h"
 
 #define RECORD    "container.json"
 #define KEPT      "lock"
@@ -41,11 +45,13 @@
 #define MET       "met"
 #define WORK_NAME "eci-work"
 #define WORKS     "works"
+#define MEMORY    "memory"
 
 enum {
     PATIENCE_MS = 10000, /* for the keeper, which has the last trace lines to write */
     PAUSE_NS = 500 * 1000,
     PAUSES = PATIENCE_MS * 1000 / 500,
+    BUSY_PAUSES = 4000,    /* for a worker that is about to end, like PAUSES */
     LATE_LINES = 16,       /* of a proxy's log, at most */
     OPEN_DIRECTORIES = 16, /* at most, while a tree is removed */
 };
@@ -211,20 +217,17 @@ static int escape(char *out, size_t size, const char *path)
     return 0;
 }
 
-/* How many views lie on `rootfs`. */
-static unsigned int count_views(const char *rootfs)
+/* How many views lie on `rootfs`, or -errno. */
+static int count_views(const char *rootfs)
 {
     char wanted[4 * PATH_MAX];
-    FILE *file = fopen("/proc/self/mountinfo", "re");
-    unsigned int count = 0;
+    int count = escape(wanted, sizeof(wanted), rootfs);
+    FILE *file = count < 0 ? NULL : fopen("/proc/self/mountinfo", "re");
     char *line = NULL;
     size_t size = 0;
 
-    if (!file || escape(wanted, sizeof(wanted), rootfs) < 0) {
-        if (file)
-            fclose(file);
-        return 0;
-    }
+    if (!file)
+        return count < 0 ? count : -errno;
     while (getline(&line, &size, file) > 0) {
         char *rest = line;
         const char *target = NULL;
@@ -235,20 +238,33 @@ static unsigned int count_views(const char *rootfs)
         if (rest && target && strcmp(target, wanted) == 0 && strstr(rest, " - fuse.eci-view "))
             count++;
     }
+    if (!feof(file))
+        count = -errno;
     free(line);
     fclose(file);
     return count;
 }
 
+/* Of a system call on a mount: whether it failed for another reason than that there is none. */
+static int unless_gone(long result)
+{
+    return result < 0 && (errno == ENOMEM || errno == EINTR || errno == EIO) ? -errno : 0;
+}
+
 /* Gives the engine's own mount back as it was; where it is gone already nothing is to do. */
-static void give_back(const char *state, const char *rootfs)
+static int give_back(const char *state, const char *rootfs)
 {
     struct mount_attr attr = {.attr_clr = MOUNT_ATTR_RDONLY};
+    int r = 0;
+    int n;
 
     enter_view_mounts(state);
-    for (unsigned int n = count_views(rootfs); n > 0; n--)
-        (void)umount2(rootfs, MNT_DETACH | UMOUNT_NOFOLLOW);
-    (void)syscall(SYS_mount_setattr, AT_FDCWD, rootfs, 0, &attr, sizeof(attr));
+    n = count_views(rootfs);
+    for (; n > 0 && r == 0; n--)
+        r = unless_gone(umount2(rootfs, MNT_DETACH | UMOUNT_NOFOLLOW));
+    if (n < 0 || r < 0)
+        return n < 0 ? n : r;
+    return unless_gone(syscall(SYS_mount_setattr, AT_FDCWD, rootfs, 0, &attr, sizeof(attr)));
 }
 
 static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *where)
@@ -288,9 +304,52 @@ static int remove_works(const char *state)
         return r < 0 ? r : errno == ENOENT ? 0 : -errno;
     while (r == 0 && getdelim(&work, &size, '\0', file) > 0)
         r = remove_work(work);
+    if (r == 0 && !feof(file))
+        r = -errno;
     free(work);
     fclose(file);
     return r;
+}
+
+/* Removes the worker's memory cgroup (supervisor/memory.py), once nobody is in it any more. */
+static int remove_memory(const char *state)
+{
+    const struct timespec pause = {.tv_nsec = PAUSE_NS};
+    char path[PATH_MAX];
+    char group[PATH_MAX];
+    const char *name;
+    ssize_t n;
+    int fd = join(path, state, MEMORY) < 0 ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return errno == ENOENT ? 0 : -errno;
+    n = read(fd, group, sizeof(group) - 1);
+    close(fd);
+    if (n < 0)
+        return -errno;
+    group[n] = 0;
+    name = strrchr(group, '/');
+    if (!name || strncmp(name, "/eci-", 5) != 0)
+        return 0;
+    for (int i = 0; rmdir(group) < 0 && errno != ENOENT; i++) {
+        if (errno != EBUSY || i == BUSY_PAUSES)
+            return -errno;
+        nanosleep(&pause, NULL);
+    }
+    return 0;
+}
+
+/* The next entry; NULL after the last one, or where `r` becomes -errno or was. */
+static struct dirent *next_entry(DIR *dir, int *r)
+{
+    struct dirent *entry = NULL;
+
+    if (*r == 0) {
+        errno = 0;
+        entry = readdir(dir);
+        *r = entry ? 0 : -errno;
+    }
+    return entry;
 }
 
 /* Takes `key` out of every slot; the last holder of one takes it away (ranges.py). */
@@ -306,7 +365,7 @@ static int release_range(const char *root, const char *key)
     dir = opendir(path);
     if (!dir)
         return errno == ENOENT ? 0 : -errno;
-    while (r == 0 && (slot = readdir(dir))) {
+    while ((slot = next_entry(dir, &r))) {
         char holder[PATH_MAX];
 
         if (slot->d_name[0] == '.')
@@ -392,7 +451,7 @@ static int remove_flat(const char *path, const char *last)
 
     if (!dir)
         return errno == ENOENT ? 0 : -errno;
-    while (r == 0 && (entry = readdir(dir)))
+    while ((entry = next_entry(dir, &r)))
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
             strcmp(entry->d_name, last) != 0 && unlinkat(dirfd(dir), entry->d_name, 0) < 0 &&
             errno != ENOENT)
@@ -519,10 +578,17 @@ static int clean(const struct job *job)
         r = remove_works(job->state);
     if (r < 0)
         return r;
+    doing = "the view of its files";
     if (*job->rootfs)
-        give_back(job->state, job->rootfs);
+        r = give_back(job->state, job->rootfs);
+    if (r < 0)
+        return r;
     doing = "the ID range";
     r = release_range(root, key);
+    if (r < 0)
+        return r;
+    doing = "the memory cgroup of its worker";
+    r = remove_memory(job->state);
     if (r < 0)
         return r;
     keep_counts(root, job->state);
@@ -552,6 +618,18 @@ int main(int argc, char **argv)
         fputs("usage: eci-cleanup [--locked | --of FD] STATE WORK ROOTFS [MNTNS [NONCE]]\n",
               stderr);
         return 2;
+    }
+    /* To go to where the view is, to take it away, and to remove what others own. */
+    r = privilege_seal();
+    if (r == 0)
+        r = privilege_keep(CAPABILITY(SYS_ADMIN) | CAPABILITY(SYS_CHROOT) | CAPABILITY(SYS_PTRACE) |
+                           CAPABILITY(DAC_OVERRIDE) | CAPABILITY(DAC_READ_SEARCH) |
+                           CAPABILITY(FOWNER));
+    if (r == 0)
+        r = filter_cleanup();
+    if (r < 0) {
+        fprintf(stderr, "eci-cleanup: cannot give up privileges: %s\n", strerror(-r));
+        return 1;
     }
     job.state = argv[at];
     job.work = argv[at + 1];

@@ -12,6 +12,15 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 
+#ifndef LANDLOCK_ACCESS_FS_TRUNCATE /* 6.2, include/uapi/linux/landlock.h */
+#define LANDLOCK_ACCESS_FS_TRUNCATE (1ULL << 14)
+#endif
+
+#ifndef LANDLOCK_SCOPE_SIGNAL /* 6.12, likewise */
+#define LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET (1ULL << 0)
+#define LANDLOCK_SCOPE_SIGNAL               (1ULL << 1)
+#endif
+
 #ifndef STATX_MNT_ID_UNIQUE /* 6.8, include/uapi/linux/stat.h */
 #define STATX_MNT_ID_UNIQUE 0x00004000U
 #endif

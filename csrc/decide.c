@@ -14,8 +14,7 @@ void eci_decode_mount(uint64_t flags, struct eci_call *call)
     /* The upper half may carry the magic of Linux 0.99 (mount(2), "MS_MGC_VAL"). */
     if ((flags & MS_MGC_MSK) == MS_MGC_VAL)
         flags &= 0xffff; /* the mask has 32 bits: what is above goes, too */
-    call->flags = flags;
-    call->fs = ECI_FS_OTHER;
+    *call = (struct eci_call){.flags = flags, .fs = ECI_FS_OTHER};
 
     /* The order is the kernel's: of several forms the first one counts. */
     if ((flags & (MS_REMOUNT | MS_BIND)) == (MS_REMOUNT | MS_BIND))
@@ -169,6 +168,12 @@ void eci_decide(const struct eci_policy *policy, const struct eci_call *call,
 
     if ((src && is_protected(src)) || is_protected(dst)) {
         refuse(verdict, EPERM, ECI_REASON_PROTECTED);
+        return;
+    }
+
+    /* As the kernel answers where there is no memory for a mount. */
+    if (call->full) {
+        refuse(verdict, ENOMEM, ECI_REASON_MEMORY);
         return;
     }
 

@@ -62,8 +62,10 @@ static int take_children(const struct statx *fs, bool sealed, struct child *chil
         uint64_t flags;
         bool seal;
 
-        if (ids[i] == fs->stx_mnt_id || facts_parent(ids[i], &parent) < 0 ||
-            parent != fs->stx_mnt_id)
+        r = facts_parent(ids[i], &parent);
+        if (r < 0)
+            return r;
+        if (ids[i] == fs->stx_mnt_id || parent != fs->stx_mnt_id)
             continue;
         r = facts_mount_point(ids[i], point);
         if (r == 0)
@@ -121,7 +123,7 @@ static int attach_children(int fs, const struct child *children, unsigned int n,
 static uint64_t wanted_flags(const struct worker *worker, enum kernfs kind)
 {
     for (const char *record = NULL; (record = next_record(worker, record, 'o'));)
-        if (strcmp(record + 1, kernfs_kinds[kind].point) == 0)
+        if (*record == '/' && strcmp(record + 1, kernfs_kinds[kind].point) == 0)
             return MOUNT_ATTR_RDONLY;
     return 0;
 }

@@ -184,30 +184,28 @@ static int stat_under(int parent, const char *name, struct statx *stx)
     return bare < 0 ? -errno : stat_at(bare, name, stx);
 }
 
-/* The inode number that the directory itself has for `name`, whatever is mounted there; or 0. */
-static uint64_t entry_ino(int parent, const char *name)
+/* The inode number that the directory itself has for `name`, whatever is mounted there, or 0. */
+static int entry_ino(int parent, const char *name, uint64_t *ino)
 {
-    struct entry {
-        uint64_t ino;
-        int64_t offset;
-        uint16_t size;
-        uint8_t type;
-        char name[];
-    };
     cleanup_fd int dir = openat(parent, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    _Alignas(struct entry) char buffer[4096];
+    _Alignas(struct directory_entry) char buffer[4096];
     long n;
 
+    *ino = 0;
+    if (dir < 0)
+        return -errno;
     while ((n = syscall(SYS_getdents64, dir, buffer, sizeof(buffer))) > 0) {
         for (long at = 0; at < n;) {
-            const struct entry *entry = (const struct entry *)(buffer + at);
+            const struct directory_entry *entry = (const struct directory_entry *)(buffer + at);
 
-            if (strcmp(entry->name, name) == 0)
-                return entry->ino;
+            if (strcmp(entry->name, name) == 0) {
+                *ino = entry->ino;
+                return 0;
+            }
             at += entry->size;
         }
     }
-    return 0;
+    return n < 0 ? -errno : 0;
 }
 
 static int copy_text(char *out, size_t size, const char *text)
@@ -387,25 +385,29 @@ static bool is_elsewhere(const struct eci_policy *policy, const struct eci_place
 
 /*
  * For a mount that is to go: where it lies and what it hides, if it may be one that the policy
- * cares for.
+ * cares for.  What was asked and not answered is left unknown, of which the worst is believed.
  */
 void facts_covered(const struct worker *worker, const struct target *target,
                    struct eci_place *place)
 {
+    struct statx above;
     struct statx stx;
+    int r;
 
     if (!place->is_root || target->parent < 0 ||
         !eci_policy_hides(worker->policy, place->major, place->minor, place->ino))
         return;
     place->elsewhere = is_elsewhere(worker->policy, place);
-    if (stat_at(target->parent, "", &stx) == 0) {
-        place->dir_major = stx.stx_dev_major;
-        place->dir_minor = stx.stx_dev_minor;
-        place->dir_ino = stx.stx_ino;
-        snprintf(place->name, sizeof(place->name), "%s", target->name);
-    }
-    if (stat_under(target->parent, target->name, &stx) < 0) {
-        place->ent_ino = entry_ino(target->parent, target->name);
+    r = stat_under(target->parent, target->name, &stx);
+    if ((r < 0 && r != -EINVAL) || stat_at(target->parent, "", &above) < 0)
+        return;
+    place->dir_major = above.stx_dev_major;
+    place->dir_minor = above.stx_dev_minor;
+    place->dir_ino = above.stx_ino;
+    snprintf(place->name, sizeof(place->name), "%s", target->name);
+    if (r < 0) {
+        /* The kernel has locked a mount in this directory or below. */
+        (void)entry_ino(target->parent, target->name, &place->ent_ino);
         return;
     }
     place->cov_major = stx.stx_dev_major;
@@ -471,8 +473,11 @@ static int take_beneath(uint64_t mnt_id, struct on **found, size_t *n)
     *found = NULL;
     *n = 0;
     while ((r = facts_next(&beneath, &on.id)) > 0) {
-        if (facts_parent(on.id, &on.parent) < 0)
-            continue;
+        r = facts_parent(on.id, &on.parent);
+        if (r == -ENOENT)
+            continue; /* it has gone just now */
+        if (r < 0)
+            return r;
         if (*n == room) {
             struct on *more = realloc(*found, (room = 2 * room + 64) * sizeof(on));
 
@@ -513,8 +518,12 @@ static int top_at(uint64_t mnt_id, const char *point, uint64_t *top)
         }
         higher = false;
         for (uint64_t parent = *top; !higher && low < n && all[low].parent == parent; low++) {
-            higher = all[low].id != parent && facts_mount_point(all[low].id, seen) == 0 &&
-                     strcmp(seen, point) == 0;
+            int told = all[low].id == parent ? -ENOENT : facts_mount_point(all[low].id, seen);
+
+            /* -ENODATA: out of reach of the thread's root. */
+            if (told < 0 && told != -ENOENT && told != -ENODATA)
+                r = told;
+            higher = told == 0 && strcmp(seen, point) == 0;
             if (higher)
                 *top = all[low].id;
         }
@@ -539,8 +548,10 @@ int facts_on_top(const struct worker *worker, const struct target *target, struc
 
     snprintf(number, sizeof(number), "%d", target->fd);
     n = readlinkat(worker->self_fds, number, point, sizeof(point));
-    if (n <= 0 || (size_t)n >= sizeof(point))
-        return 0;
+    if (n < 0)
+        return -errno;
+    if (n == 0 || (size_t)n >= sizeof(point))
+        return -ENAMETOOLONG;
     point[n] = 0;
     r = top_at(target->stx.stx_mnt_id, point, &top);
     if (r < 0)
@@ -581,7 +592,7 @@ int facts_magic(uint64_t mnt_id, uint64_t *magic)
  */
 static int mark_above(struct eci_policy *policy, int parent)
 {
-    cleanup_fd int at = dup(parent);
+    cleanup_fd int at = fcntl(parent, F_DUPFD_CLOEXEC, 0);
     struct statx first;
     struct statx here;
 
@@ -628,21 +639,26 @@ static int open_parent(char *point, const char **name)
 }
 
 /* Can a host-protected path be seen through this mount, or might one when the host mounts more? */
-static void look_for_protected(struct worker *worker, const char *point)
+static int look_for_protected(struct worker *worker, const char *point)
 {
     struct mount_buffer buffer;
     struct statx stx;
+    int r = stat_at(AT_FDCWD, point, &stx);
 
-    if (stat_at(AT_FDCWD, point, &stx) < 0 ||
-        stat_mount(stx.stx_mnt_id, STATMOUNT_MNT_BASIC, &buffer) < 0) {
-        worker->receives = true;
-        return;
+    if (r == 0)
+        r = stat_mount(stx.stx_mnt_id, STATMOUNT_MNT_BASIC, &buffer);
+    if (r == -ENOENT || r == -ENOTDIR || r == -EACCES) {
+        worker->receives = true; /* buried, or a FUSE file system that tells us nothing */
+        return 0;
     }
+    if (r < 0)
+        return r;
     if (buffer.mount.mnt_master)
         worker->receives = true;
     if (eci_policy_inode(worker->policy, stx.stx_dev_major, stx.stx_dev_minor, stx.stx_ino) &
         (ECI_INODE_PROTECTED | ECI_INODE_ABOVE))
         worker->exposed = true;
+    return 0;
 }
 
 /*
@@ -694,9 +710,10 @@ int facts_prepare(struct worker *worker)
         char copy[PATH_MAX];
         const char *name;
         struct statx stx;
-        int r;
+        int r = look_for_protected(worker, point);
 
-        look_for_protected(worker, point);
+        if (r < 0)
+            return r;
         if (!grant->hides && !eci_grant_is_kernel_fs(grant))
             continue;
         r = stat_at(AT_FDCWD, point, &stx);
@@ -732,7 +749,9 @@ int facts_prepare(struct worker *worker)
          */
         grant->by_name = r == -EINVAL;
         if (grant->by_name) {
-            grant->ent_ino = entry_ino(parent, name);
+            r = entry_ino(parent, name, &grant->ent_ino);
+            if (r < 0 && r != -EACCES)
+                return r;
         } else {
             grant->cov_major = stx.stx_dev_major;
             grant->cov_minor = stx.stx_dev_minor;

@@ -27,7 +27,11 @@
 
 enum { MOST_FDS = 3, STEP = 65536 };
 
-/* The same path as in fork_server.py: of the mount namespace that both live in. */
+#ifndef ECI_VERSION
+#error "ECI_VERSION: of the package that this program belongs to"
+#endif
+
+/* The same path as in fork_server.py: of the mount namespace that both live in, and our version. */
 static int name_socket(struct sockaddr_un *address)
 {
     const char *root = getenv("ECI_STATE_DIR");
@@ -39,8 +43,8 @@ static int name_socket(struct sockaddr_un *address)
     if (stat("/proc/self/ns/mnt", &ns) < 0)
         return -errno;
     address->sun_family = AF_UNIX;
-    n = snprintf(address->sun_path, sizeof(address->sun_path), "%s/fork/%lu", root,
-                 (unsigned long)ns.st_ino);
+    n = snprintf(address->sun_path, sizeof(address->sun_path), "%s/fork/%lu-%s", root,
+                 (unsigned long)ns.st_ino, ECI_VERSION);
     return n < 0 || (size_t)n >= sizeof(address->sun_path) ? -ENAMETOOLONG : 0;
 }
 
@@ -85,7 +89,8 @@ static char receive(int server, int fds[MOST_FDS], unsigned int *n)
         .msg_iov = &part,
         .msg_iovlen = 1,
         .msg_control = control.bytes,
-        .msg_controllen = sizeof(control.bytes),
+        /* Not the room there is: in what aligns it, one more would fit. */
+        .msg_controllen = CMSG_LEN(MOST_FDS * sizeof(int)),
     };
     struct cmsghdr *rights;
     ssize_t got;
@@ -94,14 +99,18 @@ static char receive(int server, int fds[MOST_FDS], unsigned int *n)
     do {
         got = recvmsg(server, &message, MSG_CMSG_CLOEXEC);
     } while (got < 0 && errno == EINTR);
-    if (got != 1 || (message.msg_flags & MSG_CTRUNC))
+    if (got != 1)
         return 0;
     rights = CMSG_FIRSTHDR(&message);
     if (rights != NULL && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS) {
         *n = (unsigned int)((rights->cmsg_len - CMSG_LEN(0)) / sizeof(int));
         memcpy(fds, CMSG_DATA(rights), *n * sizeof(int));
     }
-    return byte;
+    if (!(message.msg_flags & MSG_CTRUNC))
+        return byte;
+    while (*n > 0)
+        close(fds[--*n]);
+    return 0;
 }
 
 /* The rest of the answer, allocated; NULL where there is none or no memory. */

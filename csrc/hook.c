@@ -8,6 +8,8 @@
  * that is gone.
  */
 #include <errno.h>
+#include <linux/capability.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,6 +19,9 @@
 #include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include "filters.h"
+#include "privilege.h"
 
 /* Bytes.  The state JSON holds the spec's annotations, which engines keep far below this. */
 enum { STATE_LIMIT = 1024 * 1024, REPLY_LIMIT = 4096 };
@@ -95,7 +100,23 @@ static FILE *complaints(void)
     fd = parent < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, parent, STDERR_FILENO, 0);
     if (parent >= 0)
         close(parent);
-    return fd < 0 ? stderr : fdopen(fd, "w");
+    FILE *out = fd < 0 ? NULL : fdopen(fd, "w");
+    return out ? out : stderr;
+}
+
+/* Says why, and returns the exit code that stops the container. */
+__attribute__((format(printf, 1, 2))) static int refuse(const char *format, ...)
+{
+    FILE *out = complaints();
+    va_list args;
+
+    va_start(args, format);
+    fputs("eci-hook: ", out);
+    vfprintf(out, format, args);
+    fputc('\n', out);
+    va_end(args);
+    fclose(out);
+    return 1;
 }
 
 int main(int argc, char **argv)
@@ -107,36 +128,31 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: eci-hook create SOCKET\n");
         return 2;
     }
+    /* To reach the keeper's socket, and to take the runtime's standard error. */
+    int rc = privilege_seal();
+    if (rc == 0)
+        rc = privilege_keep(CAPABILITY(DAC_OVERRIDE) | CAPABILITY(SYS_PTRACE));
+    if (rc == 0)
+        rc = filter_hook();
+    if (rc < 0)
+        return refuse("cannot give up privileges: %s", strerror(-rc));
     ssize_t size = read_all(STDIN_FILENO, state, sizeof(state));
-    if (size < 0) {
-        fprintf(stderr, "eci-hook: cannot read the container's state: %s\n", strerror((int)-size));
-        return 1;
-    }
+    if (size < 0)
+        return refuse("cannot read the container's state: %s", strerror((int)-size));
     int fd = connect_to(argv[2]);
-    if (fd < 0) {
-        fprintf(stderr, "eci-hook: the container's keeper cannot be reached at %s: %s\n", argv[2],
-                strerror(-fd));
-        return 1;
-    }
-    int rc = send_all(fd, state, (size_t)size);
+    if (fd < 0)
+        return refuse("the container's keeper cannot be reached at %s: %s", argv[2], strerror(-fd));
+    rc = send_all(fd, state, (size_t)size);
     if (rc == 0 && shutdown(fd, SHUT_WR) < 0)
         rc = -errno;
     size = rc == 0 ? read_all(fd, reply, sizeof(reply) - 1) : rc;
     close(fd);
-    if (size < 0) {
-        fprintf(stderr, "eci-hook: the container's keeper does not answer: %s\n",
-                strerror((int)-size));
-        return 1;
-    }
+    if (size < 0)
+        return refuse("the container's keeper does not answer: %s", strerror((int)-size));
     reply[size] = '\0';
-    if (strcmp(reply, "ok\n") == 0)
+    if (size == (ssize_t)strlen("ok\n") && strcmp(reply, "ok\n") == 0)
         return 0;
     reply[strcspn(reply, "\n")] = '\0';
-    FILE *out = complaints();
-    if (out) {
-        fprintf(out, "eci-hook: %s\n",
-                reply[0] != '\0' ? reply : "the container's keeper ended without an answer");
-        fflush(out);
-    }
-    return 1;
+    return refuse("%s",
+                  reply[0] != '\0' ? reply : "the container's keeper ended without an answer");
 }

@@ -8,11 +8,17 @@
  * start.py, and takes over.  The end of a container that left nothing to be said needs no
  * Python, however: a `delete` would have to wait for it.
  *
- * Where Python cannot be executed this process ends, as a keeper that was killed: its sockets go
- * with it, so that no new listener is taken in, and the worker goes on with those that it has.
+ * With KEEPER it is the keeper's second to begin with (second.c).
+ *
+ * Another version may have been installed meanwhile, or none.  Python is executed only where the
+ * installed one says that it reads what is known here, and comes back to this very program, open as
+ * a descriptor, where it turns out that it cannot take over.  Else this program keeps the container
+ * alone: it hands on the listeners of processes that join, and sees to the end.  What the worker
+ * has refused is then counted, but told nobody.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -20,40 +26,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "keeper.h"
+#include "privilege.h"
+#include "second.h"
+
 #ifndef ECI_PYTHON
 #error "ECI_PYTHON: the interpreter that has the package eci_supervisor"
 #endif
-
-enum word {
-    MEMORY = 1, /* a memfd: what the keeper knows, which is not looked into here */
-    LOG,        /* the file that gets what has to be said */
-    START,      /* start.py */
-    CLEANUP,    /* eci-cleanup, and its next three words: */
-    STATE,      /* the state directory */
-    WORK,
-    ROOTFS,
-    CONTAINER, /* the runtime's directory of the container: there as long as it is */
-    CONTROL,   /* the worker's socket: hung up, it ends when nobody has a listener any more */
-    LOCK,      /* held while this process may touch the state directory */
-    FIRST,     /* of what is polled, -1 for what there is not: */
-    WORDS = FIRST + 6,
-};
-
-enum polled {
-    RING, /* events of the worker's */
-    INIT, /* the container's first process, a pidfd, as the next two */
-    WORKER,
-    RUNTIME, /* `run`, which deletes the container */
-    HOOK,
-    NOTIFY,
-    POLLED,
-};
 
 /*
  * A container makes events as it likes, and each start of the interpreter costs processor time
@@ -76,8 +63,8 @@ static int milliseconds_since(const struct timespec *began)
     return (int)((now.tv_sec - began->tv_sec) * 1000 + (now.tv_nsec - began->tv_nsec) / 1000000);
 }
 
-/* Waits until there is something to do.  Returns 0 or -errno. */
-static int wait_for(struct pollfd *fds)
+/* Waits until there is something to do, or no longer can: Python goes on with it then. */
+static void wait_for(struct pollfd *fds, const char *log)
 {
     struct timespec began;
 
@@ -86,17 +73,20 @@ static int wait_for(struct pollfd *fds)
         int ready = poll(fds, POLLED, -1);
 
         if (ready < 0 && errno != EINTR)
-            return -errno;
+            return;
+        if (ready > 0 && fds[SECOND].revents) {
+            second_dismiss(fds[SECOND].fd);
+            fds[SECOND].fd = second_start(log);
+            continue;
+        }
         if (ready <= 0)
             continue;
         int left = EVENT_PAUSE_MS - milliseconds_since(&began);
         if (ready > 1 || !fds[RING].revents || left <= 0)
-            return 0;
+            return;
         ready = poll(fds + RING + 1, POLLED - 1, left);
-        if (ready > 0)
-            return 0;
-        if (ready < 0 && errno != EINTR)
-            return -errno;
+        if (ready > 0 || (ready < 0 && errno != EINTR))
+            return;
     }
 }
 
@@ -107,20 +97,28 @@ static bool is_readable(int fd, int milliseconds)
     return poll(&one, 1, milliseconds) > 0;
 }
 
+/* Lets the worker end, whose container has; whether it has. */
+static bool worker_ends(const struct pollfd *fds, char **argv)
+{
+    siginfo_t ended;
+    char said;
+
+    /* Not closed: Python would, where it is to take over. */
+    (void)shutdown(fds[WORKER].fd, SHUT_WR);
+    /* Its end, and not that it says something. */
+    if (!is_readable(fds[WORKER].fd, LAST_CALLS_MS) ||
+        recv(fds[WORKER].fd, &said, 1, MSG_PEEK | MSG_DONTWAIT) != 0)
+        return false;
+    (void)waitid((idtype_t)P_PIDFD, (id_t)atoi(argv[PROCESS]), &ended, WEXITED);
+    return true;
+}
+
 /* Whether the container has ended, and its worker with it, and nothing is to be said or answered.
  */
 static bool is_quiet_end(const struct pollfd *fds, char **argv)
 {
-    siginfo_t ended;
-
-    if (!fds[INIT].revents || fds[HOOK].revents || fds[NOTIFY].revents)
-        return false;
-    /* Not closed: Python would, where it is to take over. */
-    (void)shutdown(atoi(argv[CONTROL]), SHUT_RDWR);
-    if (!is_readable(fds[WORKER].fd, LAST_CALLS_MS))
-        return false;
-    (void)waitid((idtype_t)P_PIDFD, (id_t)fds[WORKER].fd, &ended, WEXITED);
-    return !is_readable(fds[RING].fd, 0);
+    return fds[INIT].revents && !fds[HOOK].revents && !fds[NOTIFY].revents &&
+           worker_ends(fds, argv) && !is_readable(fds[RING].fd, 0);
 }
 
 static bool exists(const char *path)
@@ -147,6 +145,7 @@ static int let_go(const struct pollfd *fds, char **argv)
     int lock = atoi(argv[LOCK]);
     int gone = 0;
 
+    second_dismiss(fds[SECOND].fd);
     (void)flock(lock, LOCK_UN);
     while (fds[RUNTIME].fd >= 0 && holds_state(lock) && !is_readable(fds[RUNTIME].fd, LOOK_MS))
         ;
@@ -157,10 +156,12 @@ static int let_go(const struct pollfd *fds, char **argv)
     }
     if (gone == 0 || !holds_state(lock))
         return 0;
+    char *words[] = {"eci-cleanup", "--of",       argv[LOCK], argv[STATE],
+                     argv[WORK],    argv[ROOTFS], NULL};
+
     (void)fcntl(lock, F_SETFD, 0);
-    execl(argv[CLEANUP], argv[CLEANUP], "--of", argv[LOCK], argv[STATE], argv[WORK], argv[ROOTFS],
-          (char *)NULL);
-    dprintf(STDERR_FILENO, "eci-keeper: cannot execute %s: %s\n", argv[CLEANUP], strerror(errno));
+    (void)syscall(SYS_execveat, atoi(argv[CLEANUP]), "", words, environ, AT_EMPTY_PATH);
+    say("cannot execute eci-cleanup: %s", strerror(errno));
     return 1;
 }
 
@@ -175,29 +176,80 @@ static void log_errors(const char *path)
     (void)close(fd);
 }
 
+/*
+ * Becomes Python, which gets all our words, and before them this program to come back to.
+ * Returns only where it cannot.
+ */
+static void resume(const struct pollfd *fds, char **argv)
+{
+    char *words[WORDS + 6] = {ECI_PYTHON, "-I", "-S", argv[START], "resume"};
+    char program[16];
+    char second[16];
+    int self = open("/proc/self/exe", O_PATH | O_CLOEXEC);
+
+    snprintf(program, sizeof(program), "%d", self);
+    snprintf(second, sizeof(second), "%d", fds[SECOND].fd);
+    (void)fcntl(self, F_SETFD, 0);
+    (void)fcntl(fds[SECOND].fd, F_SETFD, 0);
+    memcpy(words + 6, argv + 1, (WORDS - 1) * sizeof(*words));
+    words[5] = program;
+    words[5 + KEEPER] = "-1";
+    words[5 + FIRST + SECOND] = second;
+    if (self >= 0)
+        execv(ECI_PYTHON, words);
+    say("cannot execute %s: %s", ECI_PYTHON, strerror(errno));
+    if (self >= 0)
+        close(self);
+    alone_for_a_while();
+}
+
+/* The end of a container that is kept without Python: what its worker had to say is lost. */
+static int end_alone(const struct pollfd *fds, char **argv)
+{
+    if (fds[WORKER].fd >= 0 && !worker_ends(fds, argv)) {
+        /* Its other process ends where it finds both the socket shut and this one gone. */
+        (void)shutdown(fds[WORKER].fd, SHUT_RDWR);
+        (void)syscall(SYS_pidfd_send_signal, atoi(argv[PROCESS]), SIGKILL, NULL, 0);
+    }
+    return let_go(fds, argv);
+}
+
 int main(int argc, char **argv)
 {
     struct pollfd fds[POLLED];
-    int error;
+    int r;
 
     if (argc != WORDS) {
         fputs("eci-keeper: the keeper starts it\n", stderr);
         return 2;
     }
+    (void)prctl(PR_SET_NAME, "eci-keeper"); /* executed by a descriptor, it has no name */
+    /* To look whether the container is there, and to end its worker.  What is executed has all of
+     * the keeper's. */
+    r = privilege_seal();
+    if (r == 0)
+        r = privilege_use(CAPABILITY(DAC_READ_SEARCH) | CAPABILITY(KILL));
+    if (r < 0)
+        say("it keeps its privileges: %s", strerror(-r));
+    r = 0;
     for (int i = 0; i < POLLED; i++)
         fds[i] = (struct pollfd){.fd = atoi(argv[FIRST + i]), .events = POLLIN};
-    error = wait_for(fds);
-    if (error == 0 && is_quiet_end(fds, argv))
+    if (atoi(argv[KEEPER]) >= 0)
+        fds[SECOND].fd = second_begin(atoi(argv[KEEPER]), argv[LOG]);
+    if (strcmp(argv[TRIED], "0") != 0)
+        alone_for_a_while();
+    else
+        wait_for(fds, argv[LOG]);
+    if (is_quiet_end(fds, argv))
         return let_go(fds, argv);
     log_errors(argv[LOG]);
-    if (error == 0) {
-        execl(ECI_PYTHON, ECI_PYTHON, "-I", "-S", argv[START], "resume", argv[MEMORY],
-              (char *)NULL);
-        error = -errno;
+    while (r == 0) {
+        if (alone_is_over(argv))
+            resume(fds, argv);
+        r = alone_keep(fds, argv);
     }
-    dprintf(STDERR_FILENO,
-            "eci-keeper: cannot execute %s: %s: no process that joins the container later can "
-            "mount\n",
-            ECI_PYTHON, strerror(-error));
+    if (r > 0)
+        return end_alone(fds, argv);
+    say("cannot wait: %s: no process that joins the container later can mount", strerror(-r));
     return 1;
 }

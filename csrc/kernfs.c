@@ -15,6 +15,9 @@
  *     locked   owned by a user namespace below it.  What is moved to /slot/tree in the one comes
  *              here by propagation, all but its root locked.  A clone of that goes to its place.
  *
+ * Where nothing is covered there is neither, but `home`: a mount namespace with the host's procfs
+ * only, for worker_find_self(); else `build` is that as well.
+ *
  * Here are the two, and what becomes of a new file system; exchange.c does the same to the ones
  * that the runtime has mounted.  What is to be done comes as records, each a letter and a text:
  *
@@ -99,6 +102,28 @@ static bool is_wanted(const struct worker *worker)
            next_record(worker, NULL, 'b') || next_record(worker, NULL, 'c');
 }
 
+/* Makes the thread's root the directory that it is in, which is the root of a mount. */
+static int be_root(void)
+{
+    return syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0
+               ? -errno
+               : 0;
+}
+
+/* Makes `home` where there is no `build`: nothing but the host's procfs. */
+static int open_home(void)
+{
+    cleanup_fd int proc =
+        (int)syscall(SYS_open_tree, AT_FDCWD, "/proc", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+    if (proc < 0 || unshare(CLONE_NEWNS) < 0 ||
+        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        syscall(SYS_move_mount, proc, "", AT_FDCWD, "/proc", MOVE_MOUNT_F_EMPTY_PATH) < 0 ||
+        chdir("/proc") < 0)
+        return -errno;
+    return be_root();
+}
+
 /* Makes the tree of `build`, in a mount namespace of the host's user namespace. */
 int kernfs_open(struct worker *worker)
 {
@@ -109,7 +134,7 @@ int kernfs_open(struct worker *worker)
 
     worker->build = worker->locked = -1;
     if (!is_wanted(worker))
-        return 0;
+        return open_home();
     proc = (int)syscall(SYS_open_tree, AT_FDCWD, "/proc", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     sys = (int)syscall(SYS_open_tree, AT_FDCWD, "/sys", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     if (proc < 0 || sys < 0 || unshare(CLONE_NEWNS) < 0 ||
@@ -135,9 +160,7 @@ int kernfs_open(struct worker *worker)
         return -errno;
     worker->masks_major = major(st.st_dev);
     worker->masks_minor = minor(st.st_dev);
-    if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
-        return -errno;
-    return 0;
+    return be_root();
 }
 
 static int open_own_mntns(const struct worker *worker)
@@ -163,20 +186,20 @@ static int make_locked(const struct worker *worker, int fd)
     return 0;
 }
 
-/* Makes both namespaces, once in the container's user namespace.  Single-threaded. */
+/* Makes these namespaces, once in the container's user namespace.  Single-threaded. */
 int kernfs_enter(struct worker *worker)
 {
     int status;
     pid_t child;
 
-    if (!is_wanted(worker))
-        return 0;
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-        mount(NULL, SLOT, NULL, MS_SHARED, NULL) < 0)
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return -errno;
-    worker->build = open_own_mntns(worker);
-    if (worker->build < 0)
-        return worker->build;
+    worker->home = open_own_mntns(worker);
+    if (worker->home < 0 || !is_wanted(worker))
+        return worker->home < 0 ? worker->home : 0;
+    worker->build = worker->home;
+    if (mount(NULL, SLOT, NULL, MS_SHARED, NULL) < 0)
+        return -errno;
     worker->locked = fcntl(worker->build, F_DUPFD_CLOEXEC, 0);
     if (worker->locked < 0)
         return -errno;
@@ -341,6 +364,27 @@ int kernfs_lock(const struct worker *worker, const struct slot *slot)
     return r < 0 ? r : tree;
 }
 
+/*
+ * Takes away what a failure has left in `build`, where the thread is afterwards: there it would
+ * stay as long as the container.  0 or -errno.
+ */
+int kernfs_clear(const struct worker *worker)
+{
+    const char *const places[] = {directory_slot.tree, file_slot.tree, directory_slot.build,
+                                  file_slot.build};
+    unsigned int tried = 0;
+    int r;
+
+    while ((r = kernfs_go(worker->build)) < 0 && try_again(&tried))
+        ;
+    for (unsigned int i = 0; r == 0 && i < sizeof(places) / sizeof(places[0]); i++)
+        /* EINVAL: nothing is mounted there any more. */
+        while (umount2(places[i], MNT_DETACH | UMOUNT_NOFOLLOW) == 0 ||
+               (errno != EINVAL && try_again(&tried)))
+            ;
+    return r;
+}
+
 /* A file system that the container has already may not come up looser than it has it. */
 static int hold(const struct worker *worker)
 {
@@ -359,7 +403,8 @@ static int hold(const struct worker *worker)
         r = held ? set_mount_flags(fs, held, 0) : 0; /* ECI_* are MOUNT_ATTR_* */
     }
     tree = r < 0 ? r : clone_mount(fs, "", AT_EMPTY_PATH);
-    umount2(BUILD, MNT_DETACH);
+    if (umount2(BUILD, MNT_DETACH) < 0)
+        (void)kernfs_clear(worker);
     return tree;
 }
 
@@ -389,7 +434,7 @@ static int finish(const struct worker *worker, enum kernfs kind)
     if (r == 0)
         tree = kernfs_lock(worker, &directory_slot);
     if (r < 0 || tree < 0) {
-        umount2(BUILD, MNT_DETACH);
+        (void)kernfs_clear(worker);
         return r < 0 ? r : tree;
     }
     if (flags) {
@@ -486,13 +531,16 @@ static bool is_shared(uint64_t magic)
 /*
  * May statfs(2) wait for somebody who serves the file system?  The root of a FUSE file system has
  * this inode and this number of links, until it is served (fs/fuse/inode.c, fuse_get_root_inode).
+ * 1, 0, or -errno.
  */
-static bool may_be_silent(int mount)
+static int may_be_silent(int mount)
 {
     struct statx stx = {0};
     int r = stat_at(mount, "", &stx);
 
-    return r == -EACCES || (r == 0 && stx.stx_ino == FUSE_ROOT_ID && stx.stx_nlink == 1);
+    if (r < 0)
+        return r == -EACCES ? 1 : r;
+    return stx.stx_ino == FUSE_ROOT_ID && stx.stx_nlink == 1;
 }
 
 /* What the file system on /build is, which is not asked itself. */
@@ -545,7 +593,7 @@ int kernfs_fsmount(struct session *session, struct caller *caller, int context, 
 {
     const struct worker *worker = session->worker;
     cleanup_fd int made = -1;
-    bool silent;
+    int silent;
     enum kernfs kind;
     uint64_t magic = 0;
     int r;
@@ -561,10 +609,17 @@ int kernfs_fsmount(struct session *session, struct caller *caller, int context, 
     made = (int)syscall(SYS_fsmount, context, flags | FSMOUNT_CLOEXEC, attributes);
     if (made < 0)
         return -errno;
-    silent = worker->build >= 0 && may_be_silent(made);
-    r = silent ? mount_build(made) : 0;
-    if (r == 0)
-        r = silent ? magic_of_build(&magic) : magic_of(made, &magic);
+    silent = worker->build >= 0 ? may_be_silent(made) : 0;
+    if (silent < 0)
+        return silent;
+    r = silent ? 0 : magic_of(made, &magic);
+    /* Whatever may wait for a file system has been done. */
+    (void)session_take_turn(session);
+    if (silent) {
+        r = mount_build(made);
+        if (r == 0)
+            r = magic_of_build(&magic);
+    }
     kind = kind_of(magic);
     if (r == 0) {
         verdict->reason = refusal(worker, kind, magic);
@@ -582,7 +637,7 @@ int kernfs_fsmount(struct session *session, struct caller *caller, int context, 
     }
     if (r < 0) {
         if (silent)
-            umount2(BUILD, MNT_DETACH);
+            (void)kernfs_clear(worker);
         return r;
     }
     return finish(worker, kind);

@@ -37,6 +37,7 @@ int kernfs_go(int ns);
 int kernfs_place(int fs, const char *path);
 int kernfs_cover(const struct worker *worker, enum kernfs kind);
 int kernfs_lock(const struct worker *worker, const struct slot *slot);
+int kernfs_clear(const struct worker *worker);
 int attach_mount(int tree, int place, unsigned int flags);
 int set_mount_flags(int tree, uint64_t set, uint64_t clear);
 int clone_mount(int dir, const char *path, unsigned int flags);

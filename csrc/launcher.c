@@ -26,6 +26,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/close_range.h>
 #include <linux/magic.h>
 #include <linux/nsfs.h>
 #include <sched.h>
@@ -50,6 +51,8 @@ static const char FALLBACK_PATH[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/u
 static const char UNIFIED[] = "/sys/fs/cgroup/unified";
 
 static const char SHIM[] = "containerd-shim";
+
+enum { MAX_PRESERVED = 1 << 16 }; /* descriptors that a caller may pass on */
 
 /* Set while this process becomes the runtime: its pid and start time. */
 static const char LAUNCHED[] = "ECI_LAUNCHED";
@@ -163,8 +166,9 @@ static void read_words(struct call *call, int argc, char **argv)
     for (i = 1; i < argc; i++) {
         const char *word = argv[i];
 
-        if (word[0] != '-' || strcmp(word, "--") == 0) {
-            call->at = word[0] != '-' ? i : i + 1;
+        /* A lone "-" is no flag: neither runtime takes it for one. */
+        if (word[0] != '-' || word[1] == '\0' || strcmp(word, "--") == 0) {
+            call->at = strcmp(word, "--") != 0 ? i : i + 1;
             call->subcommand = argv[call->at];
             return;
         }
@@ -271,6 +275,19 @@ static int find_real(const char *called, char *out, size_t size)
 }
 
 /*
+ * Where the start time stands in what /proc/PID/stat holds (proc_pid_stat(5), field 22), or NULL.
+ * The name of the command, in brackets, may hold anything, brackets too.
+ */
+static const char *start_in(const char *line)
+{
+    const char *at = strrchr(line, ')');
+
+    for (int field = 0; at != NULL && field < 20; field++)
+        at = strchr(at + 1, ' ');
+    return at == NULL ? NULL : at + 1;
+}
+
+/*
  * Notes in the environment that this process becomes the runtime.  -ELOOP if it did before: then
  * what we take for the runtime, a script say, has called us.  Returns 0 or -errno.
  */
@@ -288,14 +305,10 @@ static int enter_once(void)
     if (size < 0)
         return -errno;
     line[size] = '\0';
-    /* proc_pid_stat(5): after the command in brackets, the start time is the twentieth field. */
-    const char *at = strrchr(line, ')');
-    int field;
-    for (field = 0; at != NULL && field < 20; field++)
-        at = strchr(at + 1, ' ');
-    if (at == NULL)
+    const char *start = start_in(line);
+    if (start == NULL)
         return -EBADMSG;
-    snprintf(mark, sizeof(mark), "%d:%.*s", getpid(), (int)strcspn(at + 1, " "), at + 1);
+    snprintf(mark, sizeof(mark), "%d:%.*s", getpid(), (int)strcspn(start, " "), start);
     if (seen != NULL && strcmp(seen, mark) == 0)
         return -ELOOP;
     return setenv(LAUNCHED, mark, 1) < 0 ? -errno : 0;
@@ -504,25 +517,33 @@ static int read_head(const char *path, char *text, size_t size)
     return n < 0 ? (int)n : 0;
 }
 
-/* Whether process PID has begun at START, in clock ticks since boot: proc_pid_stat(5), field 22. */
+/* Whether process PID has begun at START, in clock ticks since boot. */
 static bool has_begun(long pid, unsigned long long start)
 {
     char path[64];
     char text[1024];
-    unsigned long long found;
-    char *at;
+    const char *found;
 
     snprintf(path, sizeof(path), "/proc/%ld/stat", pid);
     if (read_head(path, text, sizeof(text)) < 0)
         return false;
-    /* The name of the command may hold anything, parentheses, too. */
-    at = strrchr(text, ')');
-    return at != NULL &&
-           sscanf(at + 1,
-                  " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d "
-                  "%*d %*d %llu",
-                  &found) == 1 &&
-           found == start;
+    found = start_in(text);
+    return found != NULL && strtoull(found, NULL, 10) == start;
+}
+
+/* Pid and start time of a container's first process, as runc's record of it has them. */
+static bool first_process(const char *record, long *pid, unsigned long long *start)
+{
+    static const char pid_key[] = "\"init_process_pid\":";
+    static const char start_key[] = "\"init_process_start\":";
+    const char *pid_at = strstr(record, pid_key);
+    const char *start_at = strstr(record, start_key);
+
+    if (pid_at == NULL || start_at == NULL)
+        return false;
+    *pid = strtol(pid_at + strlen(pid_key), NULL, 10);
+    *start = strtoull(start_at + strlen(start_key), NULL, 10);
+    return *pid > 0;
 }
 
 /*
@@ -538,10 +559,10 @@ static bool has_begun(long pid, unsigned long long start)
  */
 static int join_network(const struct call *call, const char *container)
 {
-    static const char pid_key[] = "\"init_process_pid\":";
-    static const char start_key[] = "\"init_process_start\":";
     char path[PATH_MAX];
     char text[4096];
+    unsigned long long start;
+    long pid;
     int rc;
 
     if (container == NULL)
@@ -552,13 +573,7 @@ static int join_network(const struct call *call, const char *container)
     rc = read_head(path, text, sizeof(text));
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
-    const char *pid_at = strstr(text, pid_key);
-    const char *start_at = strstr(text, start_key);
-    if (pid_at == NULL || start_at == NULL)
-        return -EBADMSG;
-    long pid = strtol(pid_at + strlen(pid_key), NULL, 10);
-    unsigned long long start = strtoull(start_at + strlen(start_key), NULL, 10);
-    if (pid <= 0)
+    if (!first_process(text, &pid, &start))
         return -EBADMSG;
     snprintf(path, sizeof(path), "/proc/%ld/ns/net", pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -633,6 +648,50 @@ static int start_python(const struct call *call, const char *name, const char *r
     return fail(call, "cannot execute ", ECI_PYTHON, rc);
 }
 
+/* Takes the value of `--preserve-fds`, unless ARGV[I] is another word; crun takes beginnings. */
+static void take_preserved(const struct call *call, int i, int argc, char **argv,
+                           const char **value)
+{
+    static const char name[] = "preserve-fds";
+    static const size_t unique = sizeof("pre") - 1;
+    const char *word = argv[i] + strspn(argv[i], "-");
+    size_t size = strcspn(word, "=");
+
+    if (word == argv[i] || strncmp(word, name, size) != 0 ||
+        size < (call->crun ? unique : sizeof(name) - 1))
+        return;
+    *value = word[size] == '=' ? word + size + 1 : i + 1 < argc ? argv[i + 1] : "";
+}
+
+/* How many descriptors TEXT names; none where it is no number. */
+static unsigned int count_of(const char *text)
+{
+    unsigned long count = text != NULL ? strtoul(text, NULL, 10) : 0;
+
+    return count < MAX_PRESERVED ? (unsigned int)count : MAX_PRESERVED;
+}
+
+/*
+ * Has nobody inherit what the caller has left open by mistake, the runtime least of all: of crun
+ * 1.8 a bundle gets a directory of the host for its working directory by /proc/self/fd/N.  What the
+ * caller means to pass on stays: from 3 on as many as LISTEN_FDS (sd_listen_fds(3)) and
+ * --preserve-fds say.  Returns 0 or -errno.
+ */
+static int keep_to_oneself(const struct call *call, int argc, char **argv)
+{
+    bool exec = call->subcommand != NULL && strcmp(call->subcommand, "exec") == 0;
+    int operand = exec ? exec_operand(call, argc, argv) : 0;
+    unsigned int kept = count_of(getenv("LISTEN_FDS"));
+    const char *value = NULL;
+    int i;
+
+    /* After its operand, exec has the words of somebody else's program. */
+    for (i = call->at + 1; i < (operand > 0 ? operand : argc); i++)
+        take_preserved(call, i, argc, argv, &value);
+    kept += count_of(value);
+    return close_range(STDERR_FILENO + 1 + kept, ~0U, CLOSE_RANGE_CLOEXEC) < 0 ? -errno : 0;
+}
+
 /* Takes our own flag out of ARGV. */
 static void drop_settings(const struct call *call, int argc, char **argv)
 {
@@ -685,6 +744,9 @@ int main(int argc, char **argv)
         execv(runtime, argv);
         return fail(&call, "cannot execute ", runtime, errno);
     }
+    rc = keep_to_oneself(&call, argc, argv);
+    if (rc < 0)
+        return fail(&call, "cannot keep descriptors from being inherited", "", -rc);
     if (creates(&call)) {
         struct prepared prepared;
         char cwd[PATH_MAX];

@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -36,7 +38,56 @@ static uint64_t now_ns(clockid_t clock)
 
 static bool is_alive(const struct session *session)
 {
-    return ioctl(session->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &session->notif.id) == 0;
+    return ioctl(session->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &session->notif->id) == 0;
+}
+
+/*
+ * The session's until its reply; to ask for it again is nothing.  -ERESTART where somebody else has
+ * changed something since call_perform() began: a name can mean something else by now.  (What is
+ * held as an fd does not.)
+ */
+int session_take_turn(struct session *session)
+{
+    struct worker *worker = session->worker;
+
+    if (session->has_turn)
+        return 0;
+    pthread_mutex_lock(&worker->turn);
+    session->has_turn = true;
+    return worker->changes == session->changes ? 0 : -ERESTART;
+}
+
+static void give_turn(struct session *session)
+{
+    if (!session->has_turn)
+        return;
+    session->has_turn = false;
+    pthread_mutex_unlock(&session->worker->turn);
+}
+
+/*
+ * Puts the result into the caller's table and answers with its number, in one step.  0 or -errno.
+ *
+ * No signal may come between: the kernel would take the descriptor back and leave the reply, which
+ * by then says 0 (seccomp_notify_addfd(), Linux 6.18).
+ */
+static int reply_fd(struct session *session)
+{
+    struct seccomp_notif_addfd addfd = {
+        .id = session->notif->id,
+        .flags = SECCOMP_ADDFD_FLAG_SEND,
+        .srcfd = (uint32_t)session->result,
+        .newfd_flags = session->result_flags,
+    };
+    sigset_t all;
+    sigset_t before;
+    int r;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    r = ioctl(session->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &addfd) < 0 ? -errno : 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return r;
 }
 
 /* The one place that replies.  0, or -ENOENT when the caller is no longer waiting. */
@@ -47,24 +98,20 @@ static int reply(struct session *session, int error, bool pass)
 
     memset(resp, 0, sizeof(*resp));
     if (!error && !pass && session->result >= 0) {
-        struct seccomp_notif_addfd addfd = {
-            .id = session->notif.id,
-            .flags = SECCOMP_ADDFD_FLAG_SEND, /* one step: no answer without the fd */
-            .srcfd = (uint32_t)session->result,
-            .newfd_flags = session->result_flags,
-        };
-
-        r = ioctl(session->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &addfd) < 0 ? -errno : 0;
+        r = reply_fd(session);
         if (r == 0 || r == -ENOENT)
             return r;
         error = r; /* EMFILE: the caller has no room for it; ESRCH: it was interrupted just now */
     }
-    resp->id = session->notif.id;
+    resp->id = session->notif->id;
     if (pass)
         resp->flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE; /* see caller_settle() for why */
     else
         resp->error = error;
-    return ioctl(session->listener, SECCOMP_IOCTL_NOTIF_SEND, resp) < 0 ? -errno : 0;
+    /* A signal of the main thread's can come between; the caller would wait for ever. */
+    while ((r = ioctl(session->listener, SECCOMP_IOCTL_NOTIF_SEND, resp)) < 0 && errno == EINTR)
+        ;
+    return r < 0 ? -errno : 0;
 }
 
 static void put_text(struct eci_event *event, unsigned int i, const struct text *text)
@@ -105,7 +152,7 @@ static void put_objects(struct eci_event *event, const struct session *session)
 static void record(struct session *session, enum family family, const struct eci_verdict *verdict,
                    bool pass, bool known, uint64_t began)
 {
-    const struct seccomp_notif *notif = &session->notif;
+    const struct seccomp_notif *notif = session->notif;
     struct worker *worker = session->worker;
     bool refused = verdict->reason >= ECI_REASON_LOOSEN;
     struct eci_event event;
@@ -149,18 +196,18 @@ static void record(struct session *session, enum family family, const struct eci
     if (r == 1) {
         const uint64_t one = 1;
 
-        /* Nothing to do about a failure: the eventfd is full, so the reader is awake. */
-        if (write(worker->ring_event, &one, sizeof(one)) < 0)
-            return;
+        /* Nothing to do about another failure: the eventfd is full, so the reader is awake. */
+        while (write(worker->ring_event, &one, sizeof(one)) < 0 && errno == EINTR)
+            ;
     }
 }
 
 static void forget(struct worker *worker, struct untold *untold)
 {
+    __atomic_store_n(&untold->tid, 0, __ATOMIC_RELEASE); /* first: struct flight says why */
     close_fd(&untold->dir);
     call_let_go(worker, untold->made);
-    untold->tid = 0;
-    worker->n_untold--;
+    __atomic_fetch_sub(&worker->n_untold, 1, __ATOMIC_RELAXED);
 }
 
 /* A thread that ends loses its memory first. */
@@ -195,12 +242,12 @@ static void keep_untold(struct session *session, int answer)
         call_let_go(worker, session->made);
         return;
     }
-    worker->n_untold++;
-    untold->tid = session->notif.pid;
-    untold->data = session->notif.data;
+    __atomic_fetch_add(&worker->n_untold, 1, __ATOMIC_RELAXED);
+    untold->data = session->notif->data;
     untold->args = session->args;
     untold->answer = answer;
     untold->made = session->made;
+    __atomic_store_n(&untold->tid, session->notif->pid, __ATOMIC_RELEASE);
 }
 
 static bool same_text(bool has_one, const char *one, bool has_other, const char *other)
@@ -215,7 +262,7 @@ static bool same_text(bool has_one, const char *one, bool has_other, const char 
 static bool same_call(const struct untold *untold, const struct session *session)
 {
     const struct seccomp_data *was = &untold->data;
-    const struct seccomp_data *is = &session->notif.data;
+    const struct seccomp_data *is = &session->notif->data;
     size_t used = call_arguments(call_family(is)) * sizeof(is->args[0]);
     const struct mount_args *a = &untold->args;
     const struct mount_args *b = &session->args;
@@ -231,7 +278,7 @@ static bool same_call(const struct untold *untold, const struct session *session
                                           : strcmp(a->data, b->data) == 0));
 }
 
-/* The answer that the caller has missed, or NULL.  Its memory has been read. */
+/* The answer that the caller has missed, or NULL.  Its memory has been read; with the turn. */
 static struct untold *find_untold(struct session *session)
 {
     struct worker *worker = session->worker;
@@ -239,7 +286,7 @@ static struct untold *find_untold(struct session *session)
     for (unsigned int i = 0; worker->n_untold && i < UNTOLD; i++) {
         struct untold *untold = &worker->untold[i];
 
-        if (untold->tid != session->notif.pid)
+        if (untold->tid != session->notif->pid)
             continue;
         if (!is_gone(untold) && same_call(untold, session) &&
             (!untold->made || call_hand_out(session, untold->made) == 0))
@@ -249,10 +296,26 @@ static struct untold *find_untold(struct session *session)
     return NULL;
 }
 
+/* The same before the turn: it is taken where there is such an answer, and only then. */
+static struct untold *find_untold_early(struct session *session)
+{
+    struct untold *untold;
+
+    if (!__atomic_load_n(&session->worker->n_untold, __ATOMIC_RELAXED))
+        return NULL;
+    (void)session_take_turn(session);
+    untold = find_untold(session);
+    if (!untold)
+        give_turn(session);
+    return untold;
+}
+
 /* Forgets what threads have missed that are gone. */
 void untold_sweep(struct worker *worker)
 {
-    pthread_mutex_lock(&worker->turn);
+    /* Whoever has the turn may have it for long; some later time is as good. */
+    if (pthread_mutex_trylock(&worker->turn) != 0)
+        return;
     for (unsigned int i = 0; i < UNTOLD; i++)
         if (worker->untold[i].tid && is_gone(&worker->untold[i]))
             forget(worker, &worker->untold[i]);
@@ -284,16 +347,26 @@ static bool leaves_something(enum family family, int answer)
 static bool shows_twice(const struct session *session, enum family family)
 {
     return family != FAMILY_MOUNT_SETATTR &&
-           !(family == FAMILY_MOUNT && (session->notif.data.args[3] & MS_REMOUNT));
+           !(family == FAMILY_MOUNT && (session->notif->data.args[3] & MS_REMOUNT));
 }
 
 /* The call was performed, and the caller was interrupted or killed before it got the answer. */
 static void miss(struct session *session, enum family family, int answer)
 {
-    if (session->added_on >= 0)
-        perform_undo(session, session->added_on);
-    else if (leaves_something(family, answer))
+    if (session->added_on >= 0 && perform_undo(session, session->added_on) == 0)
+        return;
+    if (leaves_something(family, answer))
         keep_untold(session, answer);
+}
+
+/* The call is under way, and its listener stays with this thread unless it was left already. */
+static void is_not_held_up(struct session *session)
+{
+    uint64_t at = __atomic_load_n(&session->at, __ATOMIC_RELAXED);
+
+    if (at != SESSION_IS_LEFT)
+        __atomic_compare_exchange_n(&session->at, &at, now_ns(CLOCK_MONOTONIC) & ~SESSION_RESTS,
+                                    false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
 /*
@@ -313,6 +386,7 @@ static void await_sleep(struct session *session)
     for (unsigned int i = 0; i < AWAKE_LOOKS && caller_is_awake(&session->caller); i++) {
         if (!is_alive(session))
             return;
+        is_not_held_up(session);
         nanosleep(&pause, NULL);
         if (pause.tv_nsec < AWAKE_LONG_NS)
             pause.tv_nsec *= 2;
@@ -321,11 +395,14 @@ static void await_sleep(struct session *session)
 
 /*
  * Decides and performs one call in the caller's place, and replies before anyone else has a
- * turn, so that a mount whose caller has gone can be taken back.
+ * turn, so that a mount whose caller has gone can be taken back.  call_perform() takes the turn
+ * once it has looked everything up; what it has looked up by name counts only if nobody else has
+ * changed anything meanwhile, else all of it is done once more, with the turn.
  */
 static void handle_in_place(struct session *session, struct caller *caller, enum family family,
                             struct eci_verdict *verdict)
 {
+    struct untold *missed;
     int r = caller_stand_in(session, caller, call_begins_at_root(session, family),
                             call_begins_at_cwd(session, family));
 
@@ -340,20 +417,38 @@ static void handle_in_place(struct session *session, struct caller *caller, enum
     } else {
         verdict->reason = ECI_REASON_PERFORMED;
         r = call_perform(session, caller, family, verdict);
+        /* This very call may have been made before, and have been another thread's (hangs.c). */
+        missed = r == -ERESTART ? find_untold(session) : NULL;
+        if (missed) {
+            answer_again(session, missed, verdict);
+            give_turn(session);
+            caller_leave(session, caller);
+            return;
+        }
+        if (r == -ERESTART)
+            r = call_perform(session, caller, family, verdict);
         if (r < 0 && verdict->reason == ECI_REASON_PERFORMED)
             verdict->reason = ECI_REASON_KERNEL;
     }
+    session->flight->call.answer = r;
+    session->flight->call.made = session->made;
+    __atomic_store_n(&session->flight->call.stage, STAGE_PERFORMED, __ATOMIC_RELEASE);
     verdict->error = -r;
     if (verdict->reason >= ECI_REASON_LOOSEN && !session->comm[0])
         read_comm(session, caller);
-    if (leaves_something(family, r) && shows_twice(session, family))
-        await_sleep(session);
+    if (leaves_something(family, r)) {
+        (void)session_take_turn(session);
+        __atomic_store_n(&session->worker->changes, session->worker->changes + 1, __ATOMIC_RELEASE);
+        if (shows_twice(session, family))
+            await_sleep(session);
+    }
     if (reply(session, r, false) == -ENOENT) {
         miss(session, family, r);
         verdict->reason = ECI_REASON_GONE;
     } else if (session->resp.error) {
         call_let_go(session->worker, session->made); /* no room for the fd */
     }
+    give_turn(session);
     close_fd(&session->added_on);
     session->added_on = -1;
     caller_leave(session, caller);
@@ -368,12 +463,11 @@ static void pass(struct session *session, enum family family, struct eci_verdict
     record(session, family, verdict, true, known, began);
 }
 
-static void handle(struct session *session)
+static void handle(struct session *session, uint64_t began)
 {
     struct caller *caller = &session->caller;
     struct eci_verdict verdict = {.error = EPERM, .reason = ECI_REASON_INTERNAL};
-    enum family family = call_family(&session->notif.data);
-    uint64_t began = now_ns(CLOCK_MONOTONIC);
+    enum family family = call_family(&session->notif->data);
     struct untold *missed;
     bool known = false;
     int r;
@@ -392,7 +486,7 @@ static void handle(struct session *session)
         goto out;
     }
     if (family == FAMILY_OLDUMOUNT)
-        session->notif.data.args[1] = 0; /* umount(2) of i386 has no flags */
+        session->notif->data.args[1] = 0; /* umount(2) of i386 has no flags */
 
     r = caller_settle(session, caller, &verdict.reason);
     if (r >= 0 && session->shown)
@@ -423,14 +517,13 @@ static void handle(struct session *session)
         reply(session, r, false);
         goto out;
     }
-    pthread_mutex_lock(&session->worker->turn);
-    missed = find_untold(session);
+    missed = find_untold_early(session);
     if (missed)
         answer_again(session, missed, &verdict);
     else
         handle_in_place(session, caller, family, &verdict);
+    give_turn(session);
     close_fd(&session->result);
-    pthread_mutex_unlock(&session->worker->turn);
 out:
     record(session, family, &verdict, false, known, began);
 }
@@ -442,22 +535,86 @@ static bool has_hung_up(const struct session *session)
     return poll(&fd, 1, 0) == 1 && (fd.revents & (POLLHUP | POLLERR | POLLNVAL));
 }
 
-/* Serves one listener until no thread has the filter any more. */
-void session_serve(struct session *session)
+/*
+ * Handles a call, with the main thread watching (hangs.c).  False where that took so long that
+ * another thread has the listener now.
+ */
+static bool handle_watched(struct session *session)
+{
+    uint64_t began = now_ns(CLOCK_MONOTONIC) & ~SESSION_RESTS;
+
+    /* Both in this order for both threads: either it sees the call, or we see that it sleeps. */
+    __atomic_store_n(&session->at, began, __ATOMIC_SEQ_CST);
+    if (!__atomic_load_n(&session->worker->watching, __ATOMIC_SEQ_CST))
+        hangs_wake(session->worker);
+    handle(session, began);
+    return __atomic_exchange_n(&session->at, began | SESSION_RESTS, __ATOMIC_SEQ_CST) !=
+           SESSION_IS_LEFT;
+}
+
+/*
+ * What the process before this one has left: a call that it received and has not answered.  It gets
+ * one answer.  Where a call is met a second time it is what kills, and is denied.  As
+ * handle_watched().
+ */
+__attribute__((noinline, cold)) static bool settle(struct session *session)
+{
+    struct flight *flight = session->flight;
+    struct eci_verdict verdict = {.error = EPERM, .reason = ECI_REASON_INTERNAL};
+    int r = -EPERM;
+
+    if (!session->notif->pid || !is_alive(session))
+        return true;
+    if (flight->call.attempts++ == 0) {
+        if (flight->call.stage != STAGE_PERFORMED && !flight->call.made)
+            return handle_watched(session);
+        r = flight->call.stage == STAGE_PERFORMED ? flight->call.answer : 0;
+        verdict = (struct eci_verdict){.error = -r, .reason = ECI_REASON_PERFORMED};
+    }
+    (void)session_take_turn(session);
+    session->result = -1;
+    session->shown = session->followed = session->noted = false;
+    if (r == 0 && flight->call.made && (r = call_hand_out(session, flight->call.made)) < 0)
+        verdict.error = -r;
+    reply(session, r, false);
+    close_fd(&session->result);
+    give_turn(session);
+    record(session, call_family(&session->notif->data), &verdict, false, false,
+           now_ns(CLOCK_MONOTONIC));
+    return true;
+}
+
+/* Serves one listener until no thread has the filter any more, it is to `leave`, or is left. */
+void session_serve(struct session *session, const bool *leave)
 {
     __u64 flags = SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP;
+    struct flight *flight = session->flight;
+    bool goes_on;
+    unsigned int tried = 0;
 
     /* Only a matter of speed: the caller is woken on this processor, where its data is. */
     (void)ioctl(session->listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags);
     caller_init(&session->caller);
-    for (;;) {
-        memset(&session->notif, 0, sizeof(session->notif));
-        if (ioctl(session->listener, SECCOMP_IOCTL_NOTIF_RECV, &session->notif) == 0) {
-            handle(session);
+    goes_on = settle(session);
+    sem_post(&session->settled);
+    while (goes_on && !__atomic_load_n(leave, __ATOMIC_RELAXED)) {
+        flight->call.stage = STAGE_RECEIVED;
+        flight->call.attempts = 0;
+        flight->call.made = 0;
+        memset(&flight->call.notif, 0, sizeof(flight->call.notif));
+        if (ioctl(session->listener, SECCOMP_IOCTL_NOTIF_RECV, &flight->call.notif) == 0) {
+            goes_on = handle_watched(session);
+            tried = 0;
             continue;
         }
-        /* EINTR: the main thread wants a look.  ENOENT: the caller died, or all did. */
-        if ((errno != EINTR && errno != ENOENT) || has_hung_up(session))
+        /*
+         * EINTR: the main thread wants a look.  ENOENT: the caller died, or all did.  After
+         * anything else the call is still to be had; a listener without a thread would let it wait
+         * for ever.
+         */
+        if (errno != EINTR && errno != ENOENT && !try_again(&tried))
+            _exit(1);
+        if (has_hung_up(session))
             break;
     }
     caller_close(&session->caller);

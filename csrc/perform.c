@@ -157,38 +157,50 @@ static bool is_layer(const char *key)
     return false;
 }
 
+/* A list of lower layers, "A:B::C". */
+struct layers {
+    char *at;       /* the next one, NULL after the last */
+    bool data_only; /* the next one has "::" before it */
+};
+
+/*
+ * Takes the next layer out, decoded where it stands; NULL after the last.  As overlayfs reads it: a
+ * backslash protects what follows, and is nothing at the end.
+ */
+static char *next_layer(struct layers *list, bool *data_only)
+{
+    char *layer = list->at;
+    char *in = layer;
+    char *out = layer;
+
+    if (!layer)
+        return NULL;
+    *data_only = list->data_only;
+    for (; *in && *in != ':'; *out++ = *in++)
+        if (*in == '\\' && !*++in)
+            break;
+    list->data_only = *in && in[1] == ':';
+    list->at = *in ? in + 1 + list->data_only : NULL;
+    *out = 0;
+    return layer;
+}
+
 /* One overlay option; lower layers one by one, since a value may have 255 bytes only. */
 static int overlay_option(void *context, char *key, char *value)
 {
     struct overlay *overlay = context;
-    bool data_only = false;
+    struct layers list = {.at = value};
+    bool data_only;
+    char *layer;
+    int r = 0;
 
     if (value && is_layer(key) && strcmp(key, "lowerdir") != 0)
         return overlay_layer(overlay, key, value);
     if (!value || strcmp(key, "lowerdir") != 0)
         return fsconfig_string(overlay->fs, key, value);
-    for (;;) {
-        char *in = value;
-        char *out = value;
-        bool last;
-        int r;
-
-        while (*in && *in != ':') {
-            if (*in == '\\' && in[1])
-                in++;
-            *out++ = *in++;
-        }
-        last = !*in;
-        *out = 0;
-        r = overlay_layer(overlay, data_only ? "datadir+" : "lowerdir+", value);
-        if (r < 0 || last)
-            return r;
-        value = in + 1;
-        if (*value == ':') {
-            data_only = true;
-            value++;
-        }
-    }
+    while (r == 0 && (layer = next_layer(&list, &data_only)))
+        r = overlay_layer(overlay, data_only ? "datadir+" : "lowerdir+", layer);
+    return r;
 }
 
 static unsigned int attributes(uint64_t flags)
@@ -489,6 +501,7 @@ static int make_new(const struct making *making, bool is_shown)
         r = 0;
     }
     if (r == 0 && session->worker->build >= 0 && args->has_type && is_shown) {
+        (void)session_take_turn(session);
         caller_resume(session, caller);
         r = kernfs_mount(session, caller, kernfs_of(making->fs), args, making->flags, data,
                          making->target);
@@ -532,6 +545,7 @@ int perform_new(struct session *session, struct caller *caller, const struct mou
 
     if (!shown_namespaces(args))
         return make_new(&making, fs == ECI_FS_PROC);
+    (void)session_take_turn(session); /* not by the other thread, which could not give it back */
     r = pthread_create(&thread, NULL, make_in_namespaces, &making);
     if (r != 0)
         return -r;
@@ -662,10 +676,11 @@ int perform_setattr(int target, unsigned int flags, const void *attr, size_t siz
 /*
  * Takes back a mount whose caller was interrupted before it got the answer.  Like mount(2) before,
  * umount2(2) goes down from the place to what lies on top there (fs/namei.c, handle_lookup_down);
- * that is the new mount, since nobody else had a turn.  (Only a file system that the kernel mounted
- * there itself in this very moment, call_passes_unread(), would go in its place.)
+ * that is the new mount, since nobody else had a turn.  (Only a file system that was mounted there
+ * in this very moment without a turn would go in its place.)  0 or -errno:
+ * then it has stayed.
  */
-void perform_undo(struct session *session, int added_on)
+int perform_undo(struct session *session, int added_on)
 {
-    (void)unmount_by_fd(session, added_on, MNT_DETACH);
+    return unmount_by_fd(session, added_on, MNT_DETACH);
 }

@@ -15,14 +15,17 @@ const struct eci_grant *eci_policy_grants(const struct eci_policy *policy)
     return (const void *)((const char *)policy + policy->grants_off);
 }
 
-static bool string_inside(const struct eci_policy *policy, uint32_t off, uint32_t size)
+/* Is there a string at `off`, behind all that can still be written? */
+static bool string_inside(const struct eci_policy *policy, uint32_t off, uint64_t first,
+                          uint32_t size)
 {
-    return off < size && memchr((const char *)policy + off, 0, size - off);
+    return off >= first && off < size && memchr((const char *)policy + off, 0, size - off);
 }
 
 int eci_policy_check(const struct eci_policy *policy, uint32_t size)
 {
     const struct eci_grant *grants;
+    uint64_t strings;
 
     if (size < sizeof(*policy) || policy->magic != ECI_POLICY_MAGIC ||
         policy->version != ECI_POLICY_VERSION || policy->size != size)
@@ -35,10 +38,16 @@ int eci_policy_check(const struct eci_policy *policy, uint32_t size)
         return -EINVAL;
     if (policy->n_slots == 0 || (policy->n_slots & (policy->n_slots - 1)))
         return -EINVAL;
+    /* Head, grants, inode table, strings: what is written later changes nothing that was checked.
+     */
+    strings = policy->slots_off + (uint64_t)policy->n_slots * sizeof(struct eci_inode_rule);
+    if (policy->grants_off < sizeof(*policy) ||
+        policy->slots_off < policy->grants_off + (uint64_t)policy->n_grants * sizeof(*grants))
+        return -EINVAL;
     grants = eci_policy_grants(policy);
     for (uint32_t i = 0; i < policy->n_grants; i++)
-        if (!string_inside(policy, grants[i].root_off, size) ||
-            !string_inside(policy, grants[i].point_off, size))
+        if (!string_inside(policy, grants[i].root_off, strings, size) ||
+            !string_inside(policy, grants[i].point_off, strings, size))
             return -EINVAL;
     return 0;
 }

@@ -98,11 +98,12 @@ static bool read_near(pid_t tid, uint64_t low, uint64_t high, const uint64_t add
     if (!read_pieces(tid, &local, &remote, 1))
         return false;
     for (unsigned int i = 0; i < 3; i++) {
-        const char *from = near + (address[i] - low);
+        const char *from;
         const char *end;
 
         if (!address[i])
             continue;
+        from = near + (address[i] - low);
         end = memchr(from, 0, (size_t)(near + size - from));
         if (!end)
             return false;
@@ -163,12 +164,18 @@ int remote_path(pid_t tid, uint64_t address, char out[PATH_MAX])
     return r == 0 ? -ENOENT : r;
 }
 
-/* A string as strndup_user() takes it for mount(2): NULL is allowed, EINVAL when too long. */
+/*
+ * A string as strndup_user() takes it for mount(2): NULL is allowed, EINVAL when too long.  What
+ * could not be read is not given.
+ */
 int remote_string(pid_t tid, uint64_t address, char out[PATH_MAX], bool *given)
 {
-    *given = address != 0;
-    out[0] = 0;
-    return address ? read_string(tid, address, out, EINVAL) : 0;
+    int r = address ? read_string(tid, address, out, EINVAL) : 0;
+
+    *given = address && r >= 0;
+    if (!*given)
+        out[0] = 0;
+    return r;
 }
 
 /* Exactly `size` bytes, at most a page; 0 or -EFAULT. */
@@ -186,12 +193,13 @@ int remote_page(pid_t tid, uint64_t address, char out[PATH_MAX], bool *given)
 {
     ssize_t got;
 
-    *given = address != 0;
+    *given = false;
     if (!address)
         return 0;
     got = read_some(tid, address, out, PATH_MAX);
     if (got <= 0)
         return got < 0 ? (int)got : -EFAULT;
+    *given = true;
     memset(out + got, 0, PATH_MAX - (size_t)got);
     out[PATH_MAX - 1] = 0;
     return 0;

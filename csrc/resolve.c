@@ -23,8 +23,7 @@
 #include "compat.h"
 #include "worker.h"
 
-#define MAX_LINKS 40         /* MAXSYMLINKS, include/linux/namei.h */
-#define NO_MOUNT  UINT64_MAX /* an id that no mount has */
+#define MAX_LINKS 40 /* MAXSYMLINKS, include/linux/namei.h */
 
 static int open_path(int dir, const char *path, uint64_t flags, uint64_t how_resolve)
 {
@@ -237,6 +236,8 @@ static ssize_t read_link(struct caller *caller, int dir, int link, const char *n
         /* Whether we may follow it is asked before it is found to be magic. */
         if (probe == -ELOOP || probe == -EACCES)
             return 0;
+        if (probe < 0 && probe != -ENOENT)
+            return probe; /* not known: no text of a magic link is a path */
     }
     n = readlinkat(link, "", text, size);
     if (n < 0)
@@ -671,20 +672,24 @@ static bool give_name(const struct worker *worker, struct target *target)
     return take_name(&dir, name, point, target);
 }
 
-/* Is there a mount on this one of which nobody can tell where it lies? */
-static bool has_unplaced(const struct target *target)
+/* Is there a mount on this one of which nobody can tell where it lies?  1, 0, or -errno. */
+static int has_unplaced(const struct target *target)
 {
     struct beneath beneath = {.mnt_id = target->stx.stx_mnt_id};
     char point[PATH_MAX];
     uint64_t parent;
     uint64_t id;
+    int r;
 
-    while (facts_next(&beneath, &id) > 0)
+    while ((r = facts_next(&beneath, &id)) > 0) {
+        r = facts_parent(id, &parent);
+        if (r < 0 && r != -ENOENT)
+            return r;
         /* Out of reach of the caller's root. */
-        if (facts_parent(id, &parent) == 0 && parent == target->stx.stx_mnt_id &&
-            facts_mount_point(id, point) < 0)
-            return true;
-    return false;
+        if (r == 0 && parent == target->stx.stx_mnt_id && facts_mount_point(id, point) < 0)
+            return 1;
+    }
+    return r == -ENOENT ? 0 : r; /* detached, or in another namespace */
 }
 
 /*
@@ -695,5 +700,7 @@ static bool has_unplaced(const struct target *target)
  */
 int resolve_down(const struct worker *worker, struct target *target)
 {
-    return !give_name(worker, target) && has_unplaced(target) ? -EBUSY : 0;
+    int r = give_name(worker, target) ? 0 : has_unplaced(target);
+
+    return r == 1 ? -EBUSY : r;
 }

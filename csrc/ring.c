@@ -5,6 +5,9 @@
  * publishes it with t + 1; the reader frees it with t + n.  Writers reserve a turn by
  * compare-and-swap and never wait: a slot that is not free means a full ring, and the event is
  * counted and dropped.
+ *
+ * The reader is not at the mercy of the writers: how many slots there are it knows by itself, so
+ * that nothing that stands in the memory leads it out of there.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -13,11 +16,11 @@
 
 #include "api.h"
 
-static struct eci_event *slot_of(struct eci_ring *ring, uint64_t turn)
+static struct eci_event *slot_of(struct eci_ring *ring, uint32_t n, uint64_t turn)
 {
     struct eci_event *slots = (void *)(ring + 1);
 
-    return &slots[turn & (ring->slots - 1)];
+    return &slots[turn & (n - 1)];
 }
 
 uint64_t eci_ring_bytes(uint32_t slots)
@@ -30,7 +33,7 @@ void eci_ring_init(struct eci_ring *ring, uint32_t slots)
     memset(ring, 0, sizeof(*ring));
     ring->slots = slots;
     for (uint32_t i = 0; i < slots; i++)
-        slot_of(ring, i)->turn = i;
+        slot_of(ring, slots, i)->turn = i;
 }
 
 int eci_ring_put(struct eci_ring *ring, const struct eci_event *event)
@@ -42,7 +45,7 @@ int eci_ring_put(struct eci_ring *ring, const struct eci_event *event)
     for (;;) {
         uint64_t seen;
 
-        slot = slot_of(ring, turn);
+        slot = slot_of(ring, ring->slots, turn);
         seen = __atomic_load_n(&slot->turn, __ATOMIC_ACQUIRE);
         if (seen == turn) {
             if (__atomic_compare_exchange_n(&ring->head, &turn, turn + 1, false, __ATOMIC_RELAXED,
@@ -61,22 +64,46 @@ int eci_ring_put(struct eci_ring *ring, const struct eci_event *event)
     return __atomic_exchange_n(&ring->waiting, 0, __ATOMIC_SEQ_CST) ? 1 : 0;
 }
 
-int eci_ring_get(struct eci_ring *ring, struct eci_event *event)
+int eci_ring_get(struct eci_ring *ring, uint32_t slots, struct eci_event *event)
 {
-    struct eci_event *slot = slot_of(ring, ring->tail);
+    uint64_t tail = __atomic_load_n(&ring->tail, __ATOMIC_RELAXED);
 
-    if (__atomic_load_n(&slot->turn, __ATOMIC_SEQ_CST) != ring->tail + 1)
-        return 0;
-    memcpy(event, slot, sizeof(*event));
-    __atomic_store_n(&slot->turn, ring->tail + ring->slots, __ATOMIC_RELEASE);
-    ring->tail++;
-    return 1;
+    /* Not for ever: who writes may be hostile. */
+    for (uint32_t i = 0; i < slots; i++) {
+        struct eci_event *slot = slot_of(ring, slots, tail);
+
+        if (__atomic_load_n(&slot->turn, __ATOMIC_SEQ_CST) != tail + 1)
+            return 0;
+        memcpy(event, slot, sizeof(*event));
+        __atomic_store_n(&slot->turn, tail + slots, __ATOMIC_RELEASE);
+        __atomic_store_n(&ring->tail, ++tail, __ATOMIC_RELAXED);
+        if (event->arch != ECI_ARCH_NONE)
+            return 1;
+    }
+    return 0;
 }
 
-int eci_ring_sleep(struct eci_ring *ring)
+void eci_ring_mend(struct eci_ring *ring)
 {
+    uint64_t head = __atomic_load_n(&ring->head, __ATOMIC_RELAXED);
+
+    for (uint64_t turn = head > ring->slots ? head - ring->slots : 0; turn < head; turn++) {
+        struct eci_event *slot = slot_of(ring, ring->slots, turn);
+
+        if (__atomic_load_n(&slot->turn, __ATOMIC_ACQUIRE) != turn)
+            continue;
+        slot->arch = ECI_ARCH_NONE;
+        __atomic_fetch_add(&ring->dropped, 1, __ATOMIC_RELAXED);
+        __atomic_store_n(&slot->turn, turn + 1, __ATOMIC_SEQ_CST);
+    }
+}
+
+int eci_ring_sleep(struct eci_ring *ring, uint32_t slots)
+{
+    uint64_t tail = __atomic_load_n(&ring->tail, __ATOMIC_RELAXED);
+
     __atomic_store_n(&ring->waiting, 1, __ATOMIC_SEQ_CST);
-    if (__atomic_load_n(&slot_of(ring, ring->tail)->turn, __ATOMIC_SEQ_CST) == ring->tail + 1) {
+    if (__atomic_load_n(&slot_of(ring, slots, tail)->turn, __ATOMIC_SEQ_CST) == tail + 1) {
         __atomic_store_n(&ring->waiting, 0, __ATOMIC_SEQ_CST);
         return 0;
     }

@@ -114,10 +114,15 @@ int64_t sys_fstatfs_type(int fd);
 /* capget(2): one of the caller's sets as a bit mask: 'e'ffective, 'p'ermitted. */
 int64_t sys_capget(char set);
 /*
- * Gives up every capability but `kept` for good, in all programs that may follow (no_new_privs),
- * and makes this process undumpable.
+ * Gives up every capability but those in `kept` (1 << CAP_*) for good, in all programs that may
+ * follow (no_new_privs), and makes this process undumpable: privilege.h.
  */
-int eci_renounce(unsigned int kept);
+int eci_renounce(uint64_t kept);
+/* The filters of filters.c; after eci_renounce. */
+int eci_filter_keeper(void);
+int eci_filter_proxy(void);
+/* privilege_files() of privilege.h; `kinds` is `n` letters, r or w. */
+int eci_confine(const int *directories, const char *kinds, unsigned int n);
 
 /*
  * A descriptor of a new user namespace whose maps are the two texts (the lines that go into
@@ -133,6 +138,13 @@ int eci_setfsids(unsigned int uid, unsigned int gid);
  * Installs, for the calling thread and all it will execute, the filter of guard.h.
  */
 int eci_install_guard(void);
+/*
+ * Gives this process a page of its own for each private one that may be written, so that none is
+ * copied at the first write (madvise(2), MADV_POPULATE_WRITE, Linux 5.14).  For a child of fork(2)
+ * that has time to spare now and none later.  Mappings of more than 64 MiB are left as they are;
+ * so is the rest on -ENOMEM.
+ */
+int eci_own_pages(void);
 /* cffi: end */
 
 #endif

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -23,7 +24,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "filters.h"
 #include "guard.h"
+#include "privilege.h"
 
 /* The kernel's answer in the form of this file: >= 0 or -errno. */
 static int64_t answer(long rc)
@@ -221,17 +224,26 @@ int eci_setfsids(unsigned int uid, unsigned int gid)
     return capabilities(SYS_capset, data);
 }
 
-int eci_renounce(unsigned int kept)
+int eci_renounce(uint64_t kept)
 {
-    struct __user_cap_data_struct data[2] = {{0}};
+    int rc = privilege_seal();
 
-    if (kept > CAP_LAST_CAP)
-        return -EINVAL;
-    data[kept / 32].permitted = data[kept / 32].effective = 1U << (kept % 32);
-    if (syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-        syscall(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-        return -errno;
-    return capabilities(SYS_capset, data);
+    return rc < 0 ? rc : privilege_keep(kept);
+}
+
+int eci_filter_keeper(void)
+{
+    return filter_keeper();
+}
+
+int eci_filter_proxy(void)
+{
+    return filter_proxy();
+}
+
+int eci_confine(const int *directories, const char *kinds, unsigned int n)
+{
+    return privilege_files(directories, kinds, n);
 }
 
 /* The carrier of a user namespace: it only waits to be killed.  It shares our memory. */
@@ -303,4 +315,30 @@ int eci_userns_create(const char *uid_map, const char *gid_map)
 int eci_install_guard(void)
 {
     return guard_install();
+}
+
+int eci_own_pages(void)
+{
+    /* What is larger is reserved, and hardly used: ASan's shadow of all memory. */
+    const unsigned long most = 64UL << 20;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    char *line = NULL;
+    size_t room = 0;
+    int rc = maps == NULL ? -errno : 0;
+
+    while (rc == 0 && getline(&line, &room, maps) > 0) {
+        unsigned long start;
+        unsigned long end;
+        char kind[5];
+
+        /* What has gone since the line was written is no harm: the kernel says ENOMEM, too. */
+        if (sscanf(line, "%lx-%lx %4s", &start, &end, kind) == 3 && strcmp(kind, "rw-p") == 0 &&
+            end - start <= most &&
+            madvise((void *)start, end - start, MADV_POPULATE_WRITE) < 0) // NOLINT: an address
+            rc = -errno;
+    }
+    free(line);
+    if (maps != NULL)
+        fclose(maps);
+    return rc;
 }

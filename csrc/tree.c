@@ -57,6 +57,9 @@ int tree_setattr(struct session *session, const struct target *target, const voi
     uint64_t id;
     int r = 0;
 
+    /* -EINVAL: something in it cannot be copied. */
+    if (copy < 0 && copy != -EINVAL)
+        return copy;
     if (copy >= 0)
         r = perform_setattr(copy, AT_EMPTY_PATH | AT_RECURSIVE, attr, size);
     if (r == 0)

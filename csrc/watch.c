@@ -37,11 +37,13 @@ void eci_watch_init(struct eci_watch *watch, uint32_t slots)
 
 int eci_watch_check(const struct eci_watch *watch, uint64_t size)
 {
+    uint32_t slots;
+
     if (size < ECI_WATCH_HEAD || watch->counts.magic != ECI_WATCH_MAGIC ||
-        watch->counts.version != ECI_WATCH_VERSION || !watch->slots ||
-        (watch->slots & (watch->slots - 1)) || size != eci_watch_bytes(watch->slots))
+        watch->counts.version != ECI_WATCH_VERSION)
         return -EINVAL;
-    return 0;
+    slots = __atomic_load_n(&watch->slots, __ATOMIC_RELAXED); /* once: others can change it */
+    return slots && !(slots & (slots - 1)) && size == eci_watch_bytes(slots) ? 0 : -EINVAL;
 }
 
 static void add(uint64_t *to, uint64_t n)
@@ -88,10 +90,10 @@ void eci_watch_put(struct eci_watch *watch, const struct eci_event *event)
     __atomic_store_n(&slot->turn, turn + 1, __ATOMIC_RELEASE);
 }
 
-int eci_watch_get(const struct eci_watch *watch, uint64_t turn, struct eci_event *event)
+int eci_watch_get(const struct eci_watch *watch, uint32_t slots, uint64_t turn,
+                  struct eci_event *event)
 {
-    const struct eci_event *slot =
-        (const void *)((const char *)watch + offset_of(watch->slots, turn));
+    const struct eci_event *slot = (const void *)((const char *)watch + offset_of(slots, turn));
     uint64_t seen = __atomic_load_n(&slot->turn, __ATOMIC_ACQUIRE);
 
     if ((seen & ~BEING_WRITTEN) > turn + 1)
@@ -100,7 +102,23 @@ int eci_watch_get(const struct eci_watch *watch, uint64_t turn, struct eci_event
         return 0;
     memcpy(event, slot, sizeof(*event));
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    return __atomic_load_n(&slot->turn, __ATOMIC_RELAXED) == seen ? 1 : -ESTALE;
+    return __atomic_load_n(&slot->turn, __ATOMIC_RELAXED) == seen && event->arch != ECI_ARCH_NONE
+               ? 1
+               : -ESTALE;
+}
+
+void eci_watch_mend(struct eci_watch *watch)
+{
+    uint64_t head = __atomic_load_n(&watch->head, __ATOMIC_RELAXED);
+
+    for (uint64_t turn = head > watch->slots ? head - watch->slots : 0; turn < head; turn++) {
+        struct eci_event *slot = (void *)((char *)watch + offset_of(watch->slots, turn));
+
+        if (__atomic_load_n(&slot->turn, __ATOMIC_ACQUIRE) == turn + 1)
+            continue;
+        slot->arch = ECI_ARCH_NONE;
+        __atomic_store_n(&slot->turn, turn + 1, __ATOMIC_RELEASE);
+    }
 }
 
 void eci_watch_follow(struct eci_watch *watch, uint64_t until_ns)

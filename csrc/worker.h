@@ -12,6 +12,7 @@
 #include <linux/capability.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -36,7 +37,16 @@ static inline int take_fd(int *fd)
     return taken;
 }
 
-enum { MARKED = 64, KEPT = 64, UNTOLD = 16 };
+enum { MARKED = 64, KEPT = 64, UNTOLD = 16, MAX_SESSIONS = 1024 };
+/* The words of worker.c that are fds. */
+enum { GIVEN_CONTROL, GIVEN_RING, GIVEN_EVENT, GIVEN_WATCH, GIVEN_USAGE, GIVEN_RECLAIM, GIVEN };
+
+/*
+ * What a session is at.  From the beginning of a call on it is the time of that, made even; then
+ * the same number made odd: so whoever looks twice sees whether a call came in between.
+ */
+#define SESSION_RESTS   UINT64_C(1)
+#define SESSION_IS_LEFT UINT64_C(2) /* its call has held it up: another thread has its listener */
 
 struct caps {
     struct __user_cap_data_struct data[2];
@@ -50,6 +60,15 @@ struct kept {
     uint64_t mnt_id; /* unique, of what the caller has an fd of; 0: a free place */
     int fd;          /* owned; the mount goes when it is closed */
     int stand_in;    /* owned; what the caller has an fd of, where that is not the mount; or -1 */
+};
+
+/* What getdents64(2) fills in. */
+struct directory_entry {
+    uint64_t ino;
+    int64_t offset;
+    uint16_t size;
+    uint8_t type;
+    char name[];
 };
 
 /* Strings of a call, as read from the caller's memory. */
@@ -76,7 +95,36 @@ struct untold {
     uint64_t made; /* the kept mount that the answer is an fd of, or 0 */
 };
 
-/* What all threads share.  Written before the first thread starts, read only afterwards. */
+/* How far a call has come that the kernel does not carry out itself. */
+enum stage {
+    STAGE_RECEIVED,   /* or there is none, where `notif.pid` is 0 as well */
+    STAGE_PERFORMING, /* decided; whether it has been performed is to be found out: recover.c */
+    STAGE_PERFORMED,  /* the answer is known */
+};
+
+/*
+ * A listener, and the call that was received on it last.  It outlives the process that serves it.
+ * A process can be killed after each instruction, so what makes something valid is written last,
+ * and what makes it void first.
+ */
+struct flight {
+    bool taken;   /* false: a free place */
+    int listener; /* owned */
+    struct {
+        enum stage stage;
+        unsigned int attempts; /* how many processes have taken it up that came later */
+        int answer;            /* 0 or -errno */
+        uint64_t made;         /* the kept mount that the answer is an fd of, or 0 */
+        uint64_t mnt_id;       /* unique: what goes, what is moved, or where a new mount lies on */
+        uint64_t parent;       /* of what is moved, the mount that it lay on; 0: it was detached */
+        struct seccomp_notif notif; /* the kernel writes it */
+    } call; /* `stage`, `attempts`, `made` and `notif` are 0 before the next one is received */
+};
+
+/*
+ * What all threads share, in memory that the holder and each process that serves have in common.
+ * Written before the first thread starts, read only afterwards, but where it says something else.
+ */
 struct worker {
     struct eci_policy *policy;
     struct eci_ring *ring;
@@ -84,6 +132,8 @@ struct worker {
     struct eci_watch *watch;
     int proc;     /* O_PATH, the host's /proc: pids are the host's */
     int self_fds; /* /proc/self/fd of the host's procfs: names any of our fds as "N" */
+    int home;     /* a mount namespace that has the host's procfs: worker_find_self() */
+    int holder;   /* a pidfd of the process that starts the next one where this one is killed */
     int userns;   /* the container's user namespace */
     int mntns;    /* mount namespace of the container's first process */
     uint64_t userns_ino;
@@ -101,14 +151,27 @@ struct worker {
     int locked;
     uint64_t kernfs_flags[2]; /* MOUNT_ATTR_* that a new procfs or sysfs has to have */
     /*
-     * From looking up to performing, one call at a time: what was decided about a name must
-     * still be what the name means when the kernel looks it up again.  Calls that the kernel
-     * carries out itself (call_passes_unread) take no turn: they take no mount away, and what
-     * they add may be there at any time.  Unmounts and binds that are not trapped
-     * (runtime/spare.py) take none either: then nothing is decided that goes by a name, or by what
-     * a tree consists of.
+     * From deciding to replying, one call at a time: what was decided about a name must still be
+     * what the name means when the kernel looks it up again.  Looking up may wait for ever, for a
+     * file system that does not answer, so it comes before: session_take_turn(), `changes`.  Calls
+     * that the kernel carries out itself (call_passes_unread) take no turn: they take no mount
+     * away, and what they add may be there at any time.  New file systems are made without one, for
+     * the same reason.  Unmounts and binds that are not trapped (runtime/spare.py) take none
+     * either: then nothing is decided that goes by a name, or by what a tree consists of.
      */
     pthread_mutex_t turn;
+    uint64_t changes; /* atomic; how many calls were performed with a turn */
+    /* Written by whoever makes the first call after a while: the main thread is to keep watch. */
+    int wake;                /* eventfd */
+    bool watching;           /* atomic; it does */
+    bool full;               /* atomic; memory.c: nothing is added */
+    unsigned int n_left;     /* the main thread's: sessions that are SESSION_IS_LEFT */
+    unsigned int looks;      /* likewise: how often in a row there was nothing to be seen */
+    uint64_t memory_most;    /* memory.c: bytes; 0: no bound */
+    uint64_t reclaimed;      /* atomic, as `at` of a session: when it was last to drop something */
+    unsigned int added;      /* atomic; calls that added mounts */
+    int base_score;          /* of the first holder, and ... */
+    int score;               /* ... its /proc/PID/oom_score_adj */
     uint64_t marked[MARKED]; /* unique ids of mounts that MNT_EXPIRE has marked; likewise */
     struct kept kept[KEPT];  /* under `turn` */
     unsigned int next_kept;
@@ -116,13 +179,16 @@ struct worker {
     struct untold untold[UNTOLD]; /* likewise */
     unsigned int next_untold;
     unsigned int n_untold; /* how many places are taken: nearly always none */
+    int given[GIVEN];      /* fds that the supervisor gave, in the order of the words of worker.c */
+    unsigned int n_flights; /* places in the following that were ever taken */
+    struct flight flights[MAX_SESSIONS];
 };
 
 /* Who is calling. */
 struct caller {
     pid_t tid; /* 0: nobody yet */
     int dir;   /* O_PATH, /proc/TID */
-    int pidfd; /* of the thread; -1 where the kernel has none */
+    int pidfd; /* of the thread; -1 where the kernel has none of that */
     int cwd;   /* O_PATH; opened by caller_stand_in() where a path needs it, else -1 */
     int stat;  /* /proc/TID/stat; opened by caller_is_awake(), else -1 */
     /* Of a caller that calls often, else -1: fds of its own entries of procfs. */
@@ -160,18 +226,22 @@ struct text {
 /* One thread: serves one listener. */
 struct session {
     struct worker *worker;
-    int listener;         /* owned */
+    struct flight *flight;
+    int listener;         /* the flight's */
     bool away;            /* root or namespace is not the container's own: go home after the call */
     bool on_fds;          /* the working directory is `self_fds` */
     struct caller caller; /* the last one: mostly the next as well */
-    struct seccomp_notif notif;
+    struct seccomp_notif *notif; /* the flight's */
     struct seccomp_notif_resp resp;
     struct mount_args args;
     struct eci_place source;
     struct eci_place target;
     pthread_t thread;
-    char comm[16]; /* the caller's command name, where an event will want it */
-    int result;    /* an fd that the caller gets, or -1 */
+    uint64_t at; /* atomic: SESSION_* */
+    bool has_turn;
+    uint64_t changes; /* the worker's, before anything was looked up */
+    char comm[16];    /* the caller's command name, where an event will want it */
+    int result;       /* an fd that the caller gets, or -1 */
     uint32_t result_flags;
     uint64_t made; /* the kept mount that it is an fd of, or 0 */
     int added_on;  /* O_PATH, where a mount was added that can be taken back; or -1 */
@@ -182,14 +252,22 @@ struct session {
         struct eci_object object;
         char path[ECI_EVENT_STRING]; /* cut, not terminated when cut */
     } noted_as[ECI_EVENT_OBJECTS];
-    bool done; /* atomic: the thread has ended */
+    bool done;     /* atomic: the thread has ended */
+    sem_t settled; /* posted once nothing of a former process's is left to do */
+    /* The main thread's: */
     struct session *next;
-    unsigned int slot; /* the main thread's: in what it polls */
-    bool hung_up;      /* the main thread's: nobody has the filter any more */
+    unsigned int slot; /* in what it polls */
+    bool hung_up;      /* nobody has the filter any more */
+    bool left;         /* SESSION_IS_LEFT */
+    bool succeeded;    /* that other thread has been started */
+    uint64_t seen;     /* `at`, when it last looked */
 };
 
 /* caller.c */
+bool try_again(unsigned int *tried);
 int worker_enter(struct worker *worker, pid_t pid);
+int worker_settle(struct worker *worker);
+int worker_find_self(struct worker *worker);
 int session_enter(struct session *session);
 int session_to_fds(struct session *session);
 int session_to(struct session *session, int dir);
@@ -242,6 +320,7 @@ bool resolve_leads_down(const char *path);
 int resolve_down(const struct worker *worker, struct target *target);
 int stat_at(int fd, const char *name, struct statx *stx);
 int stat_object(int fd, const char *name, struct statx *stx);
+#define NO_MOUNT UINT64_MAX /* an id that no mount has, in what that finds out */
 void target_close(struct target *target);
 
 /* facts.c: what an fd stands for. */
@@ -287,7 +366,7 @@ int perform_on(struct session *session, int source, int target, uint64_t flags, 
 int perform_remount(struct session *session, int target, uint64_t flags,
                     const struct mount_args *args);
 int perform_umount(struct session *session, struct target *target, uint64_t mnt_id, uint64_t flags);
-void perform_undo(struct session *session, int added_on);
+int perform_undo(struct session *session, int added_on);
 bool perform_translates(const struct eci_policy *policy, const char *key, const char *value,
                         char number[16]);
 int perform_find_name(uint64_t mnt_id, struct target *target);
@@ -313,8 +392,43 @@ bool call_passes(struct session *session, enum family family, uint32_t *reason);
 int call_hand_out(struct session *session, uint64_t made);
 void call_let_go(struct worker *worker, uint64_t made);
 
+/* worker.c */
+bool session_start(struct worker *worker, struct flight *flight, struct session **all);
+
+/* memory.c: what mounts take of it. */
+bool memory_is_full(struct session *session, bool recursive);
+int memory_set_up(struct worker *worker);
+void memory_expose(const struct worker *worker, bool exposed);
+
+/* hangs.c: calls that take for ever. */
+void hangs_wake(const struct worker *worker);
+void hangs_look(struct worker *worker, struct session **all);
+
 /* notify.c: the protocol. */
-void session_serve(struct session *session);
+void session_serve(struct session *session, const bool *leave);
+int session_take_turn(struct session *session);
 void untold_sweep(struct worker *worker);
+
+/* recover.c: what a process finds that comes after one that was killed. */
+static inline bool flight_is_in_doubt(const struct session *session)
+{
+    return session->flight->call.stage == STAGE_PERFORMING;
+}
+
+/* From here on the call may have been performed; `mnt_id` and `parent` as in struct flight. */
+static inline void flight_performs(struct session *session, uint64_t mnt_id, uint64_t parent)
+{
+    struct flight *flight = session->flight;
+
+    flight->call.mnt_id = mnt_id;
+    flight->call.parent = parent;
+    __atomic_store_n(&flight->call.stage, STAGE_PERFORMING, __ATOMIC_RELEASE);
+}
+bool flight_umounted(const struct session *session);
+bool flight_added(const struct session *session);
+bool flight_moved(const struct session *session, uint64_t top);
+struct flight *flight_take(struct worker *worker, int listener);
+void flight_leave(struct flight *flight);
+int worker_recover(struct worker *worker);
 
 #endif

@@ -11,11 +11,14 @@ Where a dependency is not there (a distribution's package), `site` does its work
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from importlib.machinery import PathFinder
 
 BUILT = "/bin/dependencies"
 """Beside this file: the directories of the dependencies, one a line."""
+TRIED = 2
+"""Which of csrc/keeper.c's words says that this was in vain just now."""
 
 
 def find_packages() -> None:
@@ -37,12 +40,29 @@ def find_packages() -> None:
         site.main()
 
 
+def resume(argv: list[str]) -> int:
+    """Take over from the keeper at rest, or leave the container to it; returns the exit code.
+
+    `argv`: a descriptor of csrc/keeper.c's program as it was when it was executed, and its words.
+    An installation that was cut short, or is another one's, must not cost a container its keeper.
+    """
+    program, *words = argv
+    try:
+        from eci_supervisor.supervisor import resume as way_back  # noqa: PLC0415 - one of three
+
+        keeper = way_back.come_back(words)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the container is to be kept
+        print(f"the keeper stays at rest: {error!r}", file=sys.stderr)  # noqa: T201 - it is a log
+        words[TRIED] = "1"
+        os.execve(int(program), ["eci-keeper", *words], os.environ)  # noqa: S606 - no shell
+    os.close(int(program))
+    return way_back.serve(keeper)
+
+
 def main(what: str, argv: list[str]) -> int:
     """Run that part of the Python half; returns its exit code."""
     if what == "resume":
-        from eci_supervisor.supervisor import resume  # noqa: PLC0415 - one of three
-
-        return resume.main(argv)
+        return resume(argv)
     if what == "proxy":
         # asyncio does without, and a process for each socket has 4 MB less.  As above.
         sys.modules["ssl"] = None  # type: ignore[assignment]

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import order
 from tests.support.place import Place
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from typing import Any
 
 pytest_plugins = ["tests.support.engines", "tests.support.sides", "tests.support.containers"]
 
@@ -54,8 +56,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, and say why."""
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> order.Scheduler | None:
+    """Have files given out as `tests.support.order` says."""
+    return order.Scheduler(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, and say why; among several processes, order the files."""
+    if hasattr(config, "workerinput"):
+        order.longest_first(items)
     missing = [name for name in ENGINE_PROGRAMS if shutil.which(name) is None]
     for item in items:
         if item.get_closest_marker("root") and os.geteuid() != 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+import eci_supervisor
 from eci_supervisor.cli.completion import completion
 from eci_supervisor.cli.doctor import doctor
 from eci_supervisor.cli.engines import disable, enable
@@ -16,7 +17,7 @@ from eci_supervisor.cli.trace import trace
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="eci-supervisor", prog_name="eci")
+@click.version_option(eci_supervisor.__version__, prog_name="eci")
 def main() -> None:
     """Enhanced container isolation for every Linux host and engine."""
 

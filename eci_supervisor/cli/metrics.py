@@ -52,6 +52,7 @@ def textfile(path: str) -> None:
 @click.option("--group", metavar="NAME", help="Let this group connect, too; root alone otherwise.")
 def serve(path: str, group: str | None) -> None:
     """Answer HTTP requests for the metrics on a Unix socket, until ended by a signal."""
+    from eci_supervisor.kernel.syscalls import renounce  # noqa: PLC0415 - as the next
     from eci_supervisor.observe import metrics as observed  # noqa: PLC0415 - heavy
 
     require_root("reading the counts")
@@ -65,6 +66,8 @@ def serve(path: str, group: str | None) -> None:
     except OSError as error:
         raise click.ClickException(f"cannot serve at {path}: {error.strerror}") from None
     with server:
+        # Root owns what it reads.
+        renounce()
         click.echo(f"eci metrics: serving at {path}", err=True)
         try:
             server.serve_forever()

@@ -64,6 +64,12 @@ def _show(found: Status) -> None:
             name = _plain(container.name or container.id[:12])
             out.print(f"{name} is not protected: {container.why}. To protect it:")
             out.print(f"  {_plain(container.recreate)}")
+    for container in found.containers:
+        if container.renew:
+            name = _plain(container.name or container.id[:12])
+            version = _plain(container.version or "an older version")
+            out.print(f"{name} keeps the programs of {version}. To have those of {found.version}:")
+            out.print(f"  {_plain(container.renew)}")
 
 
 def _settings(state: SettingsState) -> str:
@@ -92,7 +98,7 @@ def _table(containers: list[Container]) -> Any:
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("container", "engine", "pid", "protected", "why", "ids", "keeper"):
+    for name in ("container", "engine", "pid", "protected", "why", "ids", "keeper", "version"):
         table.add_column(name, overflow="fold")
     table.add_column("calls", justify="right")
     table.add_column("refused", justify="right")
@@ -105,6 +111,7 @@ def _table(containers: list[Container]) -> Any:
             one.why,
             "" if one.first_id is None else f"{one.first_id}-{one.first_id + one.ids - 1}",
             _number(one.supervisor),
+            one.version,
             _number(one.calls),
             _number(one.refusals),
         ]

@@ -32,6 +32,8 @@ _PAGE_SIZES = (4096, 8192, 16384, 65536)
 _DEEPEST = 32
 _LARGEST = 64 << 20
 """Bytes of one page with its overflow."""
+_PAGES = 1 << 40
+"""More than a file has."""
 ATTEMPTS = 50
 
 T = TypeVar("T")
@@ -49,7 +51,8 @@ class _Meta:
         body = data[_PAGE.size : _PAGE.size + _META.size]
         magic, version, self.page_size, _, self.root, _, _, _, self.txid = _META.unpack(body)
         (checksum,) = struct.unpack_from("<Q", data, _PAGE.size + _META.size)
-        if magic != MAGIC or version != VERSION or checksum != _fnv(body):
+        fits = magic == MAGIC and version == VERSION and self.page_size in _PAGE_SIZES
+        if not fits or checksum != _fnv(body):
             raise BoltError("not a bbolt database")
 
 
@@ -88,6 +91,8 @@ class Bucket:
     def _page(self, number: int) -> bytes:
         if number == 0 and self._inline:
             return self._inline
+        if number >= _PAGES:
+            raise BoltError("a page lies outside of the file")
         offset = number * self._page_size
         data = os.pread(self._fd, self._page_size, offset)
         if len(data) < _PAGE.size:
@@ -140,10 +145,14 @@ class Bucket:
 
     def items(self) -> Iterator[tuple[bytes, bytes | Bucket]]:
         """Yield each key with its value or bucket, in order."""
-        yield from self._walk(self._root, _DEEPEST)
+        # What is being written over can lead round in a circle: no page is met twice.
+        pages = os.fstat(self._fd).st_size // self._page_size + 1
+        yield from self._walk(self._root, _DEEPEST, iter(range(pages)))
 
-    def _walk(self, number: int, left: int) -> Iterator[tuple[bytes, bytes | Bucket]]:
-        if not left:
+    def _walk(
+        self, number: int, left: int, pages: Iterator[int]
+    ) -> Iterator[tuple[bytes, bytes | Bucket]]:
+        if not left or next(pages, None) is None:
             raise BoltError("a tree is too deep")
         page = self._page(number)
         _, flags, count, _ = _PAGE.unpack_from(page)
@@ -152,7 +161,7 @@ class Bucket:
                 yield key, self._open(value) if kind & _IS_BUCKET else value
         elif flags & _BRANCH_PAGE:
             for _, child in _branches(page, count):
-                yield from self._walk(child, left - 1)
+                yield from self._walk(child, left - 1, pages)
         else:
             raise BoltError("a page of a tree is neither branch nor leaf")
 

@@ -160,7 +160,7 @@ class _Store:
     def _images(self, top: Bucket, digest: str) -> Iterator[Image]:
         """Yield what an index or a manifest stands for: an image for each platform."""
         called = frozenset(self._names(top, digest))
-        for manifest, chain in self._manifests(digest, ()):
+        for manifest, chain in self._manifests(digest, (), set()):
             config = text(field(manifest, "config", "digest"))
             layers = diff_ids(self._content(config))
             if layers:
@@ -196,14 +196,20 @@ class _Store:
         return document(f"{self._root}/{CONTENT}/{kind}/{hexadecimal}")
 
     def _manifests(
-        self, digest: str, within: tuple[str, ...]
+        self, digest: str, within: tuple[str, ...], seen: set[str]
     ) -> Iterator[tuple[object, tuple[str, ...]]]:
-        """Yield each manifest that is there, with its digest and those of the indices around it."""
+        """Yield each manifest that is there, with its digest and those of the indices around it.
+
+        Once each: indices are anybody's who makes an image, and can name the same again and again.
+        """
+        if digest in seen:
+            return
+        seen.add(digest)
         chain = (*within, digest)
         content = self._content(digest)
         inner = field(content, "manifests")
         if isinstance(inner, list) and len(chain) <= _DEEPEST:
             for each in inner:
-                yield from self._manifests(text(field(each, "digest")), chain)
+                yield from self._manifests(text(field(each, "digest")), chain, seen)
         elif field(content, "config") is not None:
             yield content, chain

@@ -67,7 +67,8 @@ def find(container: Container) -> Found | None:
 def _names(record: Any) -> dict[str, tuple[set[str], set[str]]]:
     """Return the names and the origins of each image id."""
     found: dict[str, tuple[set[str], set[str]]] = {}
-    for entries in (field(record, "Repositories") or {}).values():
+    repositories = field(record, "Repositories")
+    for entries in repositories.values() if isinstance(repositories, dict) else ():
         for name, image_id in entries.items() if isinstance(entries, dict) else ():
             names, origins = found.setdefault(text(image_id), (set(), set()))
             try:

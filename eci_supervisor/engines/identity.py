@@ -18,7 +18,7 @@ def find(container: Container) -> Found:
     for look in _STORES:
         try:
             found = look(container)
-        except (OSError, bolt.BoltError):
+        except (OSError, ValueError, bolt.BoltError):  # a path can have a NUL
             found = None
         if found is not None:
             return found

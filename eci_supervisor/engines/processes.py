@@ -172,8 +172,11 @@ def daemons() -> list[Daemon]:
 
 
 def keepers() -> dict[str, int]:
-    """Return state directory -> pid of the keeper that holds its lock open."""
-    found = {}
+    """Return state directory -> pid of the keeper that holds its lock open.
+
+    Its second (csrc/second.c) does as well, and is its child.
+    """
+    found: dict[str, dict[int, int]] = {}
     for process, words in _own():
         try:
             with open(f"/proc/{process.pid}/comm", encoding="ascii", errors="replace") as file:
@@ -183,7 +186,10 @@ def keepers() -> dict[str, int]:
             for fd in os.listdir(f"/proc/{process.pid}/fd"):
                 target = os.readlink(f"/proc/{process.pid}/fd/{fd}")
                 if target.endswith("/lock"):
-                    found[os.path.dirname(target)] = process.pid
-        except OSError:
+                    found.setdefault(os.path.dirname(target), {})[process.pid] = process.ppid()
+        except (OSError, psutil.NoSuchProcess):
             continue
-    return found
+    return {
+        directory: next(pid for pid, parent in parents.items() if parent not in parents)
+        for directory, parents in found.items()
+    }

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+import eci_supervisor
 from eci_supervisor.engines import processes, recreate
+from eci_supervisor.kernel import watch
 from eci_supervisor.observe import counts
 from eci_supervisor.runtime import engine, state
 from eci_supervisor.runtime.errors import SpecError
@@ -55,12 +57,16 @@ class Container(msgspec.Struct, frozen=True):
     supervisor: int | None
     """Pid of the keeper; None without one."""
     calls: int | None
-    """How many calls were trapped; None without a supervisor."""
+    """How many calls were trapped; None without a supervisor, or counts that this version reads."""
     refusals: int | None
     drops: int | None
     """Refusals that could not be logged."""
     recreate: str
     """The command that puts it under protection; empty for those that are."""
+    version: str = ""
+    """Of eci-supervisor, which it was made by and whose programs supervise it; empty: not known."""
+    renew: str = ""
+    """The command that puts it under the version that is installed; empty where it is."""
 
 
 def id_range(pid: int) -> tuple[int | None, int]:
@@ -146,7 +152,11 @@ def _describe(
     record = None if seen is None else state.read_record(seen.state_dir)
     protected = record is not None and first == record.base
     supervised = protected and seen is not None and seen.supervised
-    name, image, command = _named(beside, restart)
+    # Those of another version may be in a form that is not known here.
+    counted = supervised and seen is not None and seen.counts is not watch.NONE
+    # What is protected comes to our launcher again, whatever the engine finds on its PATH.
+    name, image, command = _named(beside, (lambda _: True) if protected else restart)
+    version = record.version if record is not None and protected else ""
     container = beside.id or (seen.id if seen else "")
     return Container(
         id=container,
@@ -157,19 +167,23 @@ def _describe(
         image=image,
         pid=pid,
         protected=protected,
-        why=_why(seen, first, protected=protected),
+        why=_why(seen, record, first, protected=protected),
         runtime=record.runtime if record is not None else "",
         first_id=first,
         ids=ids,
         supervisor=keepers.get(seen.state_dir) if supervised and seen is not None else None,
-        calls=seen.calls if supervised and seen is not None else None,
-        refusals=seen.refusals if supervised and seen is not None else None,
-        drops=seen.drops if supervised and seen is not None else None,
+        calls=seen.calls if counted and seen is not None else None,
+        refusals=seen.refusals if counted and seen is not None else None,
+        drops=seen.drops if counted and seen is not None else None,
         recreate="" if protected else command,
+        version=version,
+        renew=command if protected and version != eci_supervisor.__version__ else "",
     )
 
 
-def _why(seen: Seen | None, first: int | None, *, protected: bool) -> str:
+def _why(
+    seen: Seen | None, record: state.Record | None, first: int | None, *, protected: bool
+) -> str:
     if not protected:
         if first is None:
             return "not started by eci-runtime: root in it is root of the host"
@@ -178,6 +192,8 @@ def _why(seen: Seen | None, first: int | None, *, protected: bool) -> str:
         return "cannot mount, so needs no supervisor"
     if not (seen.keeper_alive and seen.worker_alive):
         return "its supervisor is lost: mount calls in it fail"
+    if record is not None and record.format not in state.formats():
+        return "supervised; refusals are counted, and not logged"
     return "supervised; plain mounts need no asking" if seen.spared else "supervised"
 
 

@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import msgspec
 
+import eci_supervisor
 from eci_supervisor.engines import processes, running, switch
 from eci_supervisor.engines.errors import EngineError
 from eci_supervisor.engines.launcher import Launcher, installed
 from eci_supervisor.policy import settings as policy
+from eci_supervisor.runtime import state
 
 if TYPE_CHECKING:
     from eci_supervisor.engines.journal import Switched
@@ -117,6 +118,13 @@ def _problems(where: Where, name: str, enabled: Switched | None, found: list[Pro
     problems = []
     if not enabled.complete:
         problems.append("eci enable was cut short: run it again")
+    for target in dict.fromkeys(link.target for link in enabled.links):
+        own = state.bin_path("eci-runtime")
+        if target != own and os.path.basename(target) == os.path.basename(own):
+            problems.append(
+                f"new containers are made by another installation, {target}: eci enable takes this "
+                "one"
+            )
     by_class = enabled.options.get("pods") == "by-class"
     known = {getattr(where, name), *(change.path for change in enabled.changes)}
     for process in found:
@@ -178,7 +186,7 @@ def gather(where: Where) -> Status:
 
     return Status(
         format=1,
-        version=version("eci-supervisor"),
+        version=eci_supervisor.__version__,
         kernel=os.uname().release,
         settings=settings_state(),
         engines=engines,

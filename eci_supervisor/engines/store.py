@@ -70,7 +70,7 @@ def document(path: str, sha256: str = "") -> Any:
         if sha256 and hashlib.sha256(content).hexdigest() != sha256:
             return None
         return msgspec.json.decode(content)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (OSError, ValueError, msgspec.DecodeError, RecursionError):  # a path can have a NUL
         return None
 
 

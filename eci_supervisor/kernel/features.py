@@ -12,6 +12,7 @@ import re
 import msgspec
 
 FLOOR = (6, 8)
+_RELEASE = re.compile(r"(\d+)\.(\d+)")
 
 
 class MissingFeatureError(RuntimeError):
@@ -45,7 +46,7 @@ REQUIRED = (
 
 def release(text: str) -> tuple[int, int]:
     """Return major and minor of a kernel release such as `6.12.3-1-amd64`."""
-    match = re.match(r"(\d+)\.(\d+)", text)
+    match = _RELEASE.match(text)
     if match is None:
         msg = f"kernel release {text!r} is not of the form MAJOR.MINOR"
         raise MissingFeatureError(msg)

@@ -10,7 +10,7 @@ import re
 
 import msgspec
 
-_OCTAL = re.compile(rb"\\([0-7]{3})")
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 
 
 class Mount(msgspec.Struct, frozen=True):
@@ -35,10 +35,10 @@ class Mount(msgspec.Struct, frozen=True):
 
 
 def unescape(field: bytes) -> bytes:
-    r"""Decode ``\040`` and its like; a backslash without three octal digits stays."""
+    r"""Decode ``\040`` and its like; a backslash without the three octal digits of a byte stays."""
     if b"\\" not in field:
         return field
-    return _OCTAL.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field)
+    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field)
 
 
 def parse_line(line: bytes) -> Mount:

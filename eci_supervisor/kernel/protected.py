@@ -8,50 +8,65 @@ from typing import TYPE_CHECKING
 from eci_supervisor.kernel.table import ABOVE, PROTECTED, SHARED, InodeRule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from eci_supervisor.policy.paths import HostPaths
 
+Chain = tuple[tuple[int, int], ...]
+"""Device (`st_dev`) and inode of a file or directory, and of those that it lies in, up to `/`."""
 
-def protected_rules(paths: HostPaths) -> list[InodeRule]:
-    """Return what each host-protected path and each directory above it mean, by identity.
 
-    And what in one of them is not protected.  Paths are resolved in this process's mount namespace,
-    symlinks included; one that does not exist protects nothing (there is nothing to reach).
+def rules_of(protected: Iterable[Chain], carved: Iterable[Chain]) -> list[InodeRule]:
+    """Return what each host-protected path and each directory above it mean, by identity.  Pure.
+
+    `carved`: what is not protected, where it lies in one that is.
     """
-    known: dict[str, InodeRule | None] = {}
     rules = []
-    protected = []
-    for path in paths.protected:
-        what = PROTECTED
-        protected.append(os.path.realpath(path).rstrip("/") + "/")
-        for rule in _line(protected[-1][:-1] or "/", known):
-            rules.append(rule._replace(what=what))
-            what = ABOVE
-    for path in paths.carved:
-        real = os.path.realpath(path)
-        if any(real.startswith(above) for above in protected):
-            rules += [rule._replace(what=SHARED) for rule in list(_line(real, known))[:1]]
+    held = set()
+    for own, *above in protected:
+        held.add(own)
+        rules.append(_rule(own, PROTECTED))
+        rules += [_rule(one, ABOVE) for one in above]
+    rules += [_rule(own, SHARED) for own, *above in carved if not held.isdisjoint(above)]
     return list(dict.fromkeys(rules))
 
 
-def _line(path: str, known: dict[str, InodeRule | None]) -> Iterator[InodeRule]:
+def protected_rules(paths: HostPaths) -> list[InodeRule]:
+    """Return the same of paths.
+
+    They are resolved in this process's mount namespace, symlinks included; one that does not exist
+    protects nothing (there is nothing to reach).
+    """
+    known: dict[str, tuple[int, int] | None] = {}
+    protected, carved = (
+        [tuple(_line(os.path.realpath(path), known)) for path in listed]
+        for listed in (paths.protected, paths.carved)
+    )
+    return rules_of(filter(None, protected), filter(None, carved))
+
+
+def _rule(identity: tuple[int, int], what: int) -> InodeRule:
+    device, inode = identity
+    return InodeRule(os.major(device), os.minor(device), inode, what)
+
+
+def _line(path: str, known: dict[str, tuple[int, int] | None]) -> Iterator[tuple[int, int]]:
     """Yield the identity of a path without links, and of the directories that it lies in."""
     while True:
         if path not in known:
             known[path] = _look_at(path)
-        rule = known[path]
-        if rule is None:
+        identity = known[path]
+        if identity is None:
             return
-        yield rule
+        yield identity
         if path == "/":
             return
         path = os.path.dirname(path)
 
 
-def _look_at(path: str) -> InodeRule | None:
+def _look_at(path: str) -> tuple[int, int] | None:
     try:
         st = os.stat(path)
     except OSError:
         return None
-    return InodeRule(os.major(st.st_dev), os.minor(st.st_dev), st.st_ino, 0)
+    return st.st_dev, st.st_ino

@@ -20,6 +20,7 @@ NAMES: dict[int, str] = {
     lib.ECI_REASON_NEW_KERNEL_FS: "refused:new-kernel-fs",
     lib.ECI_REASON_UNKNOWN_CALL: "refused:unknown-call",
     lib.ECI_REASON_INTERNAL: "refused:internal",
+    lib.ECI_REASON_MEMORY: "refused:mount-memory",
 }
 """Reason code -> the name that trace, log and tests use."""
 

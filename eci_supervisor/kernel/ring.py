@@ -117,9 +117,13 @@ class Ring:
         self._event = ffi.new("struct eci_event *")
         if kept is None:
             lib.eci_ring_init(self.address, slots)
-        elif lib.eci_ring_bytes(self.address.slots) != size:
-            msg = "the ring is that of a worker of another version"
-            raise ValueError(msg)
+        else:
+            slots = int(self.address.slots)
+            if not slots or slots & (slots - 1) or lib.eci_ring_bytes(slots) != size:
+                msg = "the ring is that of a worker of another version"
+                raise ValueError(msg)
+        # The worker can write into the memory: how much there is of it is known here alone.
+        self._slots = slots
 
     def close(self) -> None:
         """Close both fds; the memory goes with its last mapping."""
@@ -133,13 +137,13 @@ class Ring:
 
     def sleep(self) -> bool:
         """Ask to be woken through `event_fd`; False when an event is there already."""
-        return bool(lib.eci_ring_sleep(self.address))
+        return bool(lib.eci_ring_sleep(self.address, self._slots))
 
     def drain(self) -> list[Event]:
         """Take everything out."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.event_fd)
         events = []
-        while lib.eci_ring_get(self.address, self._event):
+        while lib.eci_ring_get(self.address, self._slots, self._event):
             events.append(event_of(self._event))
         return events

@@ -9,6 +9,7 @@ descriptor is close-on-exec and belongs to the caller.  Paths are taken as ``str
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING
@@ -16,13 +17,16 @@ from typing import TYPE_CHECKING
 from eci_supervisor._eci import ffi, lib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 __all__ = [
     "capget",
+    "confine",
     "detached",
     "fchmodat",
     "fchownat",
+    "filter_keeper",
+    "filter_proxy",
     "fsconfig",
     "fsmount",
     "fsopen",
@@ -38,6 +42,7 @@ __all__ = [
     "ns_get_userns",
     "open_tree",
     "openat2",
+    "own_pages",
     "renounce",
     "setfsids",
     "setns",
@@ -50,9 +55,19 @@ __all__ = [
 
 Path = str | bytes
 
+CAP_CHOWN = 0
 CAP_DAC_OVERRIDE = 1
+CAP_DAC_READ_SEARCH = 2
+CAP_FOWNER = 3
+CAP_KILL = 5
+CAP_SETGID = 6
+CAP_SETUID = 7
+CAP_SETPCAP = 8
+CAP_SYS_CHROOT = 18
+CAP_SYS_PTRACE = 19
 CAP_SYS_ADMIN = 21
 CAP_SYS_RESOURCE = 24
+CAP_MKNOD = 27
 NO_FD = 0
 
 
@@ -240,9 +255,43 @@ def capget(which: str) -> int:
     return _check(lib.sys_capget(which[0].encode("ascii")), "capget", which)
 
 
-def renounce(kept: int) -> None:
-    """Give up every capability but `kept` for good, and make this process undumpable."""
-    _check(lib.eci_renounce(kept), "capset", kept)
+def renounce(*kept: int) -> None:
+    """Give up every capability but CAP_* `kept` for good, and make this process undumpable."""
+    _check(lib.eci_renounce(sum(1 << cap for cap in kept)), "capset", *kept)
+
+
+def filter_keeper() -> None:
+    """Refuse what neither the keeper nor anything that it starts has a use for; `renounce` first.
+
+    Which calls these are: csrc/filters.c.
+    """
+    _check(lib.eci_filter_keeper(), "seccomp(SECCOMP_SET_MODE_FILTER)")
+
+
+def confine(reads: Sequence[str], writes: Sequence[str]) -> bool:
+    """landlock(7): open no file any more but beneath these directories; `renounce` first.
+
+    In `writes` they may be made and removed as well.  Neither may be missing.  False: the kernel
+    has no Landlock, and nothing was done.
+    """
+    with contextlib.ExitStack() as stack:
+        fds = []
+        for path in (*reads, *writes):
+            fds.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            stack.callback(os.close, fds[-1])
+        kinds = b"r" * len(reads) + b"w" * len(writes)
+        try:
+            _check(lib.eci_confine(fds, kinds, len(fds)), "landlock_restrict_self")
+        except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP):
+                return False
+            raise
+    return True
+
+
+def filter_proxy() -> None:
+    """Refuse all that the proxy of a restricted socket has no use for; `renounce` first."""
+    _check(lib.eci_filter_proxy(), "seccomp(SECCOMP_SET_MODE_FILTER)")
 
 
 def setfsids(uid: int, gid: int) -> None:
@@ -262,6 +311,11 @@ def userns_create(uid_map: str, gid_map: str) -> int:
 def install_guard() -> None:
     """Install the filter of csrc/guard.h for this process and all that it will execute."""
     _check(lib.eci_install_guard(), "seccomp(SECCOMP_SET_MODE_FILTER)")
+
+
+def own_pages() -> None:
+    """Copy what this child shares with its parent until either writes to it.  OSError: ENOMEM."""
+    _check(lib.eci_own_pages(), "madvise", "MADV_POPULATE_WRITE")
 
 
 def detached(fstype: str, options: dict[str, str], attr_flags: int = 0) -> int:

@@ -199,6 +199,8 @@ class Watch:
         self._buffer = ffi.from_buffer(self._map)
         self.head = ffi.cast("struct eci_watch *", self._buffer)
         self._event = ffi.new("struct eci_event *")
+        # Looked at once: the worker can write into the memory.
+        self._slots = (len(self._map) - lib.ECI_WATCH_HEAD) // ffi.sizeof("struct eci_event")
         self._turn = int(self.head.head)
         self._stuck = -1
         self._since = 0.0
@@ -239,11 +241,11 @@ class Watch:
         """Return what has come since the last time, or since this was opened, oldest first."""
         found = []
         head = int(self.head.head)
-        if head - self._turn > self.head.slots:
-            self.lost += head - self._turn - int(self.head.slots)
-            self._turn = head - int(self.head.slots)
+        if head - self._turn > self._slots:
+            self.lost += head - self._turn - self._slots
+            self._turn = head - self._slots
         while self._turn < head:
-            state = lib.eci_watch_get(self.head, self._turn, self._event)
+            state = lib.eci_watch_get(self.head, self._slots, self._turn, self._event)
             if state == 1:
                 found.append(event_of(self._event))
             elif state == -errno.ESTALE or self._is_hole():

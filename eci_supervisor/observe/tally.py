@@ -18,6 +18,11 @@ from eci_supervisor.runtime import state
 FOLDER = "refusals"
 
 
+def directory() -> str:
+    """Return where they lie."""
+    return f"{state.root()}/{FOLDER}"
+
+
 def _path(state_root: str, reason: str) -> str:
     return f"{state_root}/{FOLDER}/{reason.removeprefix('refused:')}"
 

@@ -54,11 +54,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def clean(path: str) -> str:
-    """Return a decoded path as the engine's router cleans it."""
-    if not path:
-        return "/"
-    if not path.startswith("/"):
-        path = "/" + path
+    """Return a decoded path, which begins with a slash, as the engine's router cleans it."""
     cleaned = posixpath.normpath(path)
     if cleaned.startswith("//"):  # POSIX keeps two leading slashes; the router does not
         cleaned = cleaned[1:]

@@ -78,6 +78,12 @@ TEXTS: dict[str, Text] = {
         setting=None,
         advice="Nothing allows it.  If it comes again, please report it, with a trace.",
     ),
+    "refused:mount-memory": Text(
+        rule="The mounts of one container take no more of the kernel's memory than the settings "
+        "say.",
+        setting="vm.mountMemory",
+        advice="Unmount something, or set vm.mountMemory higher and create the container anew.",
+    ),
     CONTAINER_SPEC: Text(
         rule="The container asks for what no protected container gets.",
         setting=None,

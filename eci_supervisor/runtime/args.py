@@ -239,7 +239,7 @@ def _read_global(runtime: str, argv: list[str]) -> tuple[_Words, int]:
     table = {**_GLOBAL[runtime], "settings": True}
     words = _Words([], {}, [])
     at = 0
-    while at < len(argv) and argv[at].startswith("-") and argv[at] != "--":
+    while at < len(argv) and argv[at].startswith("-") and argv[at] not in ("-", "--"):
         flags = _take(runtime, argv, at, table)
         at += _width(flags)
         for flag in flags:

@@ -86,7 +86,11 @@ def is_gone(state_dir: str) -> bool:
     if _in_use(state_dir):
         return False
     record = state.read_record(state_dir)
-    return record is None or not _exists(record)
+    if record is None:
+        # Records are never written in part: one that cannot be read says nothing about whether its
+        # container, and with it its ID range, is in use.
+        return not os.path.lexists(f"{state_dir}/{state.RECORD}")
+    return not _exists(record)
 
 
 def _exists(record: state.Record) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from eci_supervisor.runtime import spec as oci
+from eci_supervisor.runtime.errors import SpecError
 from eci_supervisor.runtime.rewrite import PING_GROUP_RANGE, ping_group_range
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class Cover(msgspec.Struct, frozen=True):
             *(f"b{path}" for path in self.exchanged),
             *(f"c{path}" for path in self.cgroups),
         )
+        if any("\0" in text for text in texts):
+            raise SpecError("config.json: a path or sysctl of linux has a NUL in it")
         return tuple(os.fsencode(text) for text in texts)
 
 

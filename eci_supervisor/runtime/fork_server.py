@@ -3,7 +3,8 @@
 Starting the interpreter and importing what a create needs takes longer than all that it does.  So
 the first create leaves a copy of itself behind, which serves those that follow: the launcher
 (csrc/fork_client.c) asks it, a child prepares the container and sends back what the launcher is to
-become.  With nobody asking for SECONDS it ends.
+become.  The child is forked in advance and answers itself; the server forks the next one then.
+With nobody asking for SECONDS it ends.
 
 A child has everything but words, environment, working directory and stderr from the server.  So
 the server serves only who is like itself in all that is inherited: namespaces, root, cgroups,
@@ -11,11 +12,13 @@ credentials, limits.  Everybody else starts an interpreter, as where there is no
 all once a file of the package has changed.
 
 Its socket lies under the state root, in a directory of root's alone, and has the name of the
-mount namespace.  Who asks is known by a pidfd (SO_PEERPIDFD, unix(7), Linux 6.5), not by words.
+mount namespace and of the version, so that two versions side by side have a server each.  Who asks
+is known by a pidfd (SO_PEERPIDFD, unix(7), Linux 6.5), not by words.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import os
@@ -25,11 +28,12 @@ import socket
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+import eci_supervisor
 from eci_supervisor.kernel import syscalls
 from eci_supervisor.kernel.syscalls import lib
 from eci_supervisor.runtime.successor import Launcher
 from eci_supervisor.supervisor.intake import check_peer
-from eci_supervisor.supervisor.orphan import fork_orphan
+from eci_supervisor.supervisor.orphan import fork_orphan, set_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +58,7 @@ _STATUS = (
 )  # fmt: skip
 
 Likeness = tuple[object, ...]
+Code = tuple[tuple[str, int, int], ...]
 
 
 def _text(path: str) -> str:
@@ -83,13 +88,20 @@ def likeness(pid: int) -> Likeness:
     )
 
 
-def _code() -> tuple[tuple[str, int, int], ...]:
+def _code() -> Code:
     """Return which files of the package are in memory, and when they were changed."""
     package = __name__.partition(".")[0]
     names = [name for name in sys.modules if name.partition(".")[0] == package]
     files = [getattr(sys.modules[name], "__file__", None) for name in names]
     stats = [(file, os.stat(file)) for file in files if file]
     return tuple((file, stat.st_ino, stat.st_mtime_ns) for file, stat in stats)
+
+
+def _is_current(code: Code) -> bool:
+    try:
+        return code == _code()
+    except OSError:
+        return False
 
 
 def _is_at_root() -> bool:
@@ -109,7 +121,8 @@ def offer(state_root: str, serve_one: Callable[[list[str], Successor], int]) -> 
     """
     if os.environ.get(SWITCH) == "0" or _MONITOR in _text("/proc/self/cgroup"):
         return
-    path = f"{state_root}/{DIRECTORY}/{os.stat('/proc/self/ns/mnt').st_ino}"
+    place = os.stat("/proc/self/ns/mnt").st_ino
+    path = f"{state_root}/{DIRECTORY}/{place}-{eci_supervisor.__version__}"
     listener = None
     lock = -1
     try:
@@ -147,48 +160,58 @@ class _Server:
         self.serve_one = serve_one
 
     def run(self) -> None:
-        """Serve until nobody has asked for a while, or the code has changed."""
+        """Have a child wait for each that asks, until nobody does for a while, or the code changes.
+
+        The child is there before anybody asks, and has copied by then what it shares with us.
+        """
         # What children need.
         from eci_supervisor.engines import sockets  # noqa: F401, PLC0415
-        from eci_supervisor.runtime import lifecycle  # noqa: F401, PLC0415
+        from eci_supervisor.runtime import lifecycle, rehearsal  # noqa: F401, PLC0415
         from eci_supervisor.supervisor import standby, view  # noqa: F401, PLC0415
 
-        with open("/proc/self/comm", "w", encoding="ascii") as file:
-            file.write("eci-fork-server")
+        set_name("eci-fork-server")
         os.ftruncate(self.lock, 0)
         os.write(self.lock, b"%d\n" % os.getpid())
         if not _is_at_root():
             return
+        rehearsal.rehearse()
         code, mine = _code(), likeness(os.getpid())
         gc.collect()
         gc.freeze()
         # Nobody waits for a child.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        waiting = select.poll()
-        waiting.register(self.listener, select.POLLIN)
-        while waiting.poll(SECONDS * 1000):
-            connection, _ = self.listener.accept()
-            if not self._is_current(code):
-                break
-            ours, theirs = standby.pair()
-            if os.fork() == 0:
-                theirs.close()
-                self._child(connection, mine, ours)
-            connection.close()
-            ours.close()
-            # By us, while the child works: forked by that, it would have each page that either
-            # writes to copied once more.
-            fork_orphan({theirs.fileno()}, lambda: self._keeper(theirs), twice=False)  # noqa: B023
-            theirs.close()
+        while self._is_taken(self._fork_child(code, mine)):
+            pass
         # Who has connected by now finds it closed, and starts an interpreter.
         os.unlink(self.path)
 
+    def _fork_child(self, code: Code, mine: Likeness) -> socket.socket:
+        """Fork a child and the keeper for what it will prepare; return what leads to the child."""
+        from eci_supervisor.supervisor import standby  # noqa: PLC0415 - imported already
+
+        server, child = socket.socketpair()
+        ours, theirs = standby.pair()
+        if os.fork() == 0:
+            server.close()
+            theirs.close()
+            self._child(child, code, mine, ours)
+        child.close()
+        ours.close()
+        # By us: forked by the child, it would have each page that either writes to copied twice.
+        fork_orphan({theirs.fileno()}, lambda: self._keeper(theirs), twice=False)
+        theirs.close()
+        return server
+
     @staticmethod
-    def _is_current(code: tuple[tuple[str, int, int], ...]) -> bool:
-        try:
-            return code == _code()
-        except OSError:
-            return False
+    def _is_taken(child: socket.socket) -> bool:
+        """Wait until somebody has asked the child; False if nobody does, or it is gone.
+
+        It sees that we have let go of it, and ends.
+        """
+        child.settimeout(SECONDS)
+        with child, contextlib.suppress(OSError):
+            return bool(child.recv(1))
+        return False
 
     def _keeper(self, connection: socket.socket) -> None:
         from eci_supervisor.supervisor import standby  # noqa: PLC0415 - imported already
@@ -196,24 +219,51 @@ class _Server:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         standby.wait(connection, self.state_root)
 
-    def _child(self, connection: socket.socket, mine: Likeness, keeper: socket.socket) -> NoReturn:
+    def _child(
+        self, server: socket.socket, code: Code, mine: Likeness, keeper: socket.socket
+    ) -> NoReturn:
         from eci_supervisor.supervisor import standby  # noqa: PLC0415 - imported already
 
         status = 1
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self.listener.close()
             os.close(self.lock)
-            connection.settimeout(PATIENCE)
-            pid = check_peer(connection)
-            words = _take_request(connection, pid, mine)
-            if words is not None:
-                connection.sendall(b"A")
-                status = self.serve_one(words, Launcher(pid, connection, keeper))
-                connection.sendall(b"E")
+            set_name("eci-standby")
+            with contextlib.suppress(OSError):  # without the memory it is slower
+                syscalls.own_pages()
+            connection = self._asked(server, code)
+            self.listener.close()
+            server.close()
+            if connection is not None:
+                status = self._serve(connection, mine, keeper)
             standby.dismiss(keeper)
         finally:
             os._exit(status)
+
+    def _asked(self, server: socket.socket, code: Code) -> socket.socket | None:
+        """Wait for a launcher, and have the server fork the next child; None if there is none."""
+        waiting = select.poll()
+        waiting.register(self.listener, select.POLLIN)
+        waiting.register(server, select.POLLIN)
+        if server.fileno() in dict(waiting.poll()):
+            return None
+        connection, _ = self.listener.accept()
+        if not _is_current(code):
+            return None
+        server.send(b"T")
+        set_name("eci-prepare")
+        return connection
+
+    def _serve(self, connection: socket.socket, mine: Likeness, keeper: socket.socket) -> int:
+        connection.settimeout(PATIENCE)
+        pid = check_peer(connection)
+        words = _take_request(connection, pid, mine)
+        if words is None:
+            return 1
+        connection.sendall(b"A")
+        status = self.serve_one(words, Launcher(pid, connection, keeper))
+        connection.sendall(b"E")
+        return status
 
 
 def _take_request(connection: socket.socket, pid: int, mine: Likeness) -> list[str] | None:

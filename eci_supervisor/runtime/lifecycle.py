@@ -9,12 +9,12 @@ or the launcher for which it was forked (successor.py).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from typing import TYPE_CHECKING, NoReturn
 
 from eci_supervisor.kernel import features, syscalls
-from eci_supervisor.kernel.protected import protected_rules
 from eci_supervisor.kernel.syscalls import lib
 from eci_supervisor.runtime import (
     cleanup,
@@ -62,13 +62,15 @@ def _charge(request: Request, taken: Taken, profile: seccomp.Profile | None) -> 
         masked_paths=tuple(oci.items(request.spec, "linux.maskedPaths", str)),
         readonly_paths=tuple(oci.items(request.spec, "linux.readonlyPaths", str)),
         host_paths=request.host_paths,
-        protected=() if profile is None else tuple(protected_rules(request.host_paths)),
+        protected=() if profile is None else request.protected,
         hooks_meddle=spare.hooks_meddle(request.spec),
         trace=trace_path(record.key),
         cgroups_path=_cgroups_path(request.spec),
         engine_rootfs=record.engine_rootfs if taken.shift else None,
+        readonly_root=oci.has_readonly_root(request.spec),
         image=engine.image_name(request.spec),
         engine_record=engine.record_directory(request.spec, record.id),
+        mount_memory=request.mount_memory,
         clearing=cleanup.words_of(record),
     )
 
@@ -97,12 +99,14 @@ def create(call: Invocation, binary: str, successor: Successor) -> NoReturn:
     if not settings.enhanced_container_isolation.value:
         pass_on(call, binary, successor)
     features.require()
-    with read_request(call, settings) as request:
-        _make(request, binary, successor)
+    with contextlib.ExitStack() as undo, read_request(call, settings) as request:
+        _make(request, binary, successor, undo)
 
 
-def _make(request: Request, binary: str, successor: Successor) -> NoReturn:
-    """Take, prepare, and go."""
+def _make(
+    request: Request, binary: str, successor: Successor, undo: contextlib.ExitStack
+) -> NoReturn:
+    """Take, prepare, and go; `undo` gets what is to be done where that fails."""
     call = request.call
     state_dir = f"{state.root()}/containers/{state.key_of(call.container_id, call.root)}"
     profile = seccomp.supervise(
@@ -113,21 +117,26 @@ def _make(request: Request, binary: str, successor: Successor) -> NoReturn:
     hand_over = successor.stand_by(state.root())
     from eci_supervisor.supervisor import keeper  # noqa: PLC0415 - heavy, and imported by now
 
-    taken = take(request, supervised=profile is not None)
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        charge = _charge(request, taken, profile)
-        hand_over(charge, keeper.hold(charge, successor.pid))
-        if request.replaced:
-            base = 0 if taken.shift else taken.record.base
-            holder = engine_sockets.Holder(call.container_id, taken.state_dir, base)
-            engine_sockets.serve(request.replaced, request.sources, request.commands, holder)
-        network = prepare(request, taken, profile, charge, successor.pid)
-        argv = call.with_bundle(f"{taken.state_dir}/bundle")
-        successor.become(binary, argv, held=taken.busy, network=network)
-    except BaseException:
-        # The keeper does the same when we are gone; but the caller shall find nothing when we
-        # return.  Back home first: the stage's mounts are gone then, and the engine's reachable.
-        syscalls.setns(home, lib.CLONE_NEWNS)
-        cleanup.clean(taken.state_dir, taken.record.nonce)
-        raise
+    taken = take(request, supervised=profile is not None)
+    undo.callback(_clear_up, taken, home)
+    charge = _charge(request, taken, profile)
+    hand_over(charge, keeper.hold(charge, successor.pid))
+    if request.replaced:
+        base = 0 if taken.shift else taken.record.base
+        holder = engine_sockets.Holder(call.container_id, taken.state_dir, base)
+        engine_sockets.serve(request.replaced, request.sources, request.commands, holder)
+    network = prepare(request, taken, profile, charge, successor.pid)
+    argv = call.with_bundle(f"{taken.state_dir}/bundle")
+    successor.become(binary, argv, held=taken.busy, network=network)
+
+
+def _clear_up(taken: Taken, home: int) -> None:
+    """Leave nothing of a container that could not be made; `home`: the engine's mount namespace.
+
+    The keeper does the same when we are gone; but the caller shall find nothing when we return.
+    All that was opened of the request is closed by now, as it can be descriptors that are wanting.
+    """
+    # Back home first: the stage's mounts are gone then, and the engine's reachable.
+    syscalls.setns(home, lib.CLONE_NEWNS)
+    cleanup.clean(taken.state_dir, taken.record.nonce)

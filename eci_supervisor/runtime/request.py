@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from eci_supervisor.kernel.table import InodeRule  # noqa: TC001 - msgspec asks for it
 from eci_supervisor.observe import settings_log
 from eci_supervisor.policy import refusals
 from eci_supervisor.policy import settings as policy
@@ -67,12 +68,16 @@ class Request(msgspec.Struct, frozen=True):
     """Where in the overlay the root file system begins."""
     engine_rootfs: str | None
     host_paths: HostPaths
+    protected: tuple[InodeRule, ...]
+    """What these are, by identity."""
     sources: Sources
     """What mounts[] binds and the root file system, open."""
     replaced: tuple[Replaced, ...] = ()
     """Which of them become restricted engine sockets."""
     commands: policy.CommandList = policy.CommandList()
     """What these let through."""
+    mount_memory: int = 0
+    """Bytes that the kernel may charge for its mounts; 0: no bound."""
 
     def __enter__(self) -> Self:
         """Own the descriptors of `sources` and `joined` for the length of a block."""
@@ -184,7 +189,9 @@ def _read_rest(
         replaced = judge.sockets()
         passed = [one.index for one in replaced]
         engine = owner.data_roots(call.container_id, call.bundle, root, layers)
-        hosts = _refuse_restricted(call, spec, settings, sources, passed=passed, engine=engine)
+        hosts, protected = _refuse_restricted(
+            call, spec, settings, sources, passed=passed, engine=engine
+        )
         judge.directories(root if mount is None else None)
     except BaseException:
         sources.close()
@@ -200,9 +207,11 @@ def _read_rest(
         root_part=b"/" if mount is None else mount.root,
         engine_rootfs=None if mount is None else os.fsdecode(mount.target),
         host_paths=hosts,
+        protected=protected,
         sources=sources,
         replaced=replaced,
         commands=settings.enhanced_container_isolation.docker_socket_mount.command_list,
+        mount_memory=settings.vm.mount_memory << 20,
     )
 
 
@@ -226,9 +235,10 @@ def _refuse_restricted(
     *,
     passed: Sequence[int],
     engine: set[str],
-) -> HostPaths:
+) -> tuple[HostPaths, tuple[InodeRule, ...]]:
     """Refuse what the container may not have of the host; return what its worker is to hold.
 
+    The paths, and what they are by now.
     `passed`: indices in mounts[] of what is judged already.  `engine`: its data directories, as far
     as they are known.
     """
@@ -243,7 +253,8 @@ def _refuse_restricted(
         engine = {*engine, *owned.protected}
         paths += [(path, Access.PROTECTED) for path in (*sorted(engine), state.root())]
     own = programs.paths(call.settings)
-    table = restricted.table(sources.mounts, paths, own)
+    named = restricted.find(sources.mounts, paths)
+    table = restricted.table(sources.mounts, named, own)
     restricted.refuse(sources, spec, table, owned, passed=passed)
     roots.refuse(sources, table, call.container_id, call.bundle)
-    return host_paths(paths)
+    return host_paths(paths), tuple(restricted.rules(named))

@@ -9,6 +9,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from eci_supervisor.kernel.protected import rules_of
 from eci_supervisor.policy.paths import Access, Found, Inner, Named, Place, compile_table, offender
 from eci_supervisor.policy.refusals import HOST_MOUNT
 from eci_supervisor.runtime import sources as opened
@@ -20,6 +21,7 @@ from eci_supervisor.runtime.rewrite import DEFAULT_NODES
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from eci_supervisor.kernel.table import InodeRule
     from eci_supervisor.policy.paths import Table
     from eci_supervisor.runtime.owned import Owned
     from eci_supervisor.runtime.sources import Chain, HostMount, HostMounts, Source, Sources
@@ -45,23 +47,30 @@ def message(written: str) -> str:
     )
 
 
-def table(
-    mounts: HostMounts,
-    paths: Iterable[tuple[str, Access]],
-    own: Iterable[str] = (),
-) -> Table:
+def find(mounts: HostMounts, paths: Iterable[tuple[str, Access]]) -> list[Named]:
     """Look the named paths up on the host.
 
     In this process's mount namespace, symbolic links followed.  One that does not exist protects
     and shares nothing: nothing is there to be had.  StageError for one that is there, and of which
-    it cannot be said what it is.  `own`: what nobody gets writable, whatever the rest says.
+    it cannot be said what it is.
     """
     named = []
     for path, access in paths:
         found = _look_up_named(mounts, path)
         if found is not None:
             named.append(_named(access, found))
+    return named
+
+
+def table(mounts: HostMounts, named: list[Named], own: Iterable[str] = ()) -> Table:
+    """Return what the named paths mean.
+
+    `own`: what nobody gets writable, whatever the rest says; found like these.
+    """
     given = compile_table(named)
+    if not own:
+        return given
+    named = list(named)
     for path in own:
         found = _look_up_named(mounts, path)
         if found is not None:
@@ -71,6 +80,14 @@ def table(
             access = Access.PROTECTED if known is None else min(Access.READ_ONLY, known[1])
             named.append(_named(access if place is None else min(access, place), found))
     return compile_table(named)
+
+
+def rules(named: Iterable[Named]) -> list[InodeRule]:
+    """Return what the worker is to hold of the named paths (rule 3), by identity.  Pure."""
+    chains: dict[bool, list[Chain]] = {True: [], False: []}
+    for one in named:
+        chains[one.access is Access.PROTECTED].append((one.identity, *one.above))
+    return rules_of(chains[True], chains[False])
 
 
 def _named(access: Access, found: Source) -> Named:
@@ -84,13 +101,13 @@ def _look_up_named(mounts: HostMounts, path: str) -> Source | None:
     """
     for retry in (True, False):
         try:
-            os.close(os.open(path, os.O_PATH | os.O_CLOEXEC))
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise _not_to_be_judged(path, error) from error
         try:
-            found = opened.look_up(mounts, -1, "", path, path)
+            found = opened.describe(mounts, -1, "", path, fd)
         except OSError as error:
             if not retry:
                 raise _not_to_be_judged(path, error) from error

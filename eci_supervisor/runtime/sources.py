@@ -292,6 +292,11 @@ def look_up(
     ENOENT also for what is in no mount of this namespace: it cannot be bound.
     """
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    return describe(mounts, index, destination, written, fd)
+
+
+def describe(mounts: HostMounts, index: int, destination: str, written: str, fd: int) -> Source:
+    """Return the same of `fd` (O_PATH), which is closed where it fails."""
     try:
         st = os.fstat(fd)
         real = os.readlink(b"/proc/self/fd/%d" % fd)

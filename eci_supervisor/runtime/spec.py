@@ -44,7 +44,7 @@ class Device(msgspec.Struct, frozen=True):
 
 
 def loads(data: bytes, source: str = "config.json") -> Spec:
-    """Parse a config.json; SpecError unless it is a JSON object with `root` and `process`."""
+    """Parse a config.json; SpecError unless what is rewritten of it has the form that it must."""
     try:
         spec = msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -56,7 +56,21 @@ def loads(data: bytes, source: str = "config.json") -> Spec:
     if not isinstance(spec.get("root"), dict) or not isinstance(spec["root"].get("path"), str):
         msg = f"{source}: root.path: expected a string"
         raise SpecError(msg)
+    _check_forms(spec)
     return spec
+
+
+def _check_forms(spec: Spec) -> None:
+    """Raise SpecError for a part that is rewritten, and not otherwise read before."""
+    for key in ("linux.resources", "linux.sysctl", "process", "hooks"):
+        part(spec, key, dict)
+    for key in ("mounts", "linux.resources.devices", "hooks.createRuntime", "hooks.poststop"):
+        items(spec, key, dict)
+    for key in ("linux.maskedPaths", "linux.readonlyPaths"):
+        items(spec, key, str)
+    for index, limit in enumerate(items(spec, "process.rlimits", dict)):
+        for name in ("hard", "soft"):
+            _typed(limit.get(name, 0), int, f"process.rlimits[{index}].{name}")
 
 
 def dumps(spec: Spec) -> bytes:
@@ -164,7 +178,8 @@ def devices(spec: Spec) -> list[Device]:
 
 def options(mount: dict[str, Any]) -> list[str]:
     """Return a mount's options."""
-    return [_typed(option, str, "mounts[].options") for option in mount.get("options") or []]
+    found = _typed(mount.get("options") or [], list, "mounts[].options")
+    return [_typed(option, str, "mounts[].options") for option in found]
 
 
 def inside(path: object) -> str:

@@ -22,6 +22,11 @@ from eci_supervisor.runtime.errors import EciError
 from eci_supervisor.runtime.ranges import RangeStore, limits
 
 DEFAULT_ROOT = "/run/eci"
+_UNREADABLE = re.compile("[^A-Za-z0-9_.-]")
+FORMAT = 1
+"""Of what a keeper leaves to whoever comes after it: supervisor/rest.py has the rule."""
+FORMATS = f"{eci_supervisor.__path__[0]}/supervisor/formats"
+"""The numbers that this version reads; csrc/keeper.c looks there as well."""
 RECORD = "container.json"
 BUSY = "create.lock"
 """Held (flock) until the runtime has taken over."""
@@ -32,7 +37,11 @@ KEPT = "lock"
 
 
 class Record(msgspec.Struct, frozen=True):
-    """container.json: what clearing up has to know."""
+    """container.json: what clearing up has to know.
+
+    Every version reads that of every other one, older or newer: fields are added at the end, with a
+    default, and none is renamed, taken away or given another meaning.
+    """
 
     id: str
     key: str
@@ -51,6 +60,10 @@ class Record(msgspec.Struct, frozen=True):
     mount_namespace: int = 0
     """Inode of the mount namespace that the engine lives in and has its own mount in."""
     supervised: bool = False
+    version: str = ""
+    """Of eci-supervisor, when the container was made; empty where it was not yet written down."""
+    format: int = 1
+    """FORMAT of that version."""
 
 
 def root() -> str:
@@ -60,7 +73,7 @@ def root() -> str:
 
 def key_of(container_id: str, runtime_root: str) -> str:
     """Return the name of a container's state directory: readable, and unique."""
-    readable = re.sub(r"[^A-Za-z0-9_.-]", "_", container_id)[:32].lstrip(".") or "_"
+    readable = _UNREADABLE.sub("_", container_id)[:32].lstrip(".") or "_"
     digest = hashlib.sha256(f"{runtime_root}\0{container_id}".encode("utf-8", "surrogateescape"))
     return f"{readable}-{digest.hexdigest()[:8]}"
 
@@ -114,6 +127,12 @@ def write_file(path: str, data: bytes) -> None:
 def bin_path(name: str) -> str:
     """Return the path of one of our own programs."""
     return f"{eci_supervisor.__path__[0]}/bin/{name}"
+
+
+def formats() -> list[int]:
+    """Return the numbers that the package reads, as it is on disk now.  OSError without one."""
+    with open(FORMATS, encoding="ascii") as file:
+        return [int(word) for word in file.read().split()]
 
 
 def start_path() -> str:

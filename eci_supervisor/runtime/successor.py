@@ -74,10 +74,9 @@ class Launcher:
 
     def stand_by(self, state_root: str) -> Giver:
         """See Successor; the server has forked it."""
-        del state_root
         from eci_supervisor.supervisor import standby  # noqa: PLC0415
 
-        return standby.giver(self._keeper)
+        return standby.giver(self._keeper, state_root)
 
     def become(
         self, binary: str, argv: list[str], *, held: int | None = None, network: int | None = None
@@ -88,4 +87,6 @@ class Launcher:
         fds = [fd for fd in (ours, held, network) if fd is not None]
         socket.send_fds(self._connection, [b"G" if network is None else b"N"], fds)
         self._connection.sendall(b"".join(os.fsencode(word) + b"\0" for word in argv))
+        # The launcher reads to the end, and to take down an interpreter's memory is slow.
+        self._connection.close()
         os._exit(0)

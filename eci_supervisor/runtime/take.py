@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+import eci_supervisor
 from eci_supervisor.runtime import (
     cleanup,
     state,
@@ -125,6 +126,8 @@ def take(request: Request, *, supervised: bool) -> Taken:
                 engine_rootfs=request.engine_rootfs,
                 mount_namespace=os.stat("/proc/self/ns/mnt").st_ino,
                 supervised=supervised,
+                version=eci_supervisor.__version__,
+                format=state.FORMAT,
             )
             state.write_record(state_dir, record)
         except BaseException:

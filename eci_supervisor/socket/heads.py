@@ -18,6 +18,7 @@ HEAD_BYTES = 128 << 10
 END = b"\r\n\r\n"
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 _FOLDED = re.compile(rb"\r\n[ \t]")
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def find_end(data: bytearray, seen: int) -> int:
@@ -44,6 +45,8 @@ def parse(connection: h11.Connection, head: bytes) -> h11.Request:
     """Return the request of a whole head.  HttpError: it is none, or means two things."""
     if _FOLDED.search(head):
         raise HttpError(HTTPStatus.BAD_REQUEST, "a header of the request is folded")
+    if _CONTROL.search(head):
+        raise HttpError(HTTPStatus.BAD_REQUEST, "the head of the request has a control character")
     try:
         connection.receive_data(head)
         event = connection.next_event()

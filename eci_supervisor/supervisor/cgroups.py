@@ -6,13 +6,17 @@ moved change hands; the resource knobs do not, so the limits stay.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
-DELEGATED_V1 = ("tasks", "cgroup.procs", "cgroup.clone_children")
-DELEGATED_V2 = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
+DELEGATED = (
+    "cgroup.procs",
+    "tasks", "cgroup.clone_children",  # version 1
+    "cgroup.threads", "cgroup.subtree_control",  # version 2
+)  # fmt: skip
 
 
 def _own_paths(pid: int) -> dict[str, str]:
@@ -24,11 +28,11 @@ def _own_paths(pid: int) -> dict[str, str]:
     }
 
 
-def _mount_points(controllers: str) -> list[Path]:
+def _mount_points(controllers: str) -> list[str]:
     if not controllers:
-        return [ROOT] if (ROOT / "cgroup.controllers").exists() else [ROOT / "unified"]
+        return [f"{ROOT}" if os.path.exists(f"{ROOT}/cgroup.controllers") else f"{ROOT}/unified"]
     names = controllers.removeprefix("name=")
-    return [ROOT / names, *(ROOT / name for name in names.split(","))]
+    return [f"{ROOT}/{name}" for name in dict.fromkeys((names, *names.split(",")))]
 
 
 def delegate(pid: int, uid: int, gid: int) -> list[str]:
@@ -43,17 +47,27 @@ def delegate(pid: int, uid: int, gid: int) -> list[str]:
         if path == "/" or ours.get(controllers) == path or ".." in path.split("/"):
             continue
         for mount_point in _mount_points(controllers):
-            directory = mount_point / path.lstrip("/")
-            if not directory.is_dir():
-                continue
-            v2 = (directory / "cgroup.controllers").exists()
-            os.chown(directory, uid, gid, follow_symlinks=False)
-            for name in DELEGATED_V2 if v2 else DELEGATED_V1:
-                if (directory / name).exists():
-                    os.chown(directory / name, uid, gid, follow_symlinks=False)
-            given.append(str(directory))
-            break
+            directory = f"{mount_point}{path}"
+            if _give(directory, uid, gid):
+                given.append(directory)
+                break
     return given
+
+
+def _give(directory: str, uid: int, gid: int) -> bool:
+    """Give one cgroup away; False where there is none."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        os.chown(fd, uid, gid)
+        for name in DELEGATED:
+            with contextlib.suppress(FileNotFoundError):
+                os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
+    finally:
+        os.close(fd)
+    return True
 
 
 def directories(path: str | None) -> list[str]:

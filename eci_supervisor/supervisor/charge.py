@@ -47,9 +47,13 @@ class Charge(msgspec.Struct, frozen=True):
     """`linux.cgroupsPath` of the spec, where it is a path."""
     engine_rootfs: str | None = None
     """The engine's own overlay mount whose layers the container uses, if any."""
+    readonly_root: bool = False
+    """The container's root file system is to be read-only, and so is the engine's view of it."""
     image: str = ""
     """The image's name, where the engine says it in the bundle."""
     engine_record: str | None = None
     """The engine's directory of this container, which knows it otherwise: engine.py."""
+    mount_memory: int = 0
+    """Bytes that the kernel may charge for its mounts; 0: no bound."""
     clearing: tuple[str, str] = ("", "")
     """What csrc/cleanup.c has to be told: `cleanup.words_of`."""

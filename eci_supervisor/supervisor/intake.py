@@ -40,6 +40,17 @@ class IntakeError(Exception):
     """A connection that is not what it must be; the text says why."""
 
 
+def hook_state(data: bytes) -> ContainerState:
+    """Read the state that a runtime gives its hooks (runtime.md, "State"); IntakeError."""
+    try:
+        state = msgspec.json.decode(data, type=ContainerState)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise IntakeError(f"the hook has no container's state: {error}") from error
+    if state.pid <= 0:
+        raise IntakeError(f"the hook speaks of process {state.pid}")
+    return state
+
+
 def check_peer(connection: socket.socket) -> int:
     """Accept root of the host only; returns its pid.  SO_PEERCRED, ids as the host sees them."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -81,7 +92,7 @@ class Connection(msgspec.Struct):
             raise IntakeError(msg)
         try:
             return msgspec.json.decode(bytes(self.data), type=ProcessState)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             if data and not isinstance(error, msgspec.ValidationError):
                 return None
             msg = f"not a container process state: {error}"

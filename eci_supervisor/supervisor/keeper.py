@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
-import json
 import os
 import selectors
 import signal
 import socket
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -28,10 +27,20 @@ from eci_supervisor.kernel.ring import Ring
 from eci_supervisor.observe.limit import Limit
 from eci_supervisor.runtime import engine
 from eci_supervisor.runtime.state import COVER
-from eci_supervisor.supervisor import cgroups, rest, view
+from eci_supervisor.supervisor import cgroups, memory, rest, view
 from eci_supervisor.supervisor.compiler import compile_policy
-from eci_supervisor.supervisor.intake import Connection, IntakeError, ProcessState, check_peer
-from eci_supervisor.supervisor.worker import Worker, WorkerError
+from eci_supervisor.supervisor.intake import (
+    MAX_BYTES,
+    Connection,
+    IntakeError,
+    ProcessState,
+    check_peer,
+    hook_state,
+)
+from eci_supervisor.supervisor.memory import Room
+from eci_supervisor.supervisor.orphan import set_name
+from eci_supervisor.supervisor.trace_file import TraceFile
+from eci_supervisor.supervisor.worker import HELD, Worker, WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +72,8 @@ REST_SECONDS = 1.0
 """With nothing to do for so long, the keeper of a container that runs gives its memory back."""
 LAST_CALLS_SECONDS = 5.0
 """How long a worker may take to see that its container is gone."""
+LISTENER_FDS = 8
+"""Descriptors that a listener takes on its way in, at most, and with it the first one's policy."""
 
 
 def _listen(path: str) -> socket.socket:
@@ -82,18 +93,6 @@ def _accept(listener: socket.socket | None) -> socket.socket | None:
         return None
 
 
-def _open_trace(charge: Charge) -> TextIO | None:
-    """Open where the trace goes; fails before anything has been started."""
-    if charge.trace is None:
-        return None
-    if charge.trace == "stderr":
-        return os.fdopen(os.dup(2), "w", buffering=1)
-    path = Path(charge.trace)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    return os.fdopen(fd, "w", buffering=1)
-
-
 class Held(msgspec.Struct, frozen=True):
     """What the wrapper opened for the keeper, which owns it after the fork."""
 
@@ -103,7 +102,7 @@ class Held(msgspec.Struct, frozen=True):
     """Of the wrapper, which becomes the runtime."""
     lock: int
     """The flock on the state directory: held while the keeper lives."""
-    trace: TextIO | None
+    trace: TraceFile | None
 
     def close(self) -> None:
         """Close it all, in the process that keeps nothing."""
@@ -140,9 +139,18 @@ class Keeper:
         self.dropped = 0
         self.linger: float | None = None
         self.cgroups: list[str] = []
+        self.view = -1
+        """What tells that the view stands, while the hook waits for it; else -1."""
         self.recorded = False
         """The runtime had the container on record when its first process ended, or before."""
-        self.rests = True
+        self.programs = rest.pin()
+        """None: it does not rest."""
+        if self.trace is not None:
+            # It will not rest either, and is not to import them from another version later.
+            from eci_supervisor.observe import audit, calls  # noqa: F401, PLC0415 - heavy
+            from eci_supervisor.supervisor import trace  # noqa: F401, PLC0415 - likewise
+        self.second = -1
+        """A pidfd of the process that goes on where this one is killed: csrc/second.c."""
         self._register(held.hook, self._accept_hook)
         if held.notify is not None:
             self._register(held.notify, self._accept_listener)
@@ -156,23 +164,27 @@ class Keeper:
             notify=None if known.notify is None else rest.listening(known.notify),
             runtime_pidfd=known.runtime_pidfd,
             lock=known.lock,
-            trace=None,
+            trace=None if known.trace is None else TraceFile.of(known.charge.trace, known.trace),
         )
         keeper = cls(known.charge, held, clean)
         if not known.runtime_runs:
             keeper.selector.unregister(known.runtime_pidfd)
         keeper.init_pid, keeper.init_pidfd = known.init_pid, known.init_pidfd
-        keeper.decides, keeper.room = known.decides, known.room
+        keeper.room = known.room
         keeper.cover, keeper.protected = known.cover, list(known.protected)
         keeper.cgroups = list(known.cgroups)
         keeper.limit, keeper.dropped = known.limit, known.dropped
-        keeper.recorded = True  # it has run for a while
+        keeper.recorded, keeper.second = known.recorded, known.second
         keeper.ring = Ring(kept=(known.ring, known.ring_event))
         control = socket.socket(fileno=known.worker_control)
         keeper.worker = Worker(known.worker_pid, known.worker_pidfd, control)
+        # A second is started before there is a policy.
+        keeper.decides = known.decides or keeper.worker.has_policy()
         keeper._register(known.init_pidfd, keeper._init_ended)
         keeper._register(known.ring_event, keeper._drain)
-        keeper._register(known.worker_pidfd, keeper._worker_ended)
+        keeper._register(known.worker_control, keeper._hear_worker)
+        if keeper.second >= 0:
+            keeper._register(keeper.second, keeper._second_ended)
         return keeper
 
     def _register(self, what: int | socket.socket, call: Callable[[], None]) -> None:
@@ -217,11 +229,20 @@ class Keeper:
         None while a create is under way or over only just, or a listener on its way in, or where
         every call is traced.
         """
-        held = self.held
-        quiet = self.rests and self.trace is None and self.linger is None
-        if not quiet or self.worker is None or self.ring is None:
+        if self.programs is None or self.trace is not None or self.linger is not None:
             return None
-        known = rest.Knowledge(
+        known = self._known()
+        # To make a policy takes an interpreter.
+        if known is None or not known.decides:
+            return None
+        return known if set(self.selector.get_map()) == set(known.waits_for()) else None
+
+    def _known(self) -> rest.Knowledge | None:
+        """Return what another process has to know that is to go on; None without a worker."""
+        held = self.held
+        if self.worker is None or self.ring is None:
+            return None
+        return rest.Knowledge(
             charge=self.charge,
             hook=held.hook.fileno(),
             notify=None if held.notify is None else held.notify.fileno(),
@@ -242,18 +263,53 @@ class Keeper:
             cgroups=tuple(self.cgroups),
             limit=self.limit,
             dropped=self.dropped,
+            recorded=self.recorded,
+            trace=None if self.trace is None else self.trace.fileno(),
+            second=self.second,
         )
-        return known if set(self.selector.get_map()) == set(known.waits_for()) else None
+
+    def have_second(self) -> None:
+        """Start the second, if there is none; without one the container is kept all the same."""
+        if self.second >= 0:
+            return
+        known = self._known()
+        if known is None or self.programs is None:
+            return
+        try:
+            log = os.path.join(self.charge.state_dir, LOG)
+            self.second = rest.second(known, log, self.programs)
+        except OSError as error:
+            self.log(f"the keeper has no second: {rest.PROGRAM}: {error.strerror}")
+            return
+        self._register(self.second, self._second_ended)
+
+    def _second_ended(self) -> None:
+        self.dismiss_second()
+        self.have_second()
+
+    def dismiss_second(self) -> None:
+        """End it, or see it off where it has ended: nothing is to be kept any more."""
+        if self.second < 0:
+            return
+        self.selector.unregister(self.second)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.second, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self.second, os.WEXITED)
+        os.close(self.second)
+        self.second = -1
 
     def _rest(self, known: rest.Knowledge) -> None:
         """Become the waiting program; returns only where that cannot be."""
+        if self.programs is None:
+            return
         # The end of the container need not bring us back.
         self._tell_left_out()
         try:
-            rest.become(known, os.path.join(self.charge.state_dir, LOG))
+            rest.become(known, os.path.join(self.charge.state_dir, LOG), self.programs)
         except OSError as error:
             self.log(f"the keeper does not rest: {rest.PROGRAM}: {error.strerror}")
-            self.rests = False
+            self.programs = None
 
     # -- the hook ---------------------------------------------------------------------------
 
@@ -267,7 +323,7 @@ class Keeper:
                 check_peer(connection)
                 self._hook(connection)
                 answer = "ok\n"
-            except (OSError, ValueError, KeyError, IntakeError, WorkerError) as error:
+            except (OSError, ValueError, IntakeError, WorkerError) as error:
                 answer = f"the supervisor refuses the container: {error}\n"
                 self.log(answer.rstrip())
             try:
@@ -279,24 +335,53 @@ class Keeper:
         data = bytearray()
         while chunk := connection.recv(65536):
             data += chunk
-        state = json.loads(data)
-        if state["id"] != self.charge.container_id:
-            msg = f"the hook speaks of container {state['id']!r}"
-            raise ValueError(msg)
+            if len(data) > MAX_BYTES:
+                raise IntakeError(f"the hook says more than {MAX_BYTES} bytes")
+        state = hook_state(bytes(data))
+        if state.id != self.charge.container_id:
+            raise IntakeError(f"the hook speaks of container {state.id!r}")
         if not self._container_exists():
             # Whether the container is still there is judged by it; a wrong guess would end it.
             msg = f"{self.charge.runtime} keeps no state of it in {self.charge.runtime_root}"
             raise ValueError(f"{msg}: name the directory with --root")
         self._meet()
-        pid = int(state["pid"])
+        pid = state.pid
         self.init_pidfd = os.pidfd_open(pid)
         self.init_pid = pid
         self._register(self.init_pidfd, self._init_ended)
-        self.cgroups = cgroups.delegate(pid, self.charge.base, self.charge.base)
-        if self.charge.supervised:
-            path = Path(self.charge.state_dir, COVER)
-            self.cover = tuple(path.read_bytes().split(b"\0")[:-1])
-            self._send_worker(pid)
+        try:
+            self._supervise(pid)
+        finally:
+            # Also where the container is refused: whoever clears up has to find it.
+            self._have_view()
+
+    def _supervise(self, pid: int) -> None:
+        if not self.charge.supervised:
+            self._on_the_way()
+            return
+        path = Path(self.charge.state_dir, COVER)
+        self.cover = tuple(path.read_bytes().split(b"\0")[:-1])
+        self._send_worker(pid, self._on_the_way)
+        self.have_second()
+        self._see_room()
+
+    def _on_the_way(self) -> None:
+        """Do what else the container needs before it goes on."""
+        if self.charge.engine_rootfs is not None:
+            # The engine may look as soon as the container is made: begun here, it comes up while
+            # the rest is done.
+            self._begin_view(
+                self.charge.engine_rootfs,
+                lambda: view.staged(self.held.runtime_pidfd, self.charge.state_dir),
+            )
+        self.cgroups = cgroups.delegate(self.init_pid, self.charge.base, self.charge.base)
+
+    @staticmethod
+    def _see_room() -> None:
+        """Raise OSError where a listener could not be taken: later, the create has succeeded."""
+        with contextlib.ExitStack() as opened:
+            for _ in range(LISTENER_FDS):
+                opened.callback(os.close, os.eventfd(0, os.EFD_CLOEXEC))
 
     def _meet(self) -> None:
         path = os.path.join(self.charge.state_dir, MET)
@@ -339,6 +424,7 @@ class Keeper:
                 # No hook has run: the runtime has made the mounts of another time (restore).
                 self._meet()
                 self._send_worker(state.pid)
+                self.have_second()
             if self.worker is not None:
                 self._serve(self.worker, listener)
         finally:
@@ -373,24 +459,28 @@ class Keeper:
         watched = watch.create(self.charge.state_dir)
         errors = self._open_log()
         try:
-            self.waiting = Worker.start(self.ring, errors, watched)
+            room = Room(self.charge.state_dir, self.charge.nonce, self.charge.mount_memory)
+            try:
+                self.waiting = Worker.start(self.ring, errors, watched, room)
+            finally:
+                room.close()
         finally:
             os.close(errors)
             os.close(watched)
         return self.waiting
 
-    def _send_worker(self, pid: int) -> None:
+    def _send_worker(self, pid: int, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Have it enter the container, whose first process is `pid`."""
         worker = self.waiting or self._start_worker()
         self.waiting = None
         self.protected = list(self.charge.protected)
         if self.charge.hooks_meddle:
             self.protected = protected_rules(self.charge.host_paths)
-        worker.enter(pid, self.cover)
+        worker.enter(pid, self.cover, meanwhile)
         self.worker = worker
         if self.ring is not None:
             self._register(self.ring.event_fd, self._drain_in_time)
-        self._register(worker.pidfd, self._worker_ended)
+        self._register(worker.control, self._hear_worker)
 
     # -- events -----------------------------------------------------------------------------
 
@@ -408,7 +498,10 @@ class Keeper:
         if self.ring is None:
             return
         for event in self.ring.drain():
-            self._report(event)
+            try:
+                self._report(event)
+            except Exception as error:  # noqa: BLE001 - its modules may be another version's by now
+                self.log(f"a refusal is not told: {error!r}")
         if self.ring.dropped:
             # Of these the worker has counted the refusals: a trace is more than that.
             known = watch.read_counts(f"{self.charge.state_dir}/{watch.FILE}") or watch.NONE
@@ -454,7 +547,7 @@ class Keeper:
             self.log(f"{text} {name}".rstrip())
             return
         try:
-            self.trace.write(text + "\n")
+            self.trace.write(text)
         except OSError:
             self.trace = None
 
@@ -482,8 +575,11 @@ class Keeper:
         if not self._init_alive():
             self._finish()
             return
-        if self._container_exists() and self.charge.engine_rootfs is not None:
-            self._show_to_engine(self.charge.engine_rootfs)
+        rootfs = self.charge.engine_rootfs
+        if rootfs and self._container_exists() and not view.is_begun(self.charge.state_dir):
+            # No hook has run (restore), and the stage is gone.
+            self._begin_view(rootfs, lambda: view.Root.open(self.init_pid))
+            self._have_view()
         self.linger = LINGER_SECONDS
 
     def _lingered(self) -> None:
@@ -500,14 +596,30 @@ class Keeper:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.init_pidfd, signal.SIGKILL)
 
-    def _show_to_engine(self, engine_rootfs: str) -> None:
-        errors = self._open_log()
+    def _begin_view(self, rootfs: str, root_of: Callable[[], view.Root]) -> None:
         try:
-            view.start(self.charge, self.init_pid, engine_rootfs, errors)
+            root = root_of()
+            errors = self._open_log()
+            try:
+                self.view = view.begin(self.charge, rootfs, errors, root)
+            finally:
+                os.close(errors)
+                root.close()
+        except OSError as error:
+            self._tell_of_no_view(error)
+
+    def _have_view(self) -> None:
+        """Wait for the view that was begun; without one the container goes on all the same."""
+        if self.view < 0:
+            return
+        begun, self.view = self.view, -1
+        try:
+            view.finish(begun)
         except (OSError, view.ViewError) as error:
-            self.log(f"the engine's view of the files stays read-only: {error}")
-        finally:
-            os.close(errors)
+            self._tell_of_no_view(error)
+
+    def _tell_of_no_view(self, why: Exception) -> None:
+        self.log(f"the engine's view of the files stays read-only: {why}")
 
     def _init_ended(self) -> None:
         """Nothing of the container runs any more; `run` has still to delete it."""
@@ -520,12 +632,18 @@ class Keeper:
             # Whoever clears up may go ahead: `delete` waits for this lock.
             fcntl.flock(self.held.lock, fcntl.LOCK_UN)
 
-    def _worker_ended(self) -> None:
+    def _hear_worker(self) -> None:
         if self.worker is None:
             return
-        self.selector.unregister(self.worker.pidfd)
+        if said := self.worker.hear():
+            if said == HELD:
+                self.log("the holder of the worker was killed: there is another one")
+            return
+        self.selector.unregister(self.worker.control)
         if self._init_alive():
-            self.log("the worker ended before the container: mount calls are denied from here on")
+            how = self.worker.ending()
+            self.log(f"the worker ended before the container: {how}")
+            self.log("mount calls are denied from here on")
 
     def _see_off(self) -> None:
         """Take the last events and let the worker end."""
@@ -533,16 +651,31 @@ class Keeper:
             self.waiting.stop()
             self.waiting = None
         if self.worker is not None:
+            if self.worker.control in self.selector.get_map():
+                self.selector.unregister(self.worker.control)
             if not self.worker.finish(LAST_CALLS_SECONDS):
                 self.worker.stop()
-            if self.worker.pidfd in self.selector.get_map():
-                self.selector.unregister(self.worker.pidfd)
             self.worker = None
         self._drain()
         self._tell_left_out()
         if self.trace is not None:
             self.trace.close()
             self.trace = None
+
+    def _make_room(self) -> None:
+        """Close what clearing up has no use for: it needs descriptors, and there may be no more.
+
+        The lock stays, and so does the second, which clears up where this process is killed.
+        """
+        for file in (self.held.hook, self.held.notify, self.ring):
+            if file is not None:
+                file.close()
+        self.ring = None
+        programs, self.programs = self.programs, None
+        pinned = () if programs is None else (programs.keeper, programs.cleanup)
+        for fd in (self.held.runtime_pidfd, self.init_pidfd, *pinned):
+            if fd >= 0:
+                os.close(fd)
 
     def _finish(self) -> None:
         """The last step; clear up, unless a `delete` is still to come.
@@ -563,21 +696,24 @@ class Keeper:
         else:
             left = self._holds_state()
         if left:
+            self._make_room()
             # A runtime that was killed half way has not always written down where they are.  Of a
             # first process that died while the hook ran, its entry in procfs does not say either.
             named = cgroups.directories(self.charge.cgroups_path)
             cgroups.remove(list(dict.fromkeys([*self.cgroups, *named])))
             self.clean(self.charge.state_dir)
+        # Whoever has cleared up may have done so while we got ready.
+        memory.remove(self.charge.state_dir, self.charge.nonce)
         self.done = True
 
 
 def keep(keeper: Keeper) -> None:
     """Run it to its end; what stops it before that stands in its log."""
     gc.enable()  # start.py turned it off
-    with open("/proc/self/comm", "w", encoding="ascii") as file:
-        file.write("eci-keeper")
+    set_name("eci-keeper")
     try:
         keeper.run()
+        keeper.dismiss_second()
     except BaseException as error:
         keeper.log(f"the keeper stops: {error!r}")
         raise
@@ -599,5 +735,5 @@ def hold(charge: Charge, pid: int) -> Held:
         notify=_listen(f"{path}/{NOTIFY_SOCKET}") if charge.supervised else None,
         runtime_pidfd=os.pidfd_open(pid),
         lock=lock,
-        trace=_open_trace(charge),
+        trace=TraceFile.of(charge.trace),
     )

@@ -7,10 +7,11 @@ shows the container's files with the ids that the engine expects.  Whoever unmou
 from __future__ import annotations
 
 import os
+import re
 import select
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from eci_supervisor.runtime.state import bin_path
 
@@ -27,29 +28,62 @@ class ViewError(Exception):
     """The view did not come up; the text says why."""
 
 
-def start(charge: Charge, pid: int, engine_rootfs: str, errors: int) -> None:
-    """Lay a view of the root of `pid` (host's number) over `engine_rootfs`.
+class Root(NamedTuple):
+    """A root file system.  Owns two descriptors."""
 
-    `errors` is an fd that gets the program's standard error.  The program lives on by itself.
+    directory: int
+    namespace: int
+    """The mount namespace that the directory's mount is in."""
+
+    @classmethod
+    def open(cls, pid: int, path: str = "") -> Root:
+        """Open what a process (host's number) has at `path`, by default its root directory."""
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        directory = os.open(f"/proc/{pid}/root{path}", flags)
+        try:
+            return cls(directory, os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            os.close(directory)
+            raise
+
+    def close(self) -> None:
+        """Close both."""
+        os.close(self.directory)
+        os.close(self.namespace)
+
+
+def staged(runtime_pidfd: int, state_dir: str) -> Root:
+    """Open the root file system in the stage, which lasts as long as the runtime's invocation.
+
+    The container's own copy cannot be had without the mounts that the kernel has locked in it.
     """
-    fds: list[int] = []
+    text = Path(f"/proc/self/fdinfo/{runtime_pidfd}").read_text(encoding="ascii")
+    found = re.search(r"^Pid:\t(\d+)$", text, re.MULTILINE)
+    if found is None:
+        raise ProcessLookupError
+    return Root.open(int(found[1]), f"{state_dir}/rootfs")
+
+
+def begin(charge: Charge, engine_rootfs: str, errors: int, root: Root) -> int:
+    """Start to lay a view of `root`, the caller's, over `engine_rootfs`.
+
+    `errors` is an fd that gets the program's standard error.  Returns the descriptor, the caller's,
+    that `finish` is given.  The program lives on by itself.
+    """
+    ready, tell = os.pipe2(os.O_CLOEXEC)
     try:
-        fds.append(os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        fds.append(os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
-        ready, tell = os.pipe2(os.O_CLOEXEC)
-        fds += [tell, ready]
-        root, mntns = fds[:2]
         process = subprocess.Popen(
             [
                 PROGRAM,
                 f"--base={charge.base}",
                 f"--size={charge.size}",
-                f"--root-fd={root}",
-                f"--mntns-fd={mntns}",
+                f"--root-fd={root.directory}",
+                f"--mntns-fd={root.namespace}",
                 f"--ready-fd={tell}",
+                *(["--read-only"] if charge.readonly_root else []),
                 engine_rootfs,
             ],
-            pass_fds=[root, mntns, tell],
+            pass_fds=[*root, tell],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
@@ -57,12 +91,26 @@ def start(charge: Charge, pid: int, engine_rootfs: str, errors: int) -> None:
             env={},
             start_new_session=True,
         )
-        os.close(fds.pop(2))
         Path(charge.state_dir, PID_FILE).write_text(f"{process.pid}\n", encoding="ascii")
+    except BaseException:
+        os.close(ready)
+        raise
+    finally:
+        os.close(tell)
+    return ready
+
+
+def finish(ready: int) -> None:
+    """Wait until the view stands; consumes what `begin` gave.  ViewError if it does not come up."""
+    try:
         readable, _, _ = select.select([ready], [], [], READY_SECONDS)
         if not readable or not os.read(ready, 1):
-            msg = f"eci-view did not come up on {engine_rootfs}"
+            msg = "eci-view did not come up"
             raise ViewError(msg)
     finally:
-        for fd in fds:
-            os.close(fd)
+        os.close(ready)
+
+
+def is_begun(state_dir: str) -> bool:
+    """Say whether a view was begun for the container, by whichever keeper."""
+    return os.path.exists(f"{state_dir}/{PID_FILE}")

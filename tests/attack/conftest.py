@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.bundle import appearing, bind, make_spec
 from tests.support.engines import Bundles
+from tests.support.shell import Shell
 from tests.support.sides import AND_CLEAN, Volumes
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ class Guarded:
         self._bundles = bundles
         self._program = program
         self._volumes = volumes
-        self._container: tuple[Runtime, str] | None = None
+        self._shell: Shell | None = None
 
     def _start(self) -> tuple[Runtime, str]:
         name = self._bundles.name()
@@ -57,10 +59,10 @@ class Guarded:
 
     def run(self, words: list[str]) -> str:
         """Run the words in the container and return what they print."""
-        if self._container is None:
-            self._container = self._start()
-        runtime, name = self._container
-        return runtime.call("exec", name, "sh", "-c", AND_CLEAN, "sh", *words, timeout=60).stdout
+        if self._shell is None:
+            runtime, name = self._start()
+            self._shell = Shell(runtime.argv("exec", name, "sh"), os.environ | runtime.env)
+        return self._shell.run(["sh", "-c", AND_CLEAN, "sh", *words])
 
     def attack(self, one: Attack, program: str) -> None:
         """Make the attack, which must fail."""
@@ -74,7 +76,9 @@ class Guarded:
     def close(self) -> None:
         """Remove the container."""
         self._bundles.close()
-        self._container = None
+        if self._shell is not None:
+            self._shell.close()
+            self._shell = None
 
 
 @pytest.fixture(scope="module", params=["eci", "eci-crun"])

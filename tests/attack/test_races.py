@@ -1,4 +1,8 @@
-"""The attacks again, while a thread changes what the call points at (`tests/support/race.c`)."""
+"""The attacks again, while a thread changes what the call points at (`tests/support/race.c`).
+
+Each of them on both runtimes and in both widths of calls, but in two of the four pairs;
+`ECI_RACES=all` tries all.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.attacks import PRIVILEGED
+from tests.support.races import PROGRAMS, pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,7 +124,7 @@ def check(line: str, race: Race, rounds: int) -> None:
     assert sum(seen.values()) >= rounds
 
 
-@pytest.mark.parametrize("program", ["race", "race32"])
+@pytest.mark.parametrize(("protected", "program"), pairs(PROGRAMS), indirect=["protected"])
 @pytest.mark.parametrize("race", RACES, ids=name_of)
 def test_nothing_changes_the_verdict(
     protected: Protected, volumes: Volumes, race: Race, program: str
@@ -138,14 +143,14 @@ def test_nothing_changes_the_verdict(
         raise
 
 
-@pytest.mark.parametrize("program", ["race", "race32"])
+@pytest.mark.parametrize(("guarded", "program"), pairs(PROGRAMS), indirect=["guarded"])
 @pytest.mark.parametrize("race", BINDS, ids=name_of)
 def test_nothing_shows_a_protected_path(guarded: Guarded, race: Race, program: str) -> None:
     words = [program, race.call, race.what, str(ROUNDS), race.own, race.foreign]
     check(guarded.run(words), race, ROUNDS)
 
 
-@pytest.mark.parametrize("program", ["race", "race32"])
+@pytest.mark.parametrize(("protected", "program"), pairs(PROGRAMS), indirect=["protected"])
 def test_exchanged_mount_points_are_not_taken_for_each_other(
     protected: Protected, program: str
 ) -> None:

@@ -64,15 +64,15 @@ def _round(sides: Sides, number: str, count: Count) -> None:
     draw(number, compare)
 
 
-def draw(number: str, use: Callable[[Script], None]) -> None:
-    """Call `use` with each of the `ROUND` scripts that the seed stands for.
+def draw(number: str, use: Callable[[Script], None], number_of_scripts: int = ROUND) -> None:
+    """Call `use` with each of the scripts that the seed stands for.
 
     Where it fails, with shorter ones until the shortest is found that fails.
     """
 
     @seed(number)
     @settings(
-        max_examples=ROUND,
+        max_examples=number_of_scripts,
         deadline=None,
         database=None,
         report_multiple_bugs=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import tarfile
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.support.rootfs import USER
 from tests.support.terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.support.docker import Dockerd
     from tests.support.place import Place
@@ -310,6 +311,38 @@ def test_cp_into_and_out_of_a_running_container(
         assert dockerd.out("exec", container, "rm", "-r", "/made", "/tree") == ""
 
 
+@pytest.mark.parametrize("volumes", ["/v:ro", "/v:ro /v/sub:ro", "/v /v/sub:ro"])
+def test_cp_with_read_only_volumes(
+    dockerd: Dockerd, runtime: str, place: Place, volumes: str
+) -> None:
+    """The kernel locks them in the container, and does not give its root without them."""
+    source = place.directory("cp")
+    (source / "in").write_text("in\n")
+    mounted = place.directory("v")
+    (mounted / "sub").mkdir()
+    words = [f"-v{mounted}:{volume}" for volume in volumes.split()]
+    with dockerd.container(f"--runtime={runtime}", *words) as container:
+        dockerd.docker("exec", container, "sh", "-c", MAKE)
+        check_cp_out(dockerd, container)
+        dockerd.docker("cp", str(source / "in"), f"{container}:/made/in")
+        assert dockerd.out("exec", container, "stat", "-c", "%u:%g", "/made/in") == "0:0"
+        # The directory of the root file system, and not what is mounted there.
+        merged = Path(dockerd.inspect(container, "{{.GraphDriver.Data.MergedDir}}"))
+        assert os.listdir(merged / "v") == []
+
+
+def test_view_of_a_read_only_container(dockerd: Dockerd, runtime: str, place: Place) -> None:
+    words = [f"--runtime={runtime}", "--read-only", f"-v{place.directory('v')}:/v:ro"]
+    with dockerd.container(*words) as container:
+        merged = Path(dockerd.inspect(container, "{{.GraphDriver.Data.MergedDir}}"))
+        # It stands when the container is made.
+        table = Path(f"/proc/{dockerd.pid}/mountinfo").read_text()
+        assert re.search(rf" {re.escape(str(merged))} .* fuse\.eci-view ", table)
+        with pytest.raises(OSError, match="Read-only file system"):
+            (merged / "made").touch()
+        assert members(dockerd.tar("export", container))["bin/busybox"].uid == 0
+
+
 def test_cp_into_and_out_of_a_stopped_container(
     dockerd: Dockerd, runtime: str, place: Place
 ) -> None:
@@ -598,10 +631,15 @@ CMD ["cat", "/owner", "/map", "/tmp/user"]
 
 
 @pytest.fixture
-def _default_runtime(dockerd: Dockerd, runtime: str) -> None:
-    """Make `runtime` the daemon's default: the builder takes no other."""
-    if dockerd.default != runtime:
-        dockerd.set_default_runtime(runtime)
+def _default_runtime(dockerd: Dockerd, runtime: str) -> Iterator[None]:
+    """Make `runtime` the daemon's default for a while: the builder takes no other."""
+    before = dockerd.default
+    if runtime == before:
+        yield
+        return
+    dockerd.set_default_runtime(runtime)
+    yield
+    dockerd.set_default_runtime(before)
 
 
 @pytest.mark.usefixtures("_default_runtime")

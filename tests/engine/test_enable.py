@@ -172,7 +172,7 @@ def built_map(daemon: Dockerd, place: Place) -> str:
 
 
 @pytest.fixture(scope="module")
-def story(place: Place, busybox_root: Path) -> Iterator[Story]:
+def story(place: Place, busybox_root: Path, bundle_root: Path) -> Iterator[Story]:
     """Tell it."""
     # BuildKit's own, which stays as long as dockerd's parent cgroup does.
     place.engine_cgroups.add("buildkit")
@@ -185,12 +185,12 @@ def story(place: Place, busybox_root: Path) -> Iterator[Story]:
         daemon.import_image(busybox_root)
         library = place.directory("lib") / "eci"
         told = Story(
-            daemon.top / "daemon.json", library, path=path, root=busybox_root, marker=marker
+            daemon.top / "daemon.json", library, path=path, root=bundle_root, marker=marker
         )
         told.shims.append(told.shim_runs(daemon))
         told.before = {name: uid_map(daemon, *flags) for name, flags in BEFORE.items()}
         told.before["buildkit"] = built_map(daemon, place)
-        told.before["ctr"] = ctr_map(daemon, busybox_root)
+        told.before["ctr"] = ctr_map(daemon, bundle_root)
         told.old = daemon.out("run", "-d", "--name=old", "--network=none", IMAGE, "sh", "-c", SLEEP)
         told.refusal = told.eci("enable", "--engine=docker", code=1)
         told.eci("enable", "--engine=docker", "--drop-runtimes")
@@ -202,7 +202,7 @@ def story(place: Place, busybox_root: Path) -> Iterator[Story]:
             told.table = told.eci("status")
             told.after = {name: uid_map(daemon, *flags) for name, flags in WAYS.items()}
             told.after["buildkit"] = built_map(daemon, place)
-            told.after["ctr"] = ctr_map(daemon, busybox_root)
+            told.after["ctr"] = ctr_map(daemon, bundle_root)
         (command,) = (one["recreate"] for one in told.status["containers"] if one["id"] == told.old)
         program, *words = shlex.split(command)
         assert program == "docker"

@@ -23,7 +23,7 @@ import pytest
 
 import eci_supervisor.runtime.spare
 from tests.support.bundle import make_spec
-from tests.support.fork_servers import end_fork_servers, fork_servers
+from tests.support.fork_servers import all_standing_by, end_fork_servers, fork_servers
 from tests.support.waiting import call_of, stop, wait_until
 
 if TYPE_CHECKING:
@@ -53,9 +53,17 @@ class Bench:
         shutil.copy(program, alone)
         self.alone = bundles.runtime(alone)
         self.alone.root = self.runtime.root
+        self.go_on: Callable[[], None] = lambda: None
+        """Lets a create that is held up go on."""
         end_fork_servers(place.state_dir)
         if serve:
             self.life(self.runtime)
+            wait_until(self.is_ready, "nobody stands by")
+
+    def is_ready(self) -> bool:
+        """Whether the server has read its code, and forked whom the next launcher asks."""
+        servers = fork_servers(self.place.state_dir)
+        return any(all_standing_by(one) for one in servers)
 
     def bundle(self) -> tuple[str, Path]:
         """Return a name and a bundle for it."""
@@ -80,6 +88,7 @@ class Bench:
         argv = self.alone.argv("create", "--bundle", str(bundle), name)
         with TemporaryFile() as empty, (self.place.state_dir / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            self.go_on = lambda: fcntl.flock(lock, fcntl.LOCK_UN)
             with subprocess.Popen(
                 argv, stdin=empty, stdout=empty, stderr=subprocess.PIPE, text=True
             ) as launcher:
@@ -189,6 +198,7 @@ def test_a_server_that_is_stopped_does_nothing_later(bench: Bench) -> None:
     before = bench.place.leftovers(patience=0)
     stop(server)
     try:
+        bench.life(bench.alone)  # by the child that was there
         bench.life(bench.runtime)
     finally:
         os.kill(server, signal.SIGCONT)
@@ -219,6 +229,24 @@ def test_whoever_prepares_is_killed(bench: Bench) -> None:
     )  # fmt: skip
     assert bench.place.leftovers(before=before) == []
     bench.life(bench.alone)
+
+
+def test_the_keeper_that_stands_by_is_killed(bench: Bench) -> None:
+    """It has nothing to keep yet, and is replaced; the same where the server is killed before."""
+    before = bench.place.leftovers(patience=0)
+    with bench.held_up() as (launcher, child):
+        (server,) = fork_servers(bench.place.state_dir)
+        others = [one for one in psutil.Process(server).children() if one != child]
+        for one in others:  # the keeper, and what waits for the next to ask
+            one.kill()
+        wait_until(lambda: not any(one.is_running() for one in others), "they live")
+        bench.go_on()
+        assert launcher.wait(10) == 0
+    (name,) = (path.name.rpartition("-")[0] for path in bench.place.state_dir.glob("containers/*"))
+    bench.runtime.call("start", name)
+    assert bench.runtime.call("exec", name, "mnt", *CALLS).stdout.split() == ["0", "0"]
+    bench.runtime.call("delete", "--force", name)
+    assert bench.place.leftovers(before=before) == []
 
 
 def test_whoever_asked_is_killed(bench: Bench) -> None:

@@ -252,7 +252,7 @@ def test_own_business_is_as_under_runc(
     try:
         answers = [
             answer.splitlines()
-            for answer in (protected.run(PRIVILEGED, words), bare(PRIVILEGED, words))
+            for answer in (protected.make(PRIVILEGED, words), bare(PRIVILEGED, words))
         ]
     except BaseException:
         protected.renew(PRIVILEGED)

@@ -79,10 +79,10 @@ def side(
     request: pytest.FixtureRequest,
     place: Place,
     runtimes: dict[str, Path],
-    busybox_root: Path,
+    bundle_root: Path,
 ) -> Iterator[Side]:
     """Return the protected container, on each runtime."""
-    bundles = Bundles(place, busybox_root)
+    bundles = Bundles(place, bundle_root)
     trace = place.directory("t") / "trace"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECI_TRACE", str(trace))
@@ -91,9 +91,9 @@ def side(
 
 
 @pytest.fixture(scope="module")
-def bare(place: Place, busybox_root: Path) -> Iterator[Side]:
+def bare(place: Place, bundle_root: Path) -> Iterator[Side]:
     """Return the same container in a plain user namespace, under runc."""
-    bundles = Bundles(place, busybox_root)
+    bundles = Bundles(place, bundle_root)
     yield Side(bundles, bundles.runtime("runc"), place.directory("v"), place.root)
     bundles.close()
 
@@ -169,9 +169,9 @@ def test_kernel_changes_propagation_itself(side: Side) -> None:
 
 
 def test_kernel_makes_new_ones_itself_where_nothing_is_covered(
-    place: Place, runtimes: dict[str, Path], busybox_root: Path
+    place: Place, runtimes: dict[str, Path], bundle_root: Path
 ) -> None:
-    bundles = Bundles(place, busybox_root)
+    bundles = Bundles(place, bundle_root)
     trace = place.directory("t") / "trace-of-privileged"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECI_TRACE", str(trace))

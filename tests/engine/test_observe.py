@@ -28,7 +28,7 @@ from eci_supervisor.observe.limit import BURST
 from eci_supervisor.policy.refusals import TEXTS
 from tests.support.bundle import bind, make_spec
 from tests.support.waiting import stop, wait_until
-from tests.support.worker import worker_of
+from tests.support.worker import holder_of, worker_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -468,7 +468,12 @@ def test_worker_that_was_killed(box: Box) -> None:
     box.refuse()
     box.wait_for(1)
     before = samples(box.eci("metrics", "show").stdout)
-    os.kill(worker_of(box.container.pid), signal.SIGKILL)
+    # Both of its processes, as either would go on.
+    pids = [holder_of(box.container.pid), worker_of(box.container.pid)]
+    for pid in pids:
+        stop(pid)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not box.seen.worker_alive, "it lives")
     assert (box.seen.keeper_alive, box.seen.refusals) == (True, 1)
     after = samples(box.eci("metrics", "show").stdout)

@@ -53,8 +53,8 @@ def run(
 def test_layers_beside_a_protected_path_are_the_containers_own(
     run: Callable[[str, str], list[str]], runtime: str
 ) -> None:
-    layers = "lowerdir=/tmp:/v/own/m,upperdir=/v/own/s,workdir=/v/own/w"
-    calls = f"mkdir /v/own/w , {OVERLAY} {layers} , mkdir /mnt/d , umount2 /mnt -"
+    layers = "lowerdir=/bin:/v/own/m,upperdir=/v/own/s,workdir=/v/own/w"
+    calls = f"mkdir /v/own/w , {OVERLAY} {layers} , mkdir /mnt/upper , umount2 /mnt -"
     assert run(runtime, calls) == ["0", "0", "0", "0"]
 
 

@@ -106,9 +106,9 @@ def test_run_in_the_bundle_directory(
     assert done.stdout == b"here\n"
 
 
-def test_eci_run(busybox_root: Path, place: Place, runtime: str) -> None:
+def test_eci_run(bundle_root: Path, place: Place, runtime: str) -> None:
     volume = place.directory("v")
-    words = ["--privileged", "--rootfs", str(busybox_root), "-v", f"{volume}:/vol:ro"]
+    words = ["--privileged", "--rootfs", str(bundle_root), "-v", f"{volume}:/vol:ro"]
     with TemporaryFile() as empty:
         done = subprocess.run(
             [sys.executable, "-m", "eci_supervisor.cli.main", "run", *words,
@@ -119,8 +119,8 @@ def test_eci_run(busybox_root: Path, place: Place, runtime: str) -> None:
 
 
 @pytest.mark.parametrize("words", [["-v", "/etc:/x:ro"], ["--rootfs", "/"]])
-def test_eci_run_refuses_paths_of_the_host(busybox_root: Path, words: list[str]) -> None:
-    given = ["--rootfs", str(busybox_root), *words]
+def test_eci_run_refuses_paths_of_the_host(bundle_root: Path, words: list[str]) -> None:
+    given = ["--rootfs", str(bundle_root), *words]
     done = subprocess.run(
         [sys.executable, "-m", "eci_supervisor.cli.main", "run", *given, "true"],
         stdin=subprocess.DEVNULL,

@@ -19,6 +19,7 @@ import pytest
 
 from tests.support.bundle import appearing, bind
 from tests.support.filters import ALLOW, I386, NOTIFY, X86_64, filters_of, verdict
+from tests.support.races import pairs
 from tests.support.waiting import call_of, stop, wait_until
 from tests.support.worker import worker_of
 
@@ -204,7 +205,7 @@ def test_kernel_file_systems_stay(boxes: Boxes) -> None:
     assert box.run("umount /proc", program="mnt32") == ["EBUSY"]
 
 
-@pytest.mark.parametrize("what", ["string", "fd", "link"])
+@pytest.mark.parametrize(("runtime", "what"), pairs(("string", "fd", "link")))
 def test_flags_are_held_while_mounts_come_and_go(boxes: Boxes, what: str) -> None:
     """What is not trapped takes no turn: it happens in the midst of what is being judged."""
     box = boxes.start()
@@ -223,7 +224,7 @@ def test_flags_are_held_while_mounts_come_and_go(boxes: Boxes, what: str) -> Non
     assert set(seen) <= {"0", "EPERM", "EINVAL", "ENOENT", "flips", "leaks"}
 
 
-@pytest.mark.parametrize("how", ["grow", "pivot"])
+@pytest.mark.parametrize(("runtime", "how"), pairs(("grow", "pivot")))
 def test_flags_are_held_while_a_tree_grows(boxes: Boxes, how: str) -> None:
     """/dev comes into a tree that loses nosuid, which it must not lose itself.
 
@@ -365,7 +366,13 @@ def test_a_container_that_is_not_as_expected_is_stopped(boxes: Boxes, runtime: s
     directory = boxes.place.directory("bin")
     (directory / name).write_text(MEDDLER % (real, name))
     (directory / name).chmod(0o755)
-    box = boxes.start(env={"PATH": f"{directory}:{os.environ['PATH']}"}, begin=False)
+    try:
+        box = boxes.start(env={"PATH": f"{directory}:{os.environ['PATH']}"}, begin=False)
+    except AssertionError as error:
+        # It was stopped before crun had heard of its first process for the last time.
+        if "read from the init process" not in str(error):
+            raise
+        return
     wait_until(
         lambda: json.loads(box.runtime.call("state", box.name).stdout)["status"] == "stopped",
         "it can be started",

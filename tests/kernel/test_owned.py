@@ -88,7 +88,7 @@ class Host:
             mine = owned.own(sources, spec, container_id, bundle)
             given = names or [("/", Access.SHARED), (f"{self.top}/protected", Access.PROTECTED)]
             given = [*given, *((path, Access.PROTECTED) for path in mine.protected)]
-            table = restricted.table(sources.mounts, given)
+            table = restricted.table(sources.mounts, restricted.find(sources.mounts, given))
             try:
                 restricted.refuse(sources, spec, table, mine, passed=())
             except RefusedError:

@@ -59,7 +59,7 @@ def taken(names: list[tuple[str, Access]], source: str | Path, *options: str) ->
     """Judge a bind; give a clone of what was judged.  RefusedError where it may not be."""
     spec = spec_of(source, *options)
     with open_sources(spec, "/") as sources:
-        table = restricted.table(sources.mounts, names)
+        table = restricted.table(sources.mounts, restricted.find(sources.mounts, names))
         restricted.refuse(sources, spec, table, Owned(), passed=())
         flags = lib.OPEN_TREE_CLONE | lib.AT_EMPTY_PATH | lib.AT_RECURSIVE
         clone = syscalls.open_tree(sources.all[0].fd, b"", flags)
@@ -201,7 +201,7 @@ def test_a_device_node_is_no_source(tmp_path: Path) -> None:
 
 def refuse_root(root: Path, names: list[tuple[str, Access]], bundle: str = "/") -> None:
     with open_sources({}, "/") as sources:
-        table = restricted.table(sources.mounts, names)
+        table = restricted.table(sources.mounts, restricted.find(sources.mounts, names))
         roots.open_root(sources, os.fsencode(root))
         roots.refuse(sources, table, ID, bundle)
 
@@ -291,7 +291,7 @@ def test_a_protected_path_that_was_mounted_meanwhile_is_protected(tmp_path: Path
         private()
         mounts = HostMounts.read()
         syscalls.mount("tmpfs", f"{tmp_path}/secret", "tmpfs", 0, "")
-        table = restricted.table(mounts, names)
+        table = restricted.table(mounts, restricted.find(mounts, names))
         assert table.access[identity_of((tmp_path / "secret").stat())] is PROTECTED
 
     in_child(work)
@@ -300,7 +300,7 @@ def test_a_protected_path_that_was_mounted_meanwhile_is_protected(tmp_path: Path
 def test_a_protected_path_that_cannot_be_looked_at_refuses(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(StageError, match=r"protected or shared path .*/loop: cannot be looked at"):
-        restricted.table(HostMounts.read(), [(f"{tmp_path}/loop", PROTECTED)])
+        restricted.find(HostMounts.read(), [(f"{tmp_path}/loop", PROTECTED)])
 
 
 def test_our_own_programs_are_never_writable(
@@ -318,7 +318,9 @@ def test_our_own_programs_are_never_writable(
     def may(path: Path, names: list[tuple[str, Access]], *options: str) -> bool:
         spec = spec_of(path, *options)
         with open_sources(spec, "/") as sources:
-            table = restricted.table(sources.mounts, names, programs.paths(None))
+            table = restricted.table(
+                sources.mounts, restricted.find(sources.mounts, names), programs.paths(None)
+            )
             try:
                 restricted.refuse(sources, spec, table, Owned(), passed=())
             except RefusedError:

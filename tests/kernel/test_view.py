@@ -755,6 +755,25 @@ def test_termination_unmounts_even_while_in_use(sides: tuple[Path, Path]) -> Non
         assert failing(lambda: os.close(held)) in {0, *gone}
 
 
+def test_a_view_that_nobody_waits_for_goes(sides: tuple[Path, Path]) -> None:
+    """Who began it was killed, and whoever clears up may have looked for it already."""
+    tree, view = sides
+    root = os.open(tree, os.O_PATH)
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = ["--base", str(BASE), "--size", str(SIZE), "--root-fd", str(root)]
+    words += ["--ready-fd", str(writing), str(view)]
+    with subprocess.Popen(
+        [PROGRAM, *words], pass_fds=(root, writing), stderr=subprocess.PIPE
+    ) as process:
+        os.close(root)
+        os.close(writing)
+        assert process.wait(timeout=10) == 1
+        assert process.stderr is not None
+        assert b"nobody waits for the view: Broken pipe" in process.stderr.read()
+    assert not os.path.ismount(view)
+
+
 def test_death_of_the_server_leaves_no_dead_mount(sides: tuple[Path, Path]) -> None:
     tree, view = sides
     root = os.open(tree, os.O_PATH)

@@ -10,7 +10,8 @@ PAGE = 4096
 _MAGIC = 0xED0CDAED
 
 
-def _fnv(data: bytes) -> int:
+def checksum(data: bytes) -> int:
+    """Return the FNV-1a hash, 64 bits."""
     value = 0xCBF29CE484222325
     for byte in data:
         value = ((value ^ byte) * 0x100000001B3) % 2**64
@@ -20,7 +21,7 @@ def _fnv(data: bytes) -> int:
 def meta(number: int, root: int, txid: int) -> bytes:
     """Return a meta page."""
     body = struct.pack("<IIIIQQQQQ", _MAGIC, 2, PAGE, 0, root, 0, 2, 100, txid)
-    page = struct.pack("<QHHI", number, 4, 0, 0) + body + struct.pack("<Q", _fnv(body))
+    page = struct.pack("<QHHI", number, 4, 0, 0) + body + struct.pack("<Q", checksum(body))
     return page.ljust(PAGE, b"\0")
 
 

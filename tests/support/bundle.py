@@ -99,6 +99,13 @@ def bind(source: Path, target: str, *options: str) -> dict[str, Any]:
     return {"destination": target, "type": "bind", "source": str(source), "options": words}
 
 
+def add_fuse(spec: Spec) -> None:
+    """Give the container /dev/fuse."""
+    fuse = {"type": "c", "major": 10, "minor": 229}
+    spec["linux"]["devices"] = [{"path": "/dev/fuse", "fileMode": 0o666, **fuse}]
+    spec["linux"]["resources"]["devices"].append({"allow": True, "access": "rwm", **fuse})
+
+
 def appearing(hidden: Path, place: Path) -> dict[str, Any]:
     """Return hooks that move `hidden` to `place` once the runtime has mounted everything.
 

@@ -31,7 +31,13 @@ def programs(place: Place) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def busybox_root(place: Place, programs: dict[str, Path]) -> Path:
-    """A root file system with busybox and the test programs; tests do not write to it."""
+    """A root file system with busybox and the test programs, for images: nobody writes to it."""
+    return build_root(place.directory("b") / "root", programs.values())
+
+
+@pytest.fixture(scope="session")
+def bundle_root(place: Place, programs: dict[str, Path]) -> Path:
+    """The same for bundles: a runtime makes mount points in it, which stay."""
     return build_root(place.directory("b") / "root", programs.values())
 
 
@@ -93,7 +99,7 @@ class Bundles:
         return Runtime(str(program), self.place.directory("rt"), list(flags))
 
     def write(self, spec: Spec, rootfs: Path | None = None) -> Path:
-        """Write `spec` as a new bundle; without `rootfs` on the shared busybox tree."""
+        """Write `spec` as a new bundle; without `rootfs` on the one that all share."""
         directory = self.place.directory("bundle")
         return write_bundle(directory, copy.deepcopy(spec), rootfs or self.rootfs)
 
@@ -107,10 +113,15 @@ class Bundles:
         `options`: of `make_spec`.
         """
         name = self.name()
-        runtime = self.runtime(program)
-        self.expect(runtime, name)
         bundle = self.write(make_spec(words, cgroup=self.cgroup(name), **options))
-        return runtime.call("run", "--bundle", str(bundle), name).stdout.split()
+        return self.run(self.runtime(program), name, bundle).split()
+
+    def run(self, runtime: Runtime, name: str, bundle: Path) -> str:
+        """Run a container to its end, which deletes it; return what it printed."""
+        self.expect(runtime, name)
+        printed = runtime.call("run", "--bundle", str(bundle), name).stdout
+        self._made.remove((runtime, name))
+        return printed
 
     def close(self) -> None:
         """Delete what `expect` was told of, as far as it still exists."""
@@ -119,9 +130,9 @@ class Bundles:
 
 
 @pytest.fixture
-def bundles(place: Place, busybox_root: Path) -> Iterator[Bundles]:
+def bundles(place: Place, bundle_root: Path) -> Iterator[Bundles]:
     """A maker of bundles."""
-    maker = Bundles(place, busybox_root)
+    maker = Bundles(place, bundle_root)
     yield maker
     maker.close()
 

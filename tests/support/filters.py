@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -31,35 +31,39 @@ class Step(NamedTuple):
     value: int
 
 
-def _ptrace(request: int, pid: int, address: int = 0, data: object = None) -> int:
+def ptrace(request: int, pid: int, address: int = 0, data: object = None) -> int:
+    """Make the call with the kernel's numbers; of PTRACE_PEEK* it returns the word."""
+    ctypes.set_errno(0)
     result = _libc.ptrace(request, pid, address, data)
-    if result < 0:
-        number = ctypes.get_errno()
+    number = ctypes.get_errno()
+    if result < 0 and number:
         raise OSError(number, os.strerror(number))
     return int(result)
 
 
 @contextmanager
-def _stopped(pid: int) -> Iterator[None]:
-    _ptrace(_ATTACH, pid)
+def stopped(pid: int) -> Iterator[None]:
+    """Stop a process for us to trace; it goes on afterwards, where it still lives."""
+    ptrace(_ATTACH, pid)
     try:
         os.waitpid(pid, 0x40000000)  # __WALL
         yield
     finally:
-        _ptrace(_DETACH, pid)
+        with suppress(ProcessLookupError):
+            ptrace(_DETACH, pid)
 
 
 def filters_of(pid: int) -> list[list[Step]]:
     """Return the filters of a process, the newest first: ptrace(2), PTRACE_SECCOMP_GET_FILTER."""
     found: list[list[Step]] = []
-    with _stopped(pid):
+    with stopped(pid):
         while True:
             try:
-                count = _ptrace(_GET_FILTER, pid, len(found))
+                count = ptrace(_GET_FILTER, pid, len(found))
             except FileNotFoundError:
                 return found
             raw = ctypes.create_string_buffer(8 * count)
-            _ptrace(_GET_FILTER, pid, len(found), raw)
+            ptrace(_GET_FILTER, pid, len(found), raw)
             found.append([Step(*one) for one in struct.iter_unpack("=HBBI", raw.raw)])
 
 

@@ -10,7 +10,6 @@
  * killed: to be let go of interrupts a thread, and SECCOMP_IOCTL_NOTIF_ADDFD is not to be.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <linux/seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,25 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static void seize(const char *pid)
-{
-    char path[64];
-    struct dirent *entry;
-    DIR *dir;
-
-    snprintf(path, sizeof path, "/proc/%s/task", pid);
-    dir = opendir(path);
-    if (!dir)
-        exit(2);
-    while ((entry = readdir(dir))) {
-        long tid = strtol(entry->d_name, NULL, 10);
-
-        if (tid && (ptrace(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE) ||
-                    ptrace(PTRACE_INTERRUPT, tid, 0, 0)))
-            exit(3);
-    }
-    closedir(dir);
-}
+#include "seize.h"
 
 static int answers(pid_t tid)
 {
@@ -61,7 +42,7 @@ int main(int argc, char **argv)
     if (argc != 2)
         return 2;
     setbuf(stdout, NULL);
-    seize(argv[1]);
+    seize(argv[1], NULL, 0);
     puts("ready");
     while ((tid = waitpid(-1, &status, __WALL)) > 0) {
         int signal = 0;

@@ -6,6 +6,7 @@
  * Commands are separated by a word ",".  Each prints one line: "0", a value, or the name of the
  * errno.  `-` is a null pointer or the number 0.  Flags are kernel names joined by "|", or numbers.
  * `twice COMMAND` waits in between, as `wait` does, and makes the very same call.
+ * `mnt -`: commands come on stdin, one in a line, their words separated by tabs.
  * The calls are made by number, so that no C library, no busybox and no util-linux decides
  * anything. Exit status: 0, or 2 where a word was not understood (then nothing was tested).
  */
@@ -980,8 +981,29 @@ static void run(int n, char **words)
     fflush(stdout);
 }
 
+static int converse(void)
+{
+    static char line[4096];
+
+    while (fgets(line, sizeof line, stdin)) {
+        char *words[16] = {0}, *rest = line, *word;
+        int n = 0;
+
+        line[strcspn(line, "\n")] = 0;
+        while ((word = strsep(&rest, "\t"))) {
+            if (n == 16)
+                bad("too many words", word);
+            words[n++] = word;
+        }
+        run(n, words);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 2 && !strcmp(argv[1], "-"))
+        return converse();
     for (int i = 1; i < argc;) {
         int n = 0;
 

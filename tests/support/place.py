@@ -10,6 +10,7 @@ and is not disturbed by what else runs on it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.fork_servers import end_fork_servers, fork_servers
+from tests.support.fork_servers import end_fork_servers, fork_servers, standing_by
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -61,6 +62,8 @@ class Place:
 
     engine_cgroups: set[str] = field(default_factory=set)
     """Names of cgroups that an engine keeps below the session's, for itself."""
+    _numbers: dict[str, itertools.count[int]] = field(default_factory=dict)
+    """By name, the numbers of the next directories; several threads may make some."""
 
     @classmethod
     def create(cls) -> Place:
@@ -94,7 +97,7 @@ class Place:
 
     def directory(self, name: str) -> Path:
         """Return a new directory, mode 0755, whose name begins with `name`."""
-        for number in range(100_000):
+        for number in self._numbers.setdefault(name, itertools.count()):
             path = self.root / f"{name}{number}"
             try:
                 path.mkdir(mode=0o755)
@@ -102,8 +105,7 @@ class Place:
                 continue
             path.chmod(0o755)
             return path
-        message = f"no free name for {name}"
-        raise AssertionError(message)
+        raise AssertionError("numbers have no end")
 
     def remove(self) -> None:
         """Remove the session's cgroups and files; OSError when one is still in use.
@@ -124,15 +126,15 @@ class Place:
         are not synchronous: a keeper ends a moment after `delete` returned.
         """
         deadline = time.monotonic() + patience
+        looks = (self.left_mounts, self.left_cgroups, self.left_state, self.left_processes)
         while True:
-            all_left = (
-                *self.left_mounts(),
-                *self.left_cgroups(),
-                *self.left_processes(),
-                *self.left_state(),
-            )
-            found = [line for line in all_left if line not in before]
-            if not found or time.monotonic() > deadline:
+            is_last = time.monotonic() >= deadline
+            found: list[str] = []
+            for look in looks:
+                found += [line for line in look() if line not in before]
+                if found and not is_last:
+                    break  # that is enough to look again, and the processes take the longest
+            if not found or is_last:
                 return found
             time.sleep(0.05)
 
@@ -159,33 +161,43 @@ class Place:
                     for name in names
                     if name not in self.engine_cgroups
                 ]
+        # Those of the workers: supervisor/memory.py.
+        prefix = f"eci-{str(self.state_dir).strip('/').replace('/', '-')}-"
+        for top in (CGROUP_ROOT, CGROUP_ROOT / "memory"):
+            found += [f"cgroup: {path}" for path in top.glob(f"{prefix}*")]
         return found
 
     def left_processes(self) -> list[str]:
         """Processes that the session started, by environment, by cgroup or by what they run."""
-        mark = f"ECI_STATE_DIR={self.state_dir}".encode()
-        place = os.fsencode(self.root) + b"/"
-        ours = {os.getpid(), *self.daemons, *fork_servers(self.state_dir)}
+        servers = fork_servers(self.state_dir)
+        ready = {one.pid for server in servers for one in standing_by(server)}
+        ours = {os.getpid(), *self.daemons, *servers, *ready}
         found = []
-        for proc in Path("/proc").iterdir():
-            if not proc.name.isdigit() or int(proc.name) in ours:
+        for name in os.listdir("/proc"):
+            if not name.isdigit() or int(name) in ours:
                 continue
             try:
-                # A zombie belongs to whoever does not wait for it, init often among them: it holds
-                # nothing, and no test can remove it.
-                if re.search(r"^State:\s*[ZX]", (proc / "status").read_text(), re.MULTILINE):
+                if not self._has_started(f"/proc/{name}"):
                     continue
-                environ = (proc / "environ").read_bytes().split(b"\0")
-                cmdline = (proc / "cmdline").read_bytes()
-                cgroups = (proc / "cgroup").read_text()
-                parent = int((proc / "stat").read_text().rpartition(")")[2].split()[1])
+                state, parent = _read(f"/proc/{name}/stat").rpartition(b")")[2].split()[:2]
+                words = _read(f"/proc/{name}/cmdline").replace(b"\0", b" ")
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue
-            in_cgroup = f"/{self.cgroup}/" in cgroups + "/"
-            if mark in environ or place in cmdline or in_cgroup:
-                words = cmdline.replace(b"\0", b" ").decode(errors="replace")
-                found.append(f"process: {proc.name} (parent {parent}): {words}")
+            # A zombie belongs to whoever does not wait for it, init often among them: it holds
+            # nothing, and no test can remove it.
+            if state not in (b"Z", b"X"):
+                text = words.decode(errors="replace")
+                found.append(f"process: {name} (parent {int(parent)}): {text}")
         return found
+
+    def _has_started(self, proc: str) -> bool:
+        """Say whether a process is the session's, which most of a machine's are not."""
+        mark = f"\0ECI_STATE_DIR={self.state_dir}\0".encode()
+        return (
+            mark in b"\0" + _read(f"{proc}/environ") + b"\0"
+            or os.fsencode(self.root) + b"/" in _read(f"{proc}/cmdline")
+            or f"/{self.cgroup}/".encode() in _read(f"{proc}/cgroup")
+        )
 
     def left_state(self) -> list[str]:
         """Containers and taken ranges in the state directory."""
@@ -193,6 +205,12 @@ class Place:
         for pattern in ("containers/*", "ranges/*/*"):
             found += [f"state: {path}" for path in self.state_dir.glob(pattern)]
         return found
+
+
+def _read(path: str) -> bytes:
+    """Read a file of /proc; it is done for every process of the machine, again and again."""
+    with open(path, "rb", buffering=0) as file:
+        return file.readall()
 
 
 def _below(path: Path, top: Path) -> bool:

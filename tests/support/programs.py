@@ -31,6 +31,11 @@ def compile_programs(out: Path, names: Iterable[str] = ("mnt", "race", "storm"))
 
 def compile_late(out: Path) -> Path:
     """Build the host's program that holds answers back."""
-    target = out / "late"
-    subprocess.run([*GCC, "-o", str(target), str(SOURCES / "late.c")], check=True)
+    return compile_tracer(out, "late")
+
+
+def compile_tracer(out: Path, name: str) -> Path:
+    """Build a program that traces a process of ours on the host: `late` or `moment`."""
+    target = out / name
+    subprocess.run([*GCC, "-o", str(target), str(SOURCES / f"{name}.c")], check=True)
     return target

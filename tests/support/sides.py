@@ -12,8 +12,9 @@ import pytest
 
 from tests.support.attacks import KINDS, PRIVILEGED
 from tests.support.bundle import DEFAULT_CAPS, bind, make_spec
-from tests.support.docker import IMAGE, SLEEP
+from tests.support.docker import DOCKER, IMAGE, SLEEP
 from tests.support.rootfs import build_root
+from tests.support.shell import Shell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,10 +122,14 @@ class Protected:
         shell = ["sh", "-c", AND_CLEAN, "sh"]
         return self.dockerd.out("exec", f"-u{user}", self.container(kind), *shell, *words)
 
+    def make(self, kind: str, words: list[str]) -> str:
+        """Run the words of one of many, as `run` does as root."""
+        return self.run(kind, words)
+
     def attack(self, one: Attack, kind: str, program: str) -> None:
         """Make the attack, which must fail, and look at what it has done to the host's files."""
         try:
-            one.check(self.run(kind, one.words(program)), protected=True)
+            one.check(self.make(kind, one.words(program)), protected=True)
             assert self._volumes.written() == []
         except BaseException:
             self.renew(kind)
@@ -143,12 +148,34 @@ class Protected:
             self.renew(kind)
 
 
+class Resident(Protected):
+    """The same, where all attacks on a container are children of one exec."""
+
+    def __init__(self, dockerd: Dockerd, runtime: str, volumes: Volumes) -> None:
+        super().__init__(dockerd, runtime, volumes)
+        self._shells: dict[str, Shell] = {}
+
+    def make(self, kind: str, words: list[str]) -> str:
+        """Run the words in the shell that stays in the container of that kind, for all of them."""
+        if kind not in self._shells:
+            argv = [DOCKER, "exec", "-i", self.container(kind), "sh"]
+            self._shells[kind] = Shell(argv, self.dockerd.environ())
+        return self._shells[kind].run(["sh", "-c", AND_CLEAN, "sh", *words])
+
+    def renew(self, kind: str) -> None:
+        """Remove the container of that kind, and its shell with it."""
+        super().renew(kind)
+        shell = self._shells.pop(kind, None)
+        if shell:
+            shell.close()
+
+
 @pytest.fixture(scope="module", params=["eci", "eci-crun"])
 def protected(
     request: pytest.FixtureRequest, dockerd: Dockerd, volumes: Volumes
 ) -> Iterator[Protected]:
     """The protected side, on each runtime."""
-    side = Protected(dockerd, request.param, volumes)
+    side = Resident(dockerd, request.param, volumes)
     yield side
     side.close()
 
@@ -192,10 +219,7 @@ def _run(
         spec["process"]["capabilities"] = dict.fromkeys(spec["process"]["capabilities"], caps)
         spaces = spec["linux"]["namespaces"]
         spec["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]
-    bundle = bundles.write(spec, own_root)
-    runc = bundles.runtime("runc")
-    bundles.expect(runc, name)
-    return runc.call("run", "--bundle", str(bundle), name).stdout
+    return bundles.run(bundles.runtime("runc"), name, bundles.write(spec, own_root))
 
 
 @pytest.fixture(scope="module")

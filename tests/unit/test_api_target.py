@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eci_supervisor.policy.api_target import TargetError, clean, parse, route_of
+from eci_supervisor.policy.api_target import (
+    TargetError,
+    clean,
+    is_libpod,
+    names_of,
+    parse,
+    route_of,
+    values_of,
+)
 
 NAMES = st.sampled_from(
     ["", ".", "..", "images", "containers", "a", "x:y", "push", "json", "v1.41", "ä", "%", "..."]
@@ -57,6 +65,37 @@ def test_any_bytes_are_a_target_or_an_error(target: bytes) -> None:
         return
     str(parsed).encode("ascii")
     route_of("GET", parsed)
+
+
+@pytest.mark.parametrize(
+    ("query", "names", "values"),
+    [
+        ("", [], []),
+        ("path=a", ["path"], ["a"]),
+        ("path=a&&b&path", ["path", "b", "path"], ["a", ""]),
+        # As Go read it before 1.17, and `+` for a space.
+        ("b=1;path=x+y", ["b", "path"], ["x y"]),
+        ("p%61th=%2e&path%3Da=1", ["path", "path=a"], ["."]),
+        ("path=%ff", ["path"], ["\ufffd"]),
+    ],
+)
+def test_every_reading_of_a_query_counts(query: str, names: list[str], values: list[str]) -> None:
+    assert names_of(query) == names
+    assert values_of(query, "path") == values
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/libpod/info", False),
+        ("/v4.0.0/libpod/info", True),
+        ("/anything/libpod", True),
+        ("/v4/libpods/x", False),
+        ("/", False),
+    ],
+)
+def test_what_podman_takes_for_its_own(path: str, *, answer: bool) -> None:
+    assert is_libpod(path) == answer
 
 
 @given(PATHS)

@@ -102,6 +102,12 @@ def test_what_the_runtime_would_refuse_is_refused(runtime: str, line: str) -> No
         read(runtime, line)
 
 
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_a_hyphen_alone_is_no_flag(runtime: str) -> None:
+    with pytest.raises(UsageError, match="sub-commands"):
+        parse(runtime, ["-", "create", "x"], "/c")
+
+
 def test_help_is_the_only_thing_that_is_handed_on_then() -> None:
     # Never the whole line: `--help=false` would make a container that is not protected.
     assert read("runc", "run --help=false c1").help == ("run", "--help")

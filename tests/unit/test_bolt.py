@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
@@ -126,3 +127,36 @@ def test_another_file_is_no_database(tmp_path: Path, data: bytes) -> None:
 def test_a_missing_file_is_what_open_says(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         bolt.snapshot(os.path.join(tmp_path, "none"), whole)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**32 - 1])
+def test_a_page_has_one_of_the_usual_sizes(tmp_path: Path, size: int) -> None:
+    data = bytearray(Database({b"a": b"b"}).data())
+    for offset in (0, bbolt.PAGE):
+        struct.pack_into("<I", data, offset + 24, size)
+        body = bytes(data[offset + 16 : offset + 72])
+        struct.pack_into("<Q", data, offset + 72, bbolt.checksum(body))
+    with pytest.raises(BoltError, match="not a bbolt database"):
+        bolt.snapshot(write(tmp_path, bytes(data)), whole)
+
+
+def branch(number: int, child: int) -> bytes:
+    """Return a page with nine children, all of them the same."""
+    page = struct.pack("<QHHI", number, 1, 9, 0) + struct.pack("<IIQ", 0, 0, child) * 9
+    return page.ljust(bbolt.PAGE, b"\0")
+
+
+def test_a_page_that_lies_nowhere_is_an_error(tmp_path: Path) -> None:
+    data = bytearray(Database({b"a": b"b"}).data())
+    data[3 * bbolt.PAGE :] = branch(3, 2**63)
+    with pytest.raises(BoltError, match="outside of the file"):
+        bolt.snapshot(write(tmp_path, bytes(data)), whole)
+
+
+def test_a_page_that_is_met_again_and_again_is_an_error(tmp_path: Path) -> None:
+    data = bytearray(Database({b"a": b"b"}).data())
+    leaf = data[3 * bbolt.PAGE :]
+    # 9 to the 20th leaves, of which there is one.
+    data[3 * bbolt.PAGE :] = b"".join(branch(n, n + 1) for n in range(3, 23)) + leaf
+    with pytest.raises(BoltError, match="too deep"):
+        bolt.snapshot(write(tmp_path, bytes(data)), whole)

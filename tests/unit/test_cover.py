@@ -8,6 +8,7 @@ import pytest
 
 from eci_supervisor.runtime import cover
 from eci_supervisor.runtime.cover import Cover
+from eci_supervisor.runtime.errors import SpecError
 from eci_supervisor.runtime.rewrite import Staged
 from eci_supervisor.runtime.spec import Mapping
 from tests.support.bundle import MASKED, READONLY, make_spec
@@ -146,3 +147,9 @@ def test_what_the_runtime_mounts_under_a_read_only_volume() -> None:
     spec["linux"]["readonlyPaths"] = []
     both = plan(spec, staged=staged, crun=True).exchanged
     assert both == ("/t", "/t/c", "/sealed/a", "/dev/a", "/proc/cpuinfo")
+
+
+def test_no_path_is_two_records() -> None:
+    # JSON can have a NUL in a string; what follows it would be a record of its own.
+    with pytest.raises(SpecError, match="NUL"):
+        plan(spec_of(maskedPaths=["/proc/x\0R/etc"])).records("/run/rootfs")

@@ -98,6 +98,7 @@ UNCOVERING = (errno.EPERM, "refused:no-uncovering")
 BUSY = (errno.EBUSY, "refused:kernel-fs-busy")
 PROTECTED = (errno.EPERM, "refused:host-protected-path")
 NEW_KERNEL_FS = (errno.EPERM, "refused:new-kernel-fs")
+NO_MEMORY = (errno.ENOMEM, "refused:mount-memory")
 
 
 @pytest.fixture
@@ -128,6 +129,15 @@ def at(point: bytes, *, mnt_id: int | None = None, covered: object = ()) -> dict
 
 
 @pytest.mark.parametrize(
+    "op", [lib.ECI_OP_NEW, lib.ECI_OP_BIND, lib.ECI_OP_MOVE, lib.ECI_OP_ATTACH]
+)
+def test_nothing_is_added_where_there_is_no_room(policy: Policy, op: int) -> None:
+    assert policy.decide(op, src={}, full=1) == NO_MEMORY
+    assert policy.decide(op, src={}) == ALLOWED
+    assert policy.decide(op, dst={"self_hits": lib.ECI_INODE_PROTECTED}, full=1) == PROTECTED
+
+
+@pytest.mark.parametrize(
     ("flags", "op"),
     [
         (0, lib.ECI_OP_NEW),
@@ -152,6 +162,15 @@ def test_forms_of_mount_are_told_apart_in_the_kernels_order(flags: int, op: int)
     call = ffi.new("struct eci_call *")
     lib.eci_decode_mount(flags, call)
     assert call.op == op
+
+
+def test_nothing_of_a_call_is_left_as_it_was() -> None:
+    """What stood there before must not say that a remount goes beneath something."""
+    call = ffi.new("struct eci_call *")
+    ffi.buffer(call)[:] = b"\xff" * ffi.sizeof("struct eci_call")
+    lib.eci_decode_mount(MS_REMOUNT | MS_BIND, call)
+    rest = (call.fs, call.recursive, call.unbindable, call.beneath, call.joins)
+    assert (call.op, *rest) == (lib.ECI_OP_REMOUNT_BIND, lib.ECI_FS_OTHER, 0, 0, 0, 0)
 
 
 @given(st.integers(0, 2**64 - 1))
@@ -254,6 +273,25 @@ def test_a_bind_of_the_same_storage_elsewhere_may_go(policy: Policy) -> None:
     assert policy.decide(lib.ECI_OP_MOVE, MS_MOVE, src=bind, dst={}) == ALLOWED
 
 
+@pytest.mark.parametrize("other", [{"major": 9}, {"minor": 9}, {"ino": 9}])
+def test_the_same_inode_of_another_file_system_is_another_mount(
+    policy: Policy, other: dict[str, int]
+) -> None:
+    assert policy.decide(lib.ECI_OP_UMOUNT, dst=at(b"/ro", mnt_id=9999)) == UNCOVERING
+    assert policy.decide(lib.ECI_OP_UMOUNT, dst=at(b"/ro", mnt_id=9999) | other) == ALLOWED
+    one = at(b"/ro") | other
+    assert policy.decide(lib.ECI_OP_PROPAGATION, MS_UNBINDABLE, dst=one) == ALLOWED
+    assert policy.decide(lib.ECI_OP_PROPAGATION, MS_UNBINDABLE, dst=at(b"/ro")) == UNCOVERING
+
+
+@pytest.mark.parametrize("covered", [(9, 50, 7), (0, 9, 7), (0, 50, 9)])
+def test_the_same_storage_over_another_directory_may_go(
+    policy: Policy, covered: tuple[int, int, int]
+) -> None:
+    assert policy.decide(lib.ECI_OP_UMOUNT, dst=at(b"/ro", covered=covered)) == ALLOWED
+    assert policy.decide(lib.ECI_OP_UMOUNT, dst=at(b"/ro", covered=(0, 50, 7))) == UNCOVERING
+
+
 def test_not_knowing_what_is_beneath_is_a_refusal(policy: Policy) -> None:
     assert policy.decide(lib.ECI_OP_UMOUNT, dst=at(b"/ro", covered=None)) == UNCOVERING
 
@@ -306,9 +344,22 @@ def test_among_locked_mounts_the_entry_of_the_directory_tells_the_place(policy: 
         (elsewhere, 0, UNCOVERING),
         (elsewhere, 78, ALLOWED),
         ((0, 51, 2), 77, ALLOWED),
+        ((1, 50, 2), 77, ALLOWED),
     ):
         facts = named(b"/ro", b"other", directory) | {"ent_ino": entry}
         assert policy.decide(lib.ECI_OP_UMOUNT, dst=facts) == verdict
+
+
+def test_a_mount_point_without_a_directory_has_no_name() -> None:
+    """No mount table has one; and if it had, its directory would not be looked up by name."""
+    odd = RO_VOLUME._replace(point=b"ro")
+    policy = Policy([odd])
+    row = ffi.cast("struct eci_grant *", lib.eci_policy_grants(policy.policy))[0]
+    (row.own_major, row.own_minor, row.own_ino), _, _ = FILLED[b"/ro"]
+    row.dir_major, row.dir_minor, row.dir_ino = LOCKED_NEIGHBOURS
+    row.by_name = 1
+    facts = named(b"/ro", b"ro", LOCKED_NEIGHBOURS)
+    assert policy.decide(lib.ECI_OP_UMOUNT, dst=facts) == ALLOWED
 
 
 def test_the_very_mount_stays_whatever_else_is_found(policy: Policy) -> None:
@@ -316,6 +367,8 @@ def test_the_very_mount_stays_whatever_else_is_found(policy: Policy) -> None:
     renamed = at(b"/ro", mnt_id=101, covered=(0, 50, 12345))
     assert policy.decide(lib.ECI_OP_UMOUNT, dst=renamed) == UNCOVERING
     assert policy.decide(lib.ECI_OP_MOVE, src=renamed, dst={}) == UNCOVERING
+    another = at(b"/ro", mnt_id=102, covered=(0, 50, 12345))
+    assert policy.decide(lib.ECI_OP_UMOUNT, dst=another) == ALLOWED
 
 
 def test_nothing_comes_to_lie_under_what_hides_something(policy: Policy) -> None:
@@ -332,6 +385,26 @@ def test_what_lies_above_a_mask_joins_no_peer_group(policy: Policy) -> None:
     assert policy.decide(lib.ECI_OP_ATTACH, src={}, dst=above, joins=1) == UNCOVERING
     assert policy.decide(lib.ECI_OP_ATTACH, src={}, dst=above) == ALLOWED
     assert policy.decide(lib.ECI_OP_ATTACH, src=above, dst={}, joins=1) == ALLOWED
+
+
+def test_what_is_held_of_a_tree_is_not_cleared(policy: Policy) -> None:
+    """The worker has looked up what the mounts of the tree have to keep."""
+    held = {"held": table.RDONLY | table.NOSUID}
+    for cleared in (table.RDONLY, table.NOSUID | table.NODEV):
+        assert policy.decide(lib.ECI_OP_SETATTR, cleared, dst=held) == LOOSENING
+    for cleared in (0, table.NODEV | table.NOEXEC):
+        assert policy.decide(lib.ECI_OP_SETATTR, cleared, dst=held) == ALLOWED
+    # What is to become unbindable, too, is refused for the first reason.
+    assert policy.decide(lib.ECI_OP_SETATTR, 1, dst=held | {"detached": 1}, unbindable=1) == (
+        LOOSENING
+    )
+
+
+def test_a_tree_with_what_hides_something_does_not_become_unbindable(policy: Policy) -> None:
+    one = {"op": lib.ECI_OP_SETATTR, "unbindable": 1}
+    assert policy.decide(**one, dst=at(b"/ro")) == UNCOVERING
+    assert policy.decide(**one, recursive=1, dst={}) == UNCOVERING
+    assert policy.decide(**one, dst={}) == ALLOWED
 
 
 def test_what_is_detached_does_not_become_unbindable(policy: Policy) -> None:
@@ -362,6 +435,13 @@ def test_a_copy_of_proc_or_sys_goes_with_its_masks(
 ) -> None:
     copy = at(point, mnt_id=9999, covered=(0, 50, 4711))
     assert policy.decide(lib.ECI_OP_UMOUNT, flags, dst=copy) == ALLOWED
+
+
+def test_proc_over_itself_is_busy_only_in_its_place(policy: Policy) -> None:
+    """The worker tells of a copy under which nothing could be looked up that it lies elsewhere."""
+    unknown = at(b"/proc", mnt_id=9999, covered=None)
+    assert policy.decide(lib.ECI_OP_UMOUNT, dst=unknown) == BUSY
+    assert policy.decide(lib.ECI_OP_UMOUNT, dst=unknown | {"elsewhere": 1}) == ALLOWED
 
 
 @pytest.mark.parametrize("fs", [lib.ECI_FS_PROC, lib.ECI_FS_SYSFS])
@@ -406,6 +486,11 @@ def test_protected_paths_are_no_source_of_anything(
 def test_what_lies_beside_a_protected_path_is_free(policy: Policy) -> None:
     beside = {"up_hits": lib.ECI_INODE_ABOVE}
     assert policy.decide(lib.ECI_OP_BIND, MS_BIND, src=beside, dst=beside) == ALLOWED
+
+
+@pytest.mark.parametrize("op", [lib.ECI_OP_BIND, lib.ECI_OP_MOVE, lib.ECI_OP_ATTACH, 0, 10])
+def test_without_the_source_that_it_needs_a_call_is_denied(policy: Policy, op: int) -> None:
+    assert policy.decide(op, MS_REC) == (errno.EPERM, "refused:internal")
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), st.integers(0, 7))
@@ -469,3 +554,19 @@ def test_a_damaged_head_is_refused_or_stays_inside(offset: int, byte: int) -> No
         verdict = ffi.new("struct eci_verdict *")
         lib.eci_decide(policy, call, ffi.NULL, place, verdict)
         assert verdict.error in {0, errno.EPERM}
+
+
+@pytest.mark.parametrize(("part", "at"), [("grants_off", 0), ("slots_off", 0), ("slots_off", 56)])
+def test_a_table_whose_parts_overlap_is_not_in_order(part: str, at: int) -> None:
+    policy = Policy(GRANTS)
+    size = policy.policy.size
+    assert lib.eci_policy_check(policy.policy, size) == 0
+    # What is written into the inode table later would change what has been checked.
+    setattr(policy.policy, part, at)
+    assert lib.eci_policy_check(policy.policy, size) == -errno.EINVAL
+
+
+def test_a_string_that_can_be_written_over_is_none(policy: Policy) -> None:
+    row = ffi.cast("struct eci_grant *", lib.eci_policy_grants(policy.policy))[0]
+    row.root_off = policy.policy.slots_off
+    assert lib.eci_policy_check(policy.policy, policy.policy.size) == -errno.EINVAL

@@ -199,3 +199,29 @@ def test_chain_ids_are_those_of_the_specification() -> None:
     assert containerd_images.chain_id(LAYERS[:1]) == LAYERS[0]
     digest = "9932074217c35353d2e03a3f5a86549f7c67bfeb0ba53e23d69f4d4c8f7958f5"
     assert containerd_images.chain_id(LAYERS) == f"sha256:{digest}"
+
+
+def test_a_damaged_store_of_dockers_tells_nothing(tmp_path: Path) -> None:
+    for number, repositories in enumerate(([], {"Repositories": ["x"]}, {"Repositories": "x"})):
+        images(tmp_path / str(number), {})
+        write(tmp_path / str(number) / "image/overlay2/repositories.json", repositories)
+        found = identity.find(docker(tmp_path / str(number)))
+        assert found.image is not None
+        assert (found.image.names, found.image.origins) == (frozenset(), frozenset())
+    container = docker(tmp_path / "nul")
+    record = tmp_path / f"nul/containers/{ID}/config.v2.json"
+    write(record, {"ID": ID, "Image": IMAGE_ID, "Driver": "a\0b", "Config": {"Image": "tool"}})
+    assert identity.find(container).image is None
+
+
+def test_an_index_that_names_the_same_again_and_again_is_read_once(tmp_path: Path) -> None:
+    record = {b"image": b"quay.io/team/tool:1", b"snapshotter": b"overlayfs"}
+    containerd(tmp_path, b"k8s.io", record | {b"snapshotKey": b"own"})
+    blobs = tmp_path / containerd_images.CONTENT / "sha256"
+    # Without end in practice: 2000 to the third.
+    for here, inner in ((INDEX, "sha256:d"), ("sha256:d", "sha256:e"), ("sha256:e", MANIFEST)):
+        write(blobs / here[7:], {"manifests": [{"digest": inner}] * 2000})
+    found = of_containerd(tmp_path, "k8s.io")
+    assert found.image is not None
+    assert found.image.digests == {INDEX, "sha256:d", "sha256:e", MANIFEST}
+    assert len(list(found.others())) == 1

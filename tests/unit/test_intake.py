@@ -17,6 +17,7 @@ from eci_supervisor.supervisor.intake import (
     IntakeError,
     ProcessState,
     check_peer,
+    hook_state,
 )
 
 if TYPE_CHECKING:
@@ -171,3 +172,17 @@ def test_a_peer_that_is_not_root_is_refused(tmp_path: Any) -> None:
     os.waitpid(child, 0)
     connection.close()
     server.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"[]", b"{", b"1", b'{"id":1,"pid":7}', b'{"id":"c1"}', b'{"id":"c1","pid":0}', b"\xff"],
+)
+def test_what_is_no_state_is_an_error_of_the_hooks(text: bytes) -> None:
+    with pytest.raises(IntakeError, match="the hook"):
+        hook_state(text)
+
+
+def test_the_state_that_a_hook_hands_on() -> None:
+    state = hook_state(b'{"ociVersion":"1.0.2","id":"c1","status":"created","pid":7,"bundle":"/b"}')
+    assert (state.id, state.pid) == ("c1", 7)

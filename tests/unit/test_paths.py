@@ -182,6 +182,38 @@ def test_a_volume_made_of_another_place_is_judged_by_that_place() -> None:
     assert allowed(names, volume("/var/lib/docker/v/other/_data", "/srv/x"))
 
 
+def test_what_is_shared_for_one_source_opens_nothing_that_is_protected_by_name() -> None:
+    """An engine's own file for its container, in the engine's directory (runtime/owned.py)."""
+    names = [(SHARED, "/srv"), (PROTECTED, "/var/lib/docker"), (PROTECTED, "/var/lib/docker/x")]
+    table = compile_table(named(*one) for one in names)
+    file = "/var/lib/docker/containers/c/hosts"
+    own = [named(SHARED, file)]
+    assert offender(table, source(file)) is not None
+    assert offender(table, source(file), own) is None
+    assert offender(table, source("/var/lib/docker/containers/d/hosts"), own) is not None
+    # Nor does it make of a device, or of the kernel's, what the settings do not share.
+    for kind in ("device", "kernel"):
+        assert offender(table, source(file, **{kind: True}), own) is not None
+    twice = [named(SHARED, "/var/lib/docker/x")]
+    assert offender(table, source("/var/lib/docker/x"), twice) is not None
+    assert offender(table, source(file)) is not None, "only for that source"
+
+
+@pytest.mark.parametrize(
+    ("whole", "part", "answer"),
+    [
+        ("/a", "/a", True),
+        ("/a", "/a/b", True),
+        ("/a", "/ab", False),
+        ("/a/b", "/a", False),
+        ("/", "/a", True),
+    ],
+)
+def test_a_place_holds_what_lies_in_it(whole: str, part: str, *, answer: bool) -> None:
+    assert place(whole).holds(place(part)) == answer
+    assert not Place(b"8:2", whole.encode()).holds(place(part))
+
+
 def test_entries_say_whether_read_only_is_enough() -> None:
     assert split("/etc") == ("/etc", PROTECTED)
     assert split("/usr:ro") == ("/usr", READ_ONLY)

@@ -126,6 +126,7 @@ BAD_HEADS = {
     "bare LF": (b"GET /_ping HTTP/1.1\nHost: x\n\n", 400),
     "one bare LF": (b"GET /_ping HTTP/1.1\r\nHost: x\nX: y\r\n\r\n", 400),
     "bare CR": (b"GET /_ping HTTP/1.1\r\nHost: x\rX: y\r\n\r\n", 400),
+    "control character": (b"GET /_ping HTTP/1.1\r\nHost: x\r\nX: a\x12b\r\n\r\n", 400),
     "folded": (b"GET /_ping HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\n\r\n", 400),
     "folded first": (b"GET /_ping HTTP/1.1\r\n Host: x\r\n\r\n", 400),
     "NUL": (b"GET /_ping HTTP/1.1\r\nHost: x\r\nX: a\0b\r\n\r\n", 400),

@@ -110,3 +110,33 @@ def test_many_writers_lose_nothing_but_what_is_counted(ring: Ring) -> None:
     for n in range(writers):
         mine = [tid for tid in seen if n * each <= tid < (n + 1) * each]
         assert mine == sorted(mine)
+
+
+def test_writer_that_was_killed_holds_up_nobody(ring: Ring) -> None:
+    """It took a turn and never wrote; its successor gives that up, and that alone."""
+    put(ring, 1)
+    ring.address.head += 1
+    put(ring, 3)
+    assert [event.tid for event in ring.drain()] == [1]
+    lib.eci_ring_mend(ring.address)
+    assert [event.tid for event in ring.drain()] == [3]
+    for tid in range(2 * SLOTS):
+        assert put(ring, tid) == 0
+        assert [event.tid for event in ring.drain()] == [tid]
+    assert ring.dropped == 1
+
+
+def test_the_reader_stays_in_its_memory_whatever_a_writer_makes_of_it(ring: Ring) -> None:
+    put(ring, 1)
+    assert [event.tid for event in ring.drain()] == [1]
+    ring.address.slots = 1 << 31
+    ring.address.tail = 1 << 24
+    assert ring.drain() == []
+    assert ring.sleep()
+
+
+def test_a_ring_of_no_slots_is_not_taken_up(ring: Ring) -> None:
+    os.ftruncate(ring.fd, lib.eci_ring_bytes(0))
+    ring.address.slots = 0
+    with pytest.raises(ValueError, match="another version"):
+        Ring(kept=(ring.fd, ring.event_fd))

@@ -82,6 +82,11 @@ def test_unknown_keys_mark_and_missing_version_are_accepted(text: str) -> None:
                 'expected "deny" or "allow", got "never"'
             ),
         ),
+        (
+            '"vm": {',
+            '"vm": { "mountMemory": -1,',
+            "f: line 14: vm.mountMemory: expected `int` >= 0",
+        ),
         ('"locked": true,', '"locked": true', "f: line 5: not valid JSON: "),
     ],
 )
@@ -131,6 +136,30 @@ def test_locate_finds_every_value(
     text = json.dumps(value, indent=indent)
     at = locate(text, steps)
     assert json.JSONDecoder().raw_decode(text, at)[0] == here
+
+
+@pytest.mark.parametrize(
+    ("steps", "found"),
+    [
+        (["a", "b"], "1"),
+        (["a", "b", "c"], "1"),
+        (["a", "none"], '{"b": 1}'),
+        (["a", 0], '{"b": 1}'),
+        (["d", 1], "3"),
+        (["d", 2], "[2, 3]"),
+        (["none", "b"], "{"),
+    ],
+)
+def test_where_a_step_is_not_there_the_innermost_value_is_located(
+    steps: list[str | int], found: str
+) -> None:
+    text = '{"a": {"b": 1}, "d": [2, 3]}'
+    assert text[locate(text, steps) :].startswith(found)
+
+
+def test_what_is_nested_too_deeply_is_an_error() -> None:
+    with pytest.raises(SettingsError, match=r"^f: nested too deeply$"):
+        parse(b"[" * 200_000, "f")
 
 
 @given(JSON)

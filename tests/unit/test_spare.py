@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from eci_supervisor.kernel import mountinfo
 from eci_supervisor.kernel.protected import protected_rules
-from eci_supervisor.policy.paths import HostPaths
-from eci_supervisor.runtime import seccomp, spare
+from eci_supervisor.policy.paths import Access, HostPaths, host_paths
+from eci_supervisor.runtime import restricted, seccomp, spare
 from eci_supervisor.runtime.nesting import Entry
+from eci_supervisor.runtime.sources import HostMounts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,3 +146,24 @@ def test_protected_paths_are_found_by_identity(
     assert seen(stage / "deep")
     stage.rename(tmp_path / "s/m/gone")
     assert seen(secret)
+
+
+def test_protected_paths_are_the_same_by_name_and_as_found(tmp_path: Path) -> None:
+    """The wrapper has them from its search for sources, the keeper looks them up itself."""
+    for name in ("a/b/c", "a/b/free/x", "d"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to("a/b")
+    named = [
+        (str(tmp_path / name), access)
+        for name, access in (
+            ("link", Access.PROTECTED),
+            ("a/b/free", Access.SHARED),
+            ("a/b/free/x", Access.READ_ONLY),
+            ("d", Access.SHARED),
+            ("d/none", Access.PROTECTED),
+            ("/", Access.PROTECTED),
+        )
+    ]
+    for paths in (named, named[:-1]):
+        found = restricted.find(HostMounts.read(), paths)
+        assert restricted.rules(found) == protected_rules(host_paths(paths))

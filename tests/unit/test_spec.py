@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -94,3 +95,29 @@ def test_readers_take_anything_or_say_what_is_wrong(value: object) -> None:
                 read({"linux": {key: value}})
             except SpecError as error:
                 assert "config.json: linux" in str(error)  # noqa: PT017 - either outcome is right
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [
+        ({"hooks": []}, "hooks"),
+        ({"hooks": {"createRuntime": {}}}, "hooks.createRuntime"),
+        ({"hooks": {"poststop": ["/bin/true"]}}, "hooks.poststop[0]"),
+        ({"linux": []}, "linux"),
+        ({"linux": {"resources": "x"}}, "linux.resources"),
+        ({"linux": {"resources": {"devices": [1]}}}, "linux.resources.devices[0]"),
+        ({"linux": {"maskedPaths": [1]}}, "linux.maskedPaths[0]"),
+        ({"process": {"rlimits": [{"hard": "x"}]}}, "process.rlimits[0].hard"),
+        ({"mounts": {}}, "mounts"),
+    ],
+)
+def test_a_part_that_is_rewritten_has_its_form(part: dict[str, object], key: str) -> None:
+    text = json.dumps({"root": {"path": "x"}} | part).encode()
+    with pytest.raises(SpecError, match=f"^config.json: {re.escape(key)}: expected "):
+        oci.loads(text)
+
+
+@pytest.mark.parametrize("options", [1, "ro", {"ro": 1}])
+def test_options_are_an_array(options: object) -> None:
+    with pytest.raises(SpecError, match="options: expected an array"):
+        oci.options({"options": options})

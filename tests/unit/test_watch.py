@@ -164,3 +164,27 @@ def test_numbers_in_files_lose_nothing(tmp_path: Path) -> None:
         os.waitpid(child, 0)
     assert watch.counted_in(path) == 800
     assert os.stat(path).st_size == 8
+
+
+def test_slot_of_a_writer_that_was_killed_is_used_again(shown: Watch) -> None:
+    """It was writing; its successor gives the event up."""
+    for tid in range(SLOTS):
+        put(shown, tid)
+    slots = ffi.cast("char *", shown.head) + lib.ECI_WATCH_HEAD
+    ffi.cast("struct eci_event *", slots)[1].turn = 1 | 1 << 63
+    lib.eci_watch_mend(shown.head)
+    assert tids(shown) == [0, *range(2, SLOTS)]
+    for tid in range(SLOTS, 2 * SLOTS):
+        put(shown, tid)
+    assert tids(shown) == list(range(SLOTS, 2 * SLOTS))
+
+
+def test_a_reader_stays_in_the_file_whatever_a_worker_makes_of_it(tmp_path: Path) -> None:
+    os.close(watch.create(str(tmp_path)))
+    reader = Watch(str(tmp_path))
+    reader.patience = 0.0
+    reader.head.slots = 1 << 31
+    reader.head.head = (1 << 24) + 3
+    assert reader.events() == []
+    assert reader.lost == (1 << 24) + 3
+    reader.close()
