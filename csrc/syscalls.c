@@ -317,15 +317,46 @@ int eci_install_guard(void)
     return guard_install();
 }
 
+/* Write to those pages of a mapping that are there; those that are not have no second owner. */
+static int own_mapping(unsigned long start, unsigned long end, unsigned long page,
+                       unsigned char *there, size_t room)
+{
+    for (unsigned long at = start; at < end; at += room * page) {
+        size_t count = (end - at) / page < room ? (end - at) / page : room;
+        size_t next;
+
+        if (mincore((void *)at, count * page, there) < 0) // NOLINT: an address
+            return -errno;
+        for (size_t i = 0; i < count; i = next) {
+            next = i + 1;
+            if ((there[i] & 1) == 0)
+                continue;
+            while (next < count && (there[next] & 1) != 0)
+                next++;
+            if (madvise((void *)(at + i * page), (next - i) * page, // NOLINT: an address
+                        MADV_POPULATE_WRITE) < 0)
+                return -errno;
+        }
+    }
+    return 0;
+}
+
 int eci_own_pages(void)
 {
-    /* What is larger is reserved, and hardly used: ASan's shadow of all memory. */
-    const unsigned long most = 64UL << 20;
+    /* What is larger is a sanitizer's shadow of all memory, which takes seconds to look through. */
+    const unsigned long most = 64UL << 30;
+    enum { ROOM = 65536 };
+    unsigned long page = (unsigned long)sysconf(_SC_PAGESIZE);
+    unsigned char *there = malloc(ROOM);
     FILE *maps = fopen("/proc/self/maps", "re");
     char *line = NULL;
     size_t room = 0;
-    int rc = maps == NULL ? -errno : 0;
+    int rc = 0;
 
+    if (there == NULL)
+        rc = -ENOMEM;
+    else if (maps == NULL)
+        rc = -errno;
     while (rc == 0 && getline(&line, &room, maps) > 0) {
         unsigned long start;
         unsigned long end;
@@ -333,11 +364,11 @@ int eci_own_pages(void)
 
         /* What has gone since the line was written is no harm: the kernel says ENOMEM, too. */
         if (sscanf(line, "%lx-%lx %4s", &start, &end, kind) == 3 && strcmp(kind, "rw-p") == 0 &&
-            end - start <= most &&
-            madvise((void *)start, end - start, MADV_POPULATE_WRITE) < 0) // NOLINT: an address
-            rc = -errno;
+            end - start <= most)
+            rc = own_mapping(start, end, page, there, ROOM);
     }
     free(line);
+    free(there);
     if (maps != NULL)
         fclose(maps);
     return rc;

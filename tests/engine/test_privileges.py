@@ -119,6 +119,9 @@ def test_keeper_awake_and_resting(box: Box) -> None:
     wait_until(lambda: "eventpoll" in kinds_of_descriptors(box.keeper, ""), "it stays at rest")
     assert box.differences("keeper, awake", box.keeper) == []
     assert is_undumpable(box.keeper)
+    # It has handed on what the exec gave it, and has nothing else of it either.
+    wait_until(lambda: rests(box.keeper), "it does not rest again")
+    assert box.differences("keeper, resting", box.keeper) == []
 
 
 def test_view(box: Box) -> None:

@@ -20,15 +20,27 @@ if TYPE_CHECKING:
 PAGES = 2048
 
 
-def _faults_of_child(before: Callable[[], None]) -> int:
-    """Return how many pages a child has to be given to write to memory of its parent's."""
-    memory = bytearray(b"x" * PAGES * resource.getpagesize())
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _faults_of_child(before: Callable[[], None], reserved: int) -> int:
+    """Return how many pages a child has to be given to write to memory of its parent's.
+
+    Args:
+        before: What the child does first.
+        reserved: Bytes of the same mapping that are not used.
+    """
+    used = PAGES * resource.getpagesize()
+    memory = mmap.mmap(-1, used + reserved, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)  # a fault gives one page, on every machine
+    memory.write(b"x" * used)
     answer, said = os.pipe()
     pid = os.fork()
     if pid == 0:
         before()
         start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for at in range(0, len(memory), resource.getpagesize()):
+        for at in range(0, used, resource.getpagesize()):
             memory[at] = 1
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start
         os.write(said, b"%d" % faults)
@@ -39,20 +51,24 @@ def _faults_of_child(before: Callable[[], None]) -> int:
         return int(file.read())
 
 
-def test_a_child_with_pages_of_its_own_copies_none_later() -> None:
-    assert _faults_of_child(lambda: None) > PAGES // 2
-    assert _faults_of_child(syscalls.own_pages) < PAGES // 10
+@pytest.mark.parametrize("reserved", [0, 1 << 30], ids=["alone", "in a large mapping"])
+def test_a_child_with_pages_of_its_own_copies_none_later(reserved: int) -> None:
+    """However large the mapping is that they are part of: the kernel merges neighbours."""
+    assert _faults_of_child(lambda: None, reserved) > PAGES // 2
+    assert _faults_of_child(syscalls.own_pages, reserved) < PAGES // 10
 
 
 def test_what_is_only_reserved_stays_so() -> None:
     """As a sanitizer's shadow of all memory is: once it took a machine's all."""
     size = 1 << 30
-    with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
+    with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as reserved:
+        for at in range(0, PAGES * resource.getpagesize(), resource.getpagesize()):
+            reserved[at] = 1
         pid = os.fork()
         if pid == 0:
+            before = _resident()
             syscalls.own_pages()
-            resident = int(Path("/proc/self/statm").read_text().split()[1])
-            os._exit(int(resident * resource.getpagesize() > size // 2))
+            os._exit(int(_resident() - before > size // 2))
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
