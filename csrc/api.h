@@ -10,7 +10,7 @@
 
 /* cffi: begin */
 #define ECI_POLICY_MAGIC   0x31494345
-#define ECI_POLICY_VERSION 2
+#define ECI_POLICY_VERSION 3
 
 /* Flags that a mount can hold; the values are those of MS_* and MOUNT_ATTR_*. */
 #define ECI_RDONLY     1
@@ -83,8 +83,10 @@ struct eci_policy {
     uint32_t trace;        /* not 0: every call becomes an event, not refusals alone */
     uint32_t id_base;      /* host id of the container's id 0 */
     uint32_t id_size;
-    uint32_t waits_killable; /* not 0: nothing but a fatal signal interrupts a caller */
-    uint32_t spared;         /* not 0: the filters let pass what no rule asks about (spare.py) */
+    uint32_t waits_killable;   /* not 0: nothing but a fatal signal interrupts a caller */
+    uint32_t spared;           /* not 0: the filters let pass what no rule asks about (spare.py) */
+    uint32_t tells_of_parting; /* not 0: setns(2) and unshare(2) are trapped: caller_parts() */
+    uint32_t pad;
 };
 
 #define ECI_OP_NEW          1

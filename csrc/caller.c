@@ -312,6 +312,142 @@ static int caller_open(struct session *session, struct caller *caller, pid_t tid
     return 0;
 }
 
+/* A file of procfs as a string, cut where it does not fit. */
+int read_text(int dir, const char *path, char *text, size_t size)
+{
+    cleanup_fd int fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
+    size_t have = 0;
+    ssize_t n;
+
+    if (fd < 0)
+        return -errno;
+    while (have < size - 1 && (n = read(fd, text + have, size - 1 - have)) != 0) {
+        if (n < 0)
+            return -errno;
+        have += (size_t)n;
+    }
+    text[have] = 0;
+    return 0;
+}
+
+/* fsuid, fsgid and, where they can matter, the groups, from /proc/TID/status. */
+static int read_status(struct caller *caller, bool with_groups, gid_t *groups, int *n_groups)
+{
+    char text[8192];
+    const char *line;
+    int r = read_text(caller->dir, "status", text, sizeof(text));
+
+    if (r < 0)
+        return r;
+    line = strstr(text, "\nUid:");
+    if (!line || sscanf(line, "\nUid: %*u %*u %*u %u", &caller->fsuid) != 1)
+        return -EINVAL;
+    line = strstr(text, "\nGid:");
+    if (!line || sscanf(line, "\nGid: %*u %*u %*u %u", &caller->fsgid) != 1)
+        return -EINVAL;
+    if (!with_groups)
+        return 0;
+    line = strstr(text, "\nGroups:");
+    if (!line)
+        return -EINVAL;
+    line += strlen("\nGroups:");
+    for (*n_groups = 0; *n_groups < 256; (*n_groups)++) {
+        char *end;
+
+        while (*line == ' ' || *line == '\t')
+            line++;
+        if (*line == '\n' || !*line)
+            break;
+        groups[*n_groups] = (gid_t)strtoul(line, &end, 10);
+        if (end == line)
+            return -EINVAL;
+        line = end;
+    }
+    return 0;
+}
+
+/*
+ * Asks the kernel for fsuid and fsgid, and so whether the caller is still the thread that it was:
+ * one ioctl (6.13).  0 or -errno.
+ */
+static int ask_ids(struct caller *caller)
+{
+    struct pidfd_info info = {.mask = PIDFD_INFO_CREDS};
+
+    if (caller->pidfd < 0)
+        return -ENOTTY;
+    if (ioctl(caller->pidfd, PIDFD_GET_INFO, &info) < 0)
+        return -errno;
+    if ((info.mask & PIDFD_INFO_CREDS) == 0)
+        return -ENOTTY;
+    caller->fsuid = info.fsuid;
+    caller->fsgid = info.fsgid;
+    caller->told = true;
+    return 0;
+}
+
+static int read_fsids(struct caller *caller)
+{
+    /* Where the kernel does not tell, the text does, at ten times the price. */
+    return caller->told || ask_ids(caller) == 0 ? 0 : read_status(caller, false, NULL, NULL);
+}
+
+/*
+ * Is what is known of the caller's namespaces to be had without asking for them?  If not, it is
+ * known no more.
+ */
+static bool is_where_it_was(struct caller *caller, uint64_t parted)
+{
+    caller->told = false;
+    if (caller->in_userns && caller->parted == parted && (parted & PARTED_UNSEEN) == 0 &&
+        ask_ids(caller) == 0)
+        return true;
+    caller->in_userns = caller->in_mntns = 0;
+    return false;
+}
+
+/* Is the caller its process's only thread?  False where nothing can be told. */
+static bool is_alone(const struct session *session)
+{
+    static const char key[] = "\nThreads:\t";
+    char text[8192];
+    char path[32];
+    const char *line;
+
+    snprintf(path, sizeof(path), "%d/status", (int)session->notif->pid);
+    if (read_text(session->worker->proc, path, text, sizeof(text)) < 0)
+        return false;
+    line = strstr(text, key);
+    return line && strncmp(line + strlen(key), "1\n", 2) == 0;
+}
+
+/*
+ * Before a thread changes its namespaces, which the kernel then does by itself: nothing in the call
+ * is decided by us.  What is known of callers counts for one value of `parted`, and a thread's
+ * namespaces change in no other way: they are asked for once until somebody's may change.
+ *
+ * But for one: a thread that executes a program takes over the number, and the pidfd, of the first
+ * thread of its process.  Were the two in different mount namespaces, what is known of the first
+ * would be said of the other.  So where a thread leaves its siblings, nothing is kept from then on.
+ * (Also what is kept of them already is asked for again.)  User namespaces need no such care: a
+ * thread cannot leave its process's alone.
+ */
+void caller_parts(struct session *session, enum family family)
+{
+    const uint32_t apart = CLONE_NEWNS | CLONE_NEWUSER;
+    bool joins = family == FAMILY_SETNS;
+    uint32_t flags = (uint32_t)session->notif->data.args[joins ? 1 : 0];
+    uint64_t *parted = &session->worker->parted;
+
+    /* Without flags setns(2) joins whatever the descriptor is. */
+    if ((flags & apart) == 0 && (flags != 0 || !joins))
+        return;
+    if (is_alone(session))
+        __atomic_fetch_add(parted, 2, __ATOMIC_SEQ_CST);
+    else
+        __atomic_fetch_or(parted, PARTED_UNSEEN, __ATOMIC_SEQ_CST);
+}
+
 /*
  * Settles what needs no argument of the call.  Returns 1 when the kernel may carry the call out
  * itself (SECCOMP_USER_NOTIF_FLAG_CONTINUE), 0 when it has to be decided, -errno when the caller
@@ -328,22 +464,25 @@ static int caller_open(struct session *session, struct caller *caller, pid_t tid
 int caller_settle(struct session *session, struct caller *caller, uint32_t *reason)
 {
     pid_t tid = (pid_t)session->notif->pid;
-    uint64_t userns;
+    uint64_t parted = __atomic_load_n(&session->worker->parted, __ATOMIC_SEQ_CST);
     int r = -ESRCH;
 
     /*
-     * A directory of procfs stands for one thread and never for the next one with the same
-     * number: once the thread is gone, whatever is looked up in it is ESRCH.
+     * A directory of procfs, and a pidfd, stand for one thread and never for the next one with the
+     * same number: once the thread is gone, whatever is asked of them is ESRCH.
      */
     if (caller->tid == tid)
-        r = own_ns(caller, &caller->userns, "ns/user", &userns);
+        r = is_where_it_was(caller, parted)
+                ? 0
+                : own_ns(caller, &caller->userns, "ns/user", &caller->in_userns);
     if (r < 0) {
         r = caller_open(session, caller, tid);
         if (r == 0)
-            r = ns_ino(caller->dir, "ns/user", &userns);
+            r = ns_ino(caller->dir, "ns/user", &caller->in_userns);
         if (r < 0)
             return r;
     }
+    caller->parted = parted;
     caller->calls++;
     r = get_caps(caller->tid, &caller->caps);
     if (r < 0)
@@ -352,7 +491,7 @@ int caller_settle(struct session *session, struct caller *caller, uint32_t *reas
         *reason = ECI_REASON_NO_CAPABILITY;
         return 1;
     }
-    if (userns != session->worker->userns_ino) {
+    if (caller->in_userns != session->worker->userns_ino) {
         *reason = ECI_REASON_OTHER_USERNS;
         return 1;
     }
@@ -371,10 +510,9 @@ static int stat_root(int dir, const char *name, struct statx *stx)
 static int join(struct session *session, struct caller *caller)
 {
     cleanup_fd int ns = -1;
-    uint64_t mntns;
-    int r = own_ns(caller, &caller->mntns, "ns/mnt", &mntns);
+    int r = caller->in_mntns ? 0 : own_ns(caller, &caller->mntns, "ns/mnt", &caller->in_mntns);
 
-    if (r < 0 || mntns == session->worker->mntns_ino)
+    if (r < 0 || caller->in_mntns == session->worker->mntns_ino)
         return r;
     session_strays(session);
     if (caller->pidfd >= 0)
@@ -540,74 +678,6 @@ bool caller_is_awake(struct caller *caller)
     text[n] = 0;
     end = strrchr(text, ')');
     return end && strncmp(end, ") S", 3) != 0;
-}
-
-/* A file of procfs as a string, cut where it does not fit. */
-int read_text(int dir, const char *path, char *text, size_t size)
-{
-    cleanup_fd int fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
-    size_t have = 0;
-    ssize_t n;
-
-    if (fd < 0)
-        return -errno;
-    while (have < size - 1 && (n = read(fd, text + have, size - 1 - have)) != 0) {
-        if (n < 0)
-            return -errno;
-        have += (size_t)n;
-    }
-    text[have] = 0;
-    return 0;
-}
-
-/* fsuid, fsgid and, where they can matter, the groups, from /proc/TID/status. */
-static int read_status(struct caller *caller, bool with_groups, gid_t *groups, int *n_groups)
-{
-    char text[8192];
-    const char *line;
-    int r = read_text(caller->dir, "status", text, sizeof(text));
-
-    if (r < 0)
-        return r;
-    line = strstr(text, "\nUid:");
-    if (!line || sscanf(line, "\nUid: %*u %*u %*u %u", &caller->fsuid) != 1)
-        return -EINVAL;
-    line = strstr(text, "\nGid:");
-    if (!line || sscanf(line, "\nGid: %*u %*u %*u %u", &caller->fsgid) != 1)
-        return -EINVAL;
-    if (!with_groups)
-        return 0;
-    line = strstr(text, "\nGroups:");
-    if (!line)
-        return -EINVAL;
-    line += strlen("\nGroups:");
-    for (*n_groups = 0; *n_groups < 256; (*n_groups)++) {
-        char *end;
-
-        while (*line == ' ' || *line == '\t')
-            line++;
-        if (*line == '\n' || !*line)
-            break;
-        groups[*n_groups] = (gid_t)strtoul(line, &end, 10);
-        if (end == line)
-            return -EINVAL;
-        line = end;
-    }
-    return 0;
-}
-
-static int read_fsids(struct caller *caller)
-{
-    struct pidfd_info info = {.mask = PIDFD_INFO_CREDS};
-
-    /* One ioctl where the kernel has it (6.13); otherwise the text, ten times the price. */
-    if (caller->pidfd >= 0 && ioctl(caller->pidfd, PIDFD_GET_INFO, &info) == 0 &&
-        (info.mask & PIDFD_INFO_CREDS)) {
-        caller->fsuid = info.fsuid;
-        caller->fsgid = info.fsgid;
-        return 0;
-    }
-    return read_status(caller, false, NULL, NULL);
 }
 
 /*

@@ -22,6 +22,8 @@
 #define I386_MOUNT   21
 #define I386_UMOUNT  22
 #define I386_UMOUNT2 52
+#define I386_UNSHARE 310
+#define I386_SETNS   346
 
 #define UMOUNT_FLAGS  (MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW)
 #define SETATTR_FLAGS (AT_EMPTY_PATH | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT)
@@ -50,6 +52,10 @@ enum family call_family(const struct seccomp_data *data)
         {AUDIT_ARCH_I386, SYS_mount_setattr, FAMILY_MOUNT_SETATTR},
         {AUDIT_ARCH_I386, SYS_fsmount, FAMILY_FSMOUNT},
         {AUDIT_ARCH_I386, SYS_fsconfig, FAMILY_FSCONFIG},
+        {AUDIT_ARCH_X86_64, SYS_setns, FAMILY_SETNS},
+        {AUDIT_ARCH_X86_64, SYS_unshare, FAMILY_UNSHARE},
+        {AUDIT_ARCH_I386, I386_SETNS, FAMILY_SETNS},
+        {AUDIT_ARCH_I386, I386_UNSHARE, FAMILY_UNSHARE},
     };
 
     for (unsigned int i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
@@ -412,6 +418,15 @@ static void find_covered(struct session *session, struct caller *caller, struct 
     facts_covered(session->worker, target, place);
 }
 
+/* Decides, and sees that the call is still to be performed. */
+static void judge(const struct session *session, const struct eci_call *call,
+                  const struct eci_place *source, struct eci_verdict *verdict)
+{
+    eci_decide(session->worker->policy, call, source, &session->target, verdict);
+    if (!verdict->error && !session_is_awaited(session))
+        *verdict = (struct eci_verdict){.error = EPERM, .reason = ECI_REASON_GONE};
+}
+
 static int do_umount(struct session *session, struct caller *caller, struct eci_verdict *verdict)
 {
     struct target target = TARGET_INIT;
@@ -433,7 +448,7 @@ static int do_umount(struct session *session, struct caller *caller, struct eci_
         r = facts_on_top(session->worker, &target, &session->target);
     if (r == 0) {
         facts_covered(session->worker, &target, &session->target);
-        eci_decide(session->worker->policy, &call, NULL, &session->target, verdict);
+        judge(session, &call, NULL, verdict);
         if (!verdict->error)
             flight_performs(session, session->target.mnt_id, 0);
         r = verdict->error ? -verdict->error
@@ -537,8 +552,7 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
     }
     /* A move under a shared mount adds copies elsewhere. */
     call.full = (adds(call.op) || has_source) && memory_is_full(session, call.flags & MS_REC);
-    eci_decide(worker->policy, &call, has_source ? &session->source : NULL, &session->target,
-               verdict);
+    judge(session, &call, has_source ? &session->source : NULL, verdict);
     if (!verdict->error && adds(call.op))
         flight_performs(session, session->target.mnt_id, 0);
     else if (!verdict->error && has_source)
@@ -548,6 +562,8 @@ static int do_mount(struct session *session, struct caller *caller, struct eci_v
     else if (call.op == ECI_OP_NEW)
         r = perform_new(session, caller, args, session->notif->data.args[3], call.fs, target.fd,
                         verdict);
+    else if (call.op == ECI_OP_REMOUNT_BIND)
+        r = perform_remount_bind(target.fd, call.flags);
     else if (call.op == ECI_OP_REMOUNT)
         r = perform_remount(session, target.fd, session->notif->data.args[3], args);
     else
@@ -682,7 +698,7 @@ static int do_move_mount(struct session *session, struct caller *caller,
         goto out;
     }
     call.full = memory_is_full(session, false);
-    eci_decide(worker->policy, &call, &session->source, &session->target, verdict);
+    judge(session, &call, &session->source, verdict);
     if (!verdict->error)
         flight_performs(session, session->source.mnt_id, parent);
     r = verdict->error ? -verdict->error : perform_move(source.fd, target.fd, flags);
@@ -745,7 +761,7 @@ static int do_mount_setattr(struct session *session, struct caller *caller,
         r = facts_held(session, &target, call.flags, call.recursive, &session->target.held);
     }
     if (r == 0) {
-        eci_decide(session->worker->policy, &call, NULL, &session->target, verdict);
+        judge(session, &call, NULL, verdict);
         if (verdict->error)
             r = -verdict->error;
         else if (session->worker->policy->spared && call.recursive && call.flags &&
@@ -797,6 +813,8 @@ static int do_fsmount(struct session *session, struct caller *caller, struct eci
     /* Flags and attributes come first: the kernel's opinion of them. */
     if (context < 0)
         return syscall(SYS_fsmount, -1, args[1], args[2]) < 0 ? -errno : -EBADF;
+    if (!session_is_awaited(session))
+        return -EPERM;
     made = kernfs_fsmount(session, caller, context, (unsigned int)args[1], (unsigned int)args[2],
                           verdict, &stand_in);
     if (made < 0)
@@ -868,6 +886,8 @@ static int do_fsconfig(struct session *session, struct caller *caller)
 
     if (context < 0)
         return -EBADF;
+    if (!session_is_awaited(session))
+        return -EPERM;
     if (!perform_translates(session->worker->policy, args->type, args->data, number))
         return -EINVAL;
     return syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, args->type, number, (int)call[4]) < 0

@@ -36,7 +36,8 @@ static uint64_t now_ns(clockid_t clock)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-static bool is_alive(const struct session *session)
+/* Does the caller still wait for the answer?  Only then all counts that was read by thread id. */
+bool session_is_awaited(const struct session *session)
 {
     return ioctl(session->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &session->notif->id) == 0;
 }
@@ -384,7 +385,7 @@ static void await_sleep(struct session *session)
     if (session->worker->policy->waits_killable)
         return;
     for (unsigned int i = 0; i < AWAKE_LOOKS && caller_is_awake(&session->caller); i++) {
-        if (!is_alive(session))
+        if (!session_is_awaited(session))
             return;
         is_not_held_up(session);
         nanosleep(&pause, NULL);
@@ -408,9 +409,6 @@ static void handle_in_place(struct session *session, struct caller *caller, enum
 
     if (r == 0)
         r = caller_assume(session, caller);
-    /* All that was read by thread id counts only if the caller still waits. */
-    if (r == 0 && !is_alive(session))
-        r = -ENOENT;
     if (r < 0) {
         verdict->reason = ECI_REASON_INTERNAL;
         r = -EPERM;
@@ -484,6 +482,11 @@ static void handle(struct session *session, uint64_t began)
         verdict.reason = ECI_REASON_UNKNOWN_CALL;
         reply(session, -ENOSYS, false);
         goto out;
+    }
+    if (family == FAMILY_SETNS || family == FAMILY_UNSHARE) {
+        caller_parts(session, family);
+        reply(session, 0, true);
+        return;
     }
     if (family == FAMILY_OLDUMOUNT)
         session->notif->data.args[1] = 0; /* umount(2) of i386 has no flags */
@@ -563,7 +566,7 @@ __attribute__((noinline, cold)) static bool settle(struct session *session)
     struct eci_verdict verdict = {.error = EPERM, .reason = ECI_REASON_INTERNAL};
     int r = -EPERM;
 
-    if (!session->notif->pid || !is_alive(session))
+    if (!session->notif->pid || !session_is_awaited(session))
         return true;
     if (flight->call.attempts++ == 0) {
         if (flight->call.stage != STAGE_PERFORMED && !flight->call.made)

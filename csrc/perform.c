@@ -203,6 +203,7 @@ static int overlay_option(void *context, char *key, char *value)
     return r;
 }
 
+/* The attributes that flags of mount(2) stand for, as path_mount() has it. */
 static unsigned int attributes(uint64_t flags)
 {
     static const struct {
@@ -211,14 +212,17 @@ static unsigned int attributes(uint64_t flags)
     } table[] = {
         {MS_RDONLY, MOUNT_ATTR_RDONLY},         {MS_NOSUID, MOUNT_ATTR_NOSUID},
         {MS_NODEV, MOUNT_ATTR_NODEV},           {MS_NOEXEC, MOUNT_ATTR_NOEXEC},
-        {MS_NOATIME, MOUNT_ATTR_NOATIME},       {MS_STRICTATIME, MOUNT_ATTR_STRICTATIME},
-        {MS_NODIRATIME, MOUNT_ATTR_NODIRATIME},
+        {MS_NODIRATIME, MOUNT_ATTR_NODIRATIME}, {MS_NOSYMFOLLOW, MOUNT_ATTR_NOSYMFOLLOW},
     };
-    unsigned int attr = 0;
+    unsigned int attr = MOUNT_ATTR_RELATIME;
 
     for (unsigned int i = 0; i < sizeof(table) / sizeof(table[0]); i++)
         if (flags & table[i].ms)
             attr |= table[i].attr;
+    if (flags & MS_STRICTATIME)
+        attr |= MOUNT_ATTR_STRICTATIME;
+    else if (flags & MS_NOATIME)
+        attr |= MOUNT_ATTR_NOATIME;
     return attr;
 }
 
@@ -666,6 +670,25 @@ int perform_move(int source, int target, uint64_t flags)
                    kept | MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0
                ? -errno
                : 0;
+}
+
+/*
+ * MS_REMOUNT|MS_BIND, by mount_setattr(2), which takes the fd itself: no name has to be looked up.
+ * Either sets all flags of the mount, and neither anything but these (path_mount(),
+ * do_reconfigure_mnt()); where no atime flag is given, atime stays.
+ */
+int perform_remount_bind(int target, uint64_t flags)
+{
+    const uint64_t atime = MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME;
+    struct mount_attr attr = {
+        .attr_set = attributes(flags),
+        .attr_clr = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC |
+                    MOUNT_ATTR_NOSYMFOLLOW,
+    };
+
+    if (flags & atime)
+        attr.attr_clr |= MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME;
+    return perform_setattr(target, AT_EMPTY_PATH, &attr, sizeof(attr));
 }
 
 int perform_setattr(int target, unsigned int flags, const void *attr, size_t size)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reading the caller's memory.  What was read counts only after the notification was found
- * alive once more (notify.c does that, once, after all reads): the thread id could have been
+ * alive once more, before the call is performed (session_is_awaited): the thread id could have been
  * given to another thread meanwhile.
  */
 #include <errno.h>

@@ -111,7 +111,8 @@ int stat_object(int fd, const char *name, struct statx *stx)
 void target_close(struct target *target)
 {
     close_fd(&target->fd);
-    close_fd(&target->parent);
+    if (target->parent != target->lent)
+        close_fd(&target->parent);
     target->fd = -1;
     target->parent = -1;
 }
@@ -483,10 +484,14 @@ static int resolve_name(int base, const char *path, uint64_t how, struct target 
 
     if (!name || path[before + len])
         return -ELOOP;
-    memcpy(head, path, before);
-    memcpy(head + before, ".", 2);
     memcpy(target->name, name, len);
     target->name[len] = 0;
+    if (before == 0 && base == target->lent) {
+        target->parent = base;
+        return 0;
+    }
+    memcpy(head, path, before);
+    memcpy(head + before, ".", 2);
     target->parent = open_path(begin(base, path), head, O_DIRECTORY, how);
     return target->parent < 0 ? target->parent : 0;
 }
@@ -542,9 +547,11 @@ bool resolve_leads_down(const char *path)
 int resolve(struct session *session, struct caller *caller, int base, const char *path, bool follow,
             unsigned int want, struct target *target)
 {
-    /* Most paths have no link in them; and what is missing then is missing for everybody. */
-    int r = resolve_fast(base, path, follow, want, RESOLVE_NO_SYMLINKS, target);
+    int r;
 
+    target->lent = caller->cwd;
+    /* Most paths have no link in them; and what is missing then is missing for everybody. */
+    r = resolve_fast(base, path, follow, want, RESOLVE_NO_SYMLINKS, target);
     if (r == -ELOOP) {
         target_close(target);
         r = caller_take_root(session, caller);

@@ -48,6 +48,9 @@ enum { GIVEN_CONTROL, GIVEN_RING, GIVEN_EVENT, GIVEN_WATCH, GIVEN_USAGE, GIVEN_R
 #define SESSION_RESTS   UINT64_C(1)
 #define SESSION_IS_LEFT UINT64_C(2) /* its call has held it up: another thread has its listener */
 
+/* Of `parted`: namespaces change without our knowing, so they are asked for in each call. */
+#define PARTED_UNSEEN UINT64_C(1)
+
 struct caps {
     struct __user_cap_data_struct data[2];
 };
@@ -161,6 +164,7 @@ struct worker {
      */
     pthread_mutex_t turn;
     uint64_t changes; /* atomic; how many calls were performed with a turn */
+    uint64_t parted;  /* atomic; a count, in steps of 2, and PARTED_UNSEEN: caller_parts() */
     /* Written by whoever makes the first call after a while: the main thread is to keep watch. */
     int wake;                /* eventfd */
     bool watching;           /* atomic; it does */
@@ -186,11 +190,15 @@ struct worker {
 
 /* Who is calling. */
 struct caller {
-    pid_t tid; /* 0: nobody yet */
-    int dir;   /* O_PATH, /proc/TID */
-    int pidfd; /* of the thread; -1 where the kernel has none of that */
-    int cwd;   /* O_PATH; opened by caller_stand_in() where a path needs it, else -1 */
-    int stat;  /* /proc/TID/stat; opened by caller_is_awake(), else -1 */
+    pid_t tid;          /* 0: nobody yet */
+    int dir;            /* O_PATH, /proc/TID */
+    int pidfd;          /* of the thread; -1 where the kernel has none of that */
+    int cwd;            /* O_PATH; opened by caller_stand_in() where a path needs it, else -1 */
+    int stat;           /* /proc/TID/stat; opened by caller_is_awake(), else -1 */
+    uint64_t parted;    /* the worker's, when the following was found out */
+    uint64_t in_userns; /* inode number; 0: not asked yet */
+    uint64_t in_mntns;  /* likewise */
+    bool told;          /* in this call its ids were asked for */
     /* Of a caller that calls often, else -1: fds of its own entries of procfs. */
     int userns; /* O_PATH, the link ns/user */
     int mntns;  /* the same of ns/mnt */
@@ -214,6 +222,8 @@ enum family {
     FAMILY_MOUNT_SETATTR,
     FAMILY_FSMOUNT,
     FAMILY_FSCONFIG, /* FSCONFIG_SET_STRING only */
+    FAMILY_SETNS,    /* never decided, nor counted: caller_parts() */
+    FAMILY_UNSHARE,  /* likewise */
 };
 
 /* A string or struct of the call, for an event. */
@@ -272,8 +282,8 @@ int session_enter(struct session *session);
 int session_to_fds(struct session *session);
 int session_to(struct session *session, int dir);
 void session_strays(struct session *session);
+void caller_parts(struct session *session, enum family family);
 int caller_settle(struct session *session, struct caller *caller, uint32_t *reason);
-
 int caller_stand_in(struct session *session, struct caller *caller, bool with_root, bool with_cwd);
 int caller_take_root(struct session *session, struct caller *caller);
 int caller_assume(struct session *session, struct caller *caller);
@@ -307,12 +317,13 @@ enum want {
 struct target {
     int fd;     /* O_PATH, what the path names; -1 where only the name was wanted */
     int parent; /* O_PATH directory that holds `name`; -1 where there is none */
+    int lent; /* the caller's working directory, or -1: not the target's, but it may be `parent` */
     char name[NAME_MAX + 1];
     struct statx stx; /* of the object, as stat_object() has it */
 };
 #define TARGET_INIT                                                                                \
     {                                                                                              \
-        .fd = -1, .parent = -1                                                                     \
+        .fd = -1, .parent = -1, .lent = -1                                                         \
     }
 int resolve(struct session *session, struct caller *caller, int base, const char *path, bool follow,
             unsigned int want, struct target *target);
@@ -363,6 +374,7 @@ int perform_new(struct session *session, struct caller *caller, const struct mou
                 uint64_t flags, uint32_t fs, int target, struct eci_verdict *verdict);
 int perform_on(struct session *session, int source, int target, uint64_t flags, const char *data,
                bool has_data);
+int perform_remount_bind(int target, uint64_t flags);
 int perform_remount(struct session *session, int target, uint64_t flags,
                     const struct mount_args *args);
 int perform_umount(struct session *session, struct target *target, uint64_t mnt_id, uint64_t flags);
@@ -407,6 +419,7 @@ void hangs_look(struct worker *worker, struct session **all);
 /* notify.c: the protocol. */
 void session_serve(struct session *session, const bool *leave);
 int session_take_turn(struct session *session);
+bool session_is_awaited(const struct session *session);
 void untold_sweep(struct worker *worker);
 
 /* recover.c: what a process finds that comes after one that was killed. */

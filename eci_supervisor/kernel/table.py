@@ -70,6 +70,7 @@ def build(
     trace: bool,
     waits_killable: bool,
     spared: bool = False,
+    tells_of_parting: bool = False,
 ) -> bytes:
     """Return the blob; ValueError when it cannot hold what it was given.
 
@@ -77,7 +78,8 @@ def build(
     own procfs and sysfs; `ids` is the host id of the container's id 0 and how many there are; with
     `trace` every call becomes an event, not refusals alone; `waits_killable`: the container's
     filters have SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV; `spared`: they do not trap what no rule
-    asks about, and the worker has to see that this is so.
+    asks about, and the worker has to see that this is so; `tells_of_parting`: they trap each
+    setns(2) and unshare(2), from the container's first process on.
     """
     strings = bytearray()
     offsets: dict[bytes, int] = {}
@@ -107,6 +109,7 @@ def build(
     policy.trace = trace
     policy.waits_killable = waits_killable
     policy.spared = spared
+    policy.tells_of_parting = tells_of_parting
     policy.id_base, policy.id_size = ids
     table = ffi.cast("struct eci_grant *", blob + head)
     for i, grant in enumerate(grants):

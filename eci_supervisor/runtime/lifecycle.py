@@ -59,6 +59,8 @@ def _charge(request: Request, taken: Taken, profile: seccomp.Profile | None) -> 
         size=record.size,
         supervised=record.supervised,
         waits_killable=seccomp.waits_killable(profile),
+        # What is restored may have the filters of another version.
+        tells_of_parting=request.call.subcommand != "restore" and seccomp.tells_of_parting(profile),
         masked_paths=tuple(oci.items(request.spec, "linux.maskedPaths", str)),
         readonly_paths=tuple(oci.items(request.spec, "linux.readonlyPaths", str)),
         host_paths=request.host_paths,

@@ -23,6 +23,9 @@ ALLOW = "SCMP_ACT_ALLOW"
 
 TRAPPED = ("fsmount", "mount", "mount_setattr", "move_mount", "umount", "umount2")
 """`umount` is the i386 spelling of number 22."""
+PARTING = ("setns", "unshare")
+"""Trapped so that the worker need not ask in each call in which namespaces its caller is; what they
+do is up to the kernel (csrc/caller.c, caller_parts)."""
 WITHHELD = ("open_tree_attr",)
 JUDGED_BY_FLAGS = ("mount_setattr", "move_mount")
 """Of TRAPPED, what is trapped in any case; and of mount(2) the calls with one of these flags."""
@@ -142,6 +145,22 @@ def waits_killable(profile: Profile | None) -> bool:
     return profile is not None and WAIT_KILLABLE in (profile.get("flags") or [])
 
 
+def tells_of_parting(profile: Profile | None) -> bool:
+    """Say whether no call of PARTING gets past us in a container with the filter `profile`."""
+    if profile is None:
+        return False
+    passed: set[str] = set()
+    trapped: set[str] = set()
+    for rule in profile["syscalls"]:
+        if rule["action"] in _LETS_THROUGH:
+            passed.update(rule["names"])
+        elif not rule.get("args"):
+            trapped.update(rule["names"])
+    if profile["defaultAction"] in _LETS_THROUGH and not trapped.issuperset(PARTING):
+        return False
+    return passed.isdisjoint(PARTING)
+
+
 def _over_default(profile: Profile, passing: set[str]) -> list[dict[str, Any]]:
     """Return the rules that take the trapped calls out of a default that allows."""
     rules = profile.get("syscalls") or []
@@ -155,7 +174,10 @@ def _over_default(profile: Profile, passing: set[str]) -> list[dict[str, Any]]:
             refusals.SECCOMP_PROFILE,
         )
     trapped = sorted((passing & set(TRAPPED)) - whole)
-    found: list[dict[str, Any]] = [{"names": trapped, "action": NOTIFY}] if trapped else []
+    parting = sorted(set(PARTING) - mentioned)
+    found: list[dict[str, Any]] = [
+        {"names": names, "action": NOTIFY} for names in (trapped, parting) if names
+    ]
     if STRING_OPTION not in mentioned:
         found.append({"names": [STRING_OPTION], "action": NOTIFY, "args": [_SETS_STRING]})
     return found
@@ -166,14 +188,15 @@ def _take_apart(rule: dict[str, Any]) -> list[dict[str, Any]]:
     notify = {key: value for key, value in rule.items() if key != "errnoRet"}
     notify["action"] = NOTIFY
     found = []
-    others = [name for name in rule["names"] if name not in TRAPPED + WITHHELD]
+    others = [name for name in rule["names"] if name not in TRAPPED + PARTING + WITHHELD]
     if STRING_OPTION in others and not rule.get("args"):
         others.remove(STRING_OPTION)
         found.append({**rule, "names": [STRING_OPTION], "args": [_DOES_NOT]})
         found.append({**notify, "names": [STRING_OPTION], "args": [_SETS_STRING]})
     if others:
         found.append({**rule, "names": others})
-    trapped = [name for name in rule["names"] if name in TRAPPED]
-    if trapped:
-        found.append({**notify, "names": trapped})
+    for names in (TRAPPED, PARTING):
+        trapped = [name for name in rule["names"] if name in names]
+        if trapped:
+            found.append({**notify, "names": trapped})
     return found

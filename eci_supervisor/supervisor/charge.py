@@ -33,6 +33,8 @@ class Charge(msgspec.Struct, frozen=True):
     """False where the seccomp profile lets no mount call through: no listener, no worker."""
     waits_killable: bool = False
     """Whether nothing but a fatal signal interrupts a supervised call (see killable.py)."""
+    tells_of_parting: bool = False
+    """Whether every setns(2) and unshare(2) is trapped (see csrc/caller.c)."""
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
     host_paths: HostPaths = HostPaths()

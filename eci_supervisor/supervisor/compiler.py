@@ -73,4 +73,5 @@ def compile_policy(
         trace=charge.trace is not None,
         waits_killable=charge.waits_killable,
         spared=SPARED in cover,
+        tells_of_parting=charge.tells_of_parting,
     )

@@ -54,7 +54,7 @@ class Guarded:
         self._bundles.expect(runtime, name)
         bundle = self._bundles.write(spec)
         runtime.call("create", "--bundle", str(bundle), name)
-        runtime.call("start", name)
+        runtime.start(name)
         return runtime, name
 
     def run(self, words: list[str]) -> str:

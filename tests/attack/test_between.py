@@ -8,8 +8,10 @@ must be as if one call had come after the other.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
-NR_FUTEX = "202"
+NR_FUTEX, NR_IOCTL = "202", "16"
+ID_VALID = "0x40082102"
+"""SECCOMP_IOCTL_NOTIF_ID_VALID."""
 ENDS = range(0, 400, 2)
 """Moments that are ends of system calls; more than a call has."""
 PATIENCE = 20
@@ -82,6 +86,7 @@ class Pair:
         volume = containers.volume("sub")
         top = {"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": []}
         made = containers.start(top, bind(volume, "/t/in", "ro"), privileged=False)
+        self.made = made
         self.worker = worker_of(made.pid)
         self.one, self.other = (Agent(made.runtime, made.name) for _ in range(2))
         self._tracer = tracer
@@ -118,6 +123,28 @@ class Pair:
             self.one.call(f"umount2 {place} MNT_DETACH")
         return (*answers, look) if held else None
 
+    def killed_at(self, number: int, call: str) -> bool | None:
+        """Kill one that makes a call, at that moment; None where there is none of the number.
+
+        Returns whether the worker had still to ask if anybody waits.
+        """
+        with (
+            closing(Agent(self.made.runtime, self.made.name)) as caller,
+            Moment(self._tracer, self.worker, number, "hold") as moment,
+        ):
+            caller.send(call)
+            if moment.said() != "held":
+                assert caller.answer() == "0"
+                return None
+            asks = any(
+                (task / "syscall").read_text().split()[:3:2] == [NR_IOCTL, ID_VALID]
+                for task in Path(f"/proc/{self.worker}/task").iterdir()
+            )
+            os.kill(caller.pid, signal.SIGKILL)
+            moment.go_on()
+            assert moment.said() == "whole"
+            return asks
+
     def close(self) -> None:
         """Let both go."""
         self.one.close()
@@ -147,3 +174,25 @@ def test_one_call_after_the_other(pair: Pair, case: Case) -> None:
     assert len(seen) < len(ENDS)
     # The other one was first in the beginning, and last in the end.
     assert (seen[0], seen[-1]) == (case.last, case.first)
+
+
+REMOUNT = "mount - mnt - MS_REMOUNT|MS_BIND|MS_NOEXEC -"
+"""That the caller is in its directory no more is noticed before; that it waits no more, last."""
+
+
+def test_nothing_is_done_for_a_caller_that_has_gone(pair: Pair) -> None:
+    """All that was read of it may be another's by then; up to the last look it is not done."""
+    done = []
+    asked = []
+    for number in range(400):
+        assert pair.other.call(TMPFS) == "0"
+        asks = pair.killed_at(number, REMOUNT)
+        done.append(pair.other.call("flags /mnt") == "rw,noexec")
+        assert pair.other.call(DETACH) == "0"
+        if asks is None:
+            break
+        asked.append(asks)
+    # It begins to ask at one moment, and is told at the next.
+    last = asked.index(True)
+    assert asked[last:] == [True, True, *[False] * (len(asked) - last - 2)]
+    assert done == [False] * (last + 1) + [True] * (len(done) - last - 1)

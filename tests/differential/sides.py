@@ -585,7 +585,7 @@ class Sides:
         container = Container(runtime, name, kind, self._enter if bare else None)
         try:
             runtime.call("create", "--bundle", str(bundle), name)
-            runtime.call("start", name)
+            runtime.start(name)
         except BaseException:
             runtime.call("delete", "--force", name, check=False)
             raise

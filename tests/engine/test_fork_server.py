@@ -76,7 +76,7 @@ class Bench:
         """Make a container, use it and remove it."""
         name, bundle = self.bundle()
         runtime.call("create", "--bundle", str(bundle), name)
-        runtime.call("start", name)
+        runtime.start(name)
         assert runtime.call("exec", name, "mnt", *CALLS).stdout.split() == ["0", "0"]
         runtime.call("delete", "--force", name)
 
@@ -243,7 +243,7 @@ def test_the_keeper_that_stands_by_is_killed(bench: Bench) -> None:
         bench.go_on()
         assert launcher.wait(10) == 0
     (name,) = (path.name.rpartition("-")[0] for path in bench.place.state_dir.glob("containers/*"))
-    bench.runtime.call("start", name)
+    bench.runtime.start(name)
     assert bench.runtime.call("exec", name, "mnt", *CALLS).stdout.split() == ["0", "0"]
     bench.runtime.call("delete", "--force", name)
     assert bench.place.leftovers(before=before) == []

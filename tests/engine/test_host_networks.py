@@ -51,7 +51,7 @@ def running(runtime: Runtime, bundles: Bundles, network: str) -> Iterator[str]:
         if entry["type"] == "network":
             entry["path"] = network
     runtime.call("create", "--bundle", str(bundles.write(spec)), name)
-    runtime.call("start", name)
+    runtime.start(name)
     yield name
 
 

@@ -256,7 +256,7 @@ def container(
     pid_file = place.directory("p") / "pid"
     bundle = bundles.write(spec)
     program.call("create", "--bundle", str(bundle), "--pid-file", str(pid_file), name)
-    program.call("start", name)
+    program.start(name)
     worker = worker_of(int(pid_file.read_text()))
     made = Container(program, name, place, late_program, worker, request.param == "eci-crun")
     made.settle()
@@ -565,11 +565,15 @@ def test_caller_is_awake_before_its_answer(container: Container, name: str) -> N
 def test_exec_in_another_thread(container: Container, name: str) -> None:
     """The thread that calls is killed, and its number goes to the one that executes."""
     case = CASES[name]
-    with container.program(f"mnt unshare CLONE_NEWNS , heir /mnt , {case.call}") as program:
+    words = f"mnt unshare CLONE_NEWNS , wait , heir /mnt , {case.call}"
+    with container.program(words) as program:
+        assert program.skip_to("waiting") == ["0"]
         with container.held_back() as late:
+            program.say()
+            assert program.lines(2) == ["0", "0"]
             late.held()
             program.say()
-            assert program.skip_to("waiting") == ["0", "0"]
+            assert program.skip_to("waiting") == []
             late.end()
             container.settle()
         program.say()

@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
+REMOUNT = 32 | 4096
+"""MS_REMOUNT|MS_BIND, which the worker makes by mount_setattr(2)."""
+OF_A_MOUNT = (1, 2, 4, 8, 256, 1024, 2048, 1 << 21, 1 << 24)
+"""MS_RDONLY to MS_NOEXEC, MS_NOSYMFOLLOW, MS_NOATIME, MS_NODIRATIME, MS_RELATIME and
+MS_STRICTATIME."""
+SETS = [
+    sum(flag for bit, flag in enumerate(OF_A_MOUNT) if number >> bit & 1)
+    # Each set comes after one that differs from it in about half of the flags.
+    for number in sorted(range(1 << len(OF_A_MOUNT)), key=lambda number: number * 197 % 512)
+]
+
 # Answers are not written down here: they are what the kernel says to the same calls under runc.
 OWN_BUSINESS = {
     # Only overlayfs lets a backslash protect a comma: what stands behind is an option.  A number is
@@ -49,6 +60,11 @@ OWN_BUSINESS = {
         "mount - /mnt - MS_REMOUNT|MS_BIND -",
         "write /mnt/x",
         "umount2 /mnt -",
+        "umount2 /mnt -",
+    ),
+    "each_set_of_flags": (
+        "mount none /mnt tmpfs - -",
+        *[word for one in SETS for word in (f"mount - /mnt - {REMOUNT | one} -", "all_flags /mnt")],
         "umount2 /mnt -",
     ),
     "tmpfs_with_data": (

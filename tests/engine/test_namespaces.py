@@ -6,6 +6,7 @@ kernel has locked what was copied, and the supervisor lets the calls pass.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,12 +53,12 @@ class Side:
             identity_userns=runtime.program == "runc",
         )
         runtime.call("create", "--bundle", str(bundles.write(spec)), self.name)
-        runtime.call("start", self.name)
+        runtime.start(self.name)
 
-    def run(self, *commands: str, script: str = '"$@"') -> list[str]:
+    def run(self, *commands: str, script: str = '"$@"', program: str = "mnt") -> list[str]:
         """Run the commands of `mnt`, by a shell script; returns the lines."""
         words = " , ".join(commands).split()
-        argv = ["sh", "-c", script, "sh", "mnt", *words]
+        argv = ["sh", "-c", script, "sh", program, *words]
         return self.runtime.call("exec", self.name, *argv).stdout.splitlines()
 
     def expect_reason(self, call: str, reason: str) -> None:
@@ -74,6 +75,19 @@ class Side:
         wait_until(is_given, f"{call}: {reason}", 10)
 
 
+@contextmanager
+def protected(
+    runtime: str, place: Place, runtimes: dict[str, Path], bundle_root: Path
+) -> Iterator[Side]:
+    """Give a protected container whose calls are traced."""
+    bundles = Bundles(place, bundle_root)
+    trace = place.directory("t") / "trace"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECI_TRACE", str(trace))
+        yield Side(bundles, bundles.runtime(runtimes[runtime]), place.directory("v"), trace)
+    bundles.close()
+
+
 @pytest.fixture(scope="module", params=["eci", "eci-crun"])
 def side(
     request: pytest.FixtureRequest,
@@ -82,12 +96,20 @@ def side(
     bundle_root: Path,
 ) -> Iterator[Side]:
     """Return the protected container, on each runtime."""
-    bundles = Bundles(place, bundle_root)
-    trace = place.directory("t") / "trace"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ECI_TRACE", str(trace))
-        yield Side(bundles, bundles.runtime(runtimes[request.param]), place.directory("v"), trace)
-    bundles.close()
+    with protected(request.param, place, runtimes, bundle_root) as one:
+        yield one
+
+
+@pytest.fixture(params=["eci", "eci-crun"])
+def fresh(
+    request: pytest.FixtureRequest,
+    place: Place,
+    runtimes: dict[str, Path],
+    bundle_root: Path,
+) -> Iterator[Side]:
+    """Return one whose threads have never left each other."""
+    with protected(request.param, place, runtimes, bundle_root) as one:
+        yield one
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +150,48 @@ def test_grants_hold_in_a_namespace_of_the_same_owner(side: Side, bare: Side, na
         seen = one.run(*commands, script=script)
         assert seen == ["0"] * (len(commands) - 1) + [expected], one.runtime.program
     side.expect_reason("mount", "refused:no-loosening")
+
+
+MOUNT = "mount /tmp /mnt - MS_BIND -"
+CLEAR = ("umount2 /mnt -",) * 2
+THERE = {
+    "by_kind": "setns 9 CLONE_NEWNS",
+    "by_no_kind": "setns 9 -",
+    # An int: the upper half is nobody's.
+    "by_no_kind_and_more": "setns 9 0x500000000",
+}
+
+
+@pytest.mark.parametrize(
+    ("there", "program"),
+    [(there, "mnt") for there in THERE] + [("by_kind", "mnt32"), ("by_no_kind", "mnt32")],
+)
+def test_who_has_called_before_calls_from_elsewhere(
+    side: Side, bare: Side, there: str, program: str
+) -> None:
+    """What is known of a caller's namespaces is so until it changes them, in both ways."""
+    home = ("setns /proc/1/ns/mnt CLONE_NEWNS", MOUNT, "mounts /mnt")
+    commands = (
+        "unshare CLONE_NEWNS", "keep_ns 9", *home, THERE[there], MOUNT, "mounts /mnt",
+        *home, "unshare CLONE_NEWNS", MOUNT, "mounts /mnt",
+        "unshare CLONE_NEWUSER|CLONE_NEWNS", "umount2 /mnt -", "umount2 / -",
+    )  # fmt: skip
+    expected = "0 0 0 0 1 0 0 1 0 0 2 0 0 3 0 EINVAL EINVAL".split()
+    for one in (bare, side):
+        assert one.run(*commands, program=program) == expected, one.runtime.program
+        assert one.run(*CLEAR, "mounts /mnt") == ["0", "0", "0"], one.runtime.program
+
+
+def test_a_thread_that_has_left_takes_over_the_first_ones_number(fresh: Side, bare: Side) -> None:
+    """By an exec.  The first one is known to be in the container's namespace, it is not."""
+    commands = (MOUNT, "thread_leaves CLONE_NEWNS", MOUNT, "exec_there /mnt")
+    for one in (bare, fresh):
+        # In the thread's namespace, the copy of the first mount, and its own upon that.
+        assert one.run(*commands) == ["0", "0", "0", "0", "2"], one.runtime.program
+        assert one.run("mounts /mnt", *CLEAR) == ["2", "0", "0"], one.runtime.program
+        # Nothing is kept of anybody from now on, and all is found as well.
+        assert one.run(MOUNT, "unshare CLONE_NEWNS", MOUNT, "mounts /mnt") == ["0", "0", "0", "2"]
+        assert one.run("mounts /mnt", CLEAR[0]) == ["1", "0"]
 
 
 @pytest.mark.parametrize("depth", [1, 2])

@@ -150,7 +150,7 @@ def test_create_state_start_exec_kill_delete(
 
     runtime.call("create", "--bundle", str(bundle), name)
     assert status() == "created"
-    runtime.call("start", name)
+    runtime.start(name)
     assert status() == "running"
     assert runtime.call("exec", name, *SUPERVISED).stdout.split() == SUPERVISED_ANSWERS
     assert runtime.call("exec", name, "sh", "-c", "exit 9", check=False).returncode == 9
@@ -189,7 +189,7 @@ def test_delete_after_our_own_clearing(
         for _ in range(10):
             runtime.call("create", "--bundle", str(bundle), "--pid-file", str(pid_file), name)
             with closing_pidfd(int(pid_file.read_text())) as ended:
-                runtime.call("start", name)
+                runtime.start(name)
                 assert select.select([ended], [], [], 20)[0]
             time.sleep(0.3)
             done = runtime.call("delete", name, check=False)
@@ -240,7 +240,7 @@ def test_create_then_delete_by_force(
         bundle = bundles.write(spec_of(SLEEP, name))
         runtime.call("create", "--bundle", str(bundle), name)
         if started:
-            runtime.call("start", name)
+            runtime.start(name)
         runtime.call("delete", "--force", name)
         assert place.leftovers(before=before) == []
 
@@ -432,7 +432,7 @@ def test_second_container_of_an_id_is_refused(
     assert name in again.stderr
     assert again.stderr.count("\n") == 1
     # The first is none the worse for it.
-    runtime.call("start", name)
+    runtime.start(name)
     assert runtime.call("exec", name, *SUPERVISED).stdout.split() == SUPERVISED_ANSWERS
     # Under another --root the id is free.
     other = bundles.runtime(program)
@@ -513,7 +513,7 @@ def test_kill_during_create_leaves_nothing(
     left = place.leftovers(before=before)
     # Made again, also where something was left: the next test shall not find it.
     runtime.call("create", "--bundle", str(bundle), name)
-    runtime.call("start", name)
+    runtime.start(name)
     assert runtime.call("exec", name, *SUPERVISED).stdout.split() == SUPERVISED_ANSWERS
     runtime.call("delete", "--force", name)
     assert left == []
@@ -547,7 +547,7 @@ def test_container_that_dies_alone_gives_its_range_back(
     name = bundles.name()
     bundles.expect(runtime, name)
     runtime.call("create", "--bundle", str(bundles.write(spec_of(SLEEP, name))), name)
-    runtime.call("start", name)
+    runtime.start(name)
     pid = json.loads(runtime.call("state", name).stdout)["pid"]
     os.kill(pid, signal.SIGKILL)
     wait_until(

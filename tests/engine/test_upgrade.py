@@ -252,7 +252,7 @@ def test_created_under_one_version_and_started_under_another(box: Box) -> None:
     box.runtime.call("create", "--bundle", str(box.bundle(name, script, late=True)), name)
     time.sleep(LINGER_SECONDS + 1.5 * REST_SECONDS)  # one that could rest would do so
     box.installed.install(NEW, OTHER_FORMAT)
-    box.runtime.call("start", name)
+    box.runtime.start(name)
     answer = box.out / "created"
     wait_until(lambda: answer.exists() and answer.read_text() == "0\n", "it cannot mount")
 

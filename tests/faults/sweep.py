@@ -160,7 +160,7 @@ def _start(bundles: Bundles, program: Path, kind: str, volumes: Volumes) -> tupl
     bundles.expect(runtime, name)
     bundle = bundles.write(spec)
     runtime.call("create", "--bundle", str(bundle), name)
-    runtime.call("start", name)
+    runtime.start(name)
     return runtime, name
 
 

@@ -47,7 +47,7 @@ class Running:
 
     def _start(self) -> None:
         self.runtime.call("create", "--bundle", str(self._bundle), self.name)
-        self.runtime.call("start", self.name)
+        self.runtime.start(self.name)
 
     def state(self) -> list[Path]:
         """Return its state directory, where there is one."""

@@ -164,7 +164,7 @@ class Box:
         """Make and start it."""
         done = self.create()
         assert done.returncode == 0, done.stdout
-        self.runtime.call("start", self.name)
+        self.runtime.start(self.name)
         return self
 
     def asks(self, *calls: str) -> list[str]:
@@ -197,7 +197,7 @@ def refuses_cleanly(small: Small, **limits: int) -> bool:
     box = small.new()
     done = box.create(**limits)
     if done.returncode == 0:
-        box.runtime.call("start", box.name)
+        box.runtime.start(box.name)
         assert box.asks(*WORKS, REFUSED) == ANSWERS
     else:
         lines = done.stdout.splitlines()

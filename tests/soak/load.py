@@ -234,11 +234,7 @@ class _Box:
     def create(self) -> None:
         """Create it, and start it."""
         self.runtime.call("create", "--bundle", str(self.top), self.name)
-        self.runtime.call("start", self.name)
-        # crun of before August 2023 cannot join one that has not executed its program yet: EPERM,
-        # containers/crun#1264.
-        comm = Path(f"/proc/{json.loads(self.runtime.call('state', self.name).stdout)['pid']}/comm")
-        wait_until(lambda: comm.read_text() == "sleep\n", "it does not begin")
+        self.runtime.start(self.name)
 
     def __enter__(self) -> Self:
         try:

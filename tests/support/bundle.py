@@ -6,14 +6,15 @@ import json
 import os
 import subprocess
 from dataclasses import dataclass, field
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tests.support.result import require_success
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 Spec: TypeAlias = dict[str, Any]
 
@@ -235,6 +236,24 @@ class Runtime:
         if check:
             require_success(done, f"{words}")
         return done
+
+    def start(self, name: str) -> None:
+        """Start it, and wait until its first process has executed its program, or has ended.
+
+        crun of before August 2023 cannot join a container before that: EPERM,
+        containers/crun#1264.
+        """
+        self.call("start", name)
+        pid = json.loads(self.call("state", name).stdout)["pid"]
+        wait_until(lambda: not _is_init_of_runtime(pid), "it does not begin")
+
+
+def _is_init_of_runtime(pid: int) -> bool:
+    """Say whether a process, by the host's number, still is `runc:[2:INIT]` or crun's."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().endswith("INIT]\n")
+    except OSError:
+        return False
 
 
 def write_bundle(directory: Path, spec: Spec, rootfs: Path) -> Path:

@@ -74,7 +74,7 @@ class Containers:
         bundle = self.bundles.write(spec, self.root)
         runtime.call("create", "--bundle", str(bundle), name)
         if begin:
-            runtime.call("start", name)
+            runtime.start(name)
         return Container(runtime, name)
 
 

@@ -20,6 +20,7 @@
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -404,6 +405,43 @@ static long leave_to_heir(char *path)
     return errno ? -1 : 0;
 }
 
+static sem_t heirs_turn;
+static char *heirs_path;
+static int turn[2];
+
+static void *leave_siblings(void *flags)
+{
+    char byte = syscall(SYS_unshare, (unsigned long)(uintptr_t)flags) < 0;
+
+    if (write(turn[1], &byte, 1) != 1 || sem_wait(&heirs_turn) < 0)
+        return NULL;
+    execl("/proc/self/exe", "mnt", "mount", heirs_path, heirs_path, "-", "MS_BIND", "-", ",",
+          "mounts", heirs_path, NULL);
+    return NULL;
+}
+
+/* thread_leaves FLAGS: another thread unshares that, and waits. */
+static long let_thread_leave(unsigned long flags)
+{
+    pthread_t thread;
+    char failed;
+
+    if (pipe(turn) < 0 || sem_init(&heirs_turn, 0, 0) < 0)
+        return -1;
+    errno = pthread_create(&thread, NULL, leave_siblings, (void *)(uintptr_t)flags);
+    return errno || read(turn[0], &failed, 1) != 1 || failed ? -1 : 0;
+}
+
+/* exec_there PATH: that thread becomes `mnt mount PATH PATH - MS_BIND - , mounts PATH`. */
+__attribute__((noreturn)) static void exec_in_thread(char *path)
+{
+    fflush(stdout);
+    heirs_path = path;
+    sem_post(&heirs_turn);
+    for (;;)
+        pause();
+}
+
 /* mounts PATH: how many mounts lie there. */
 static int print_mounts(const char *path)
 {
@@ -505,9 +543,9 @@ static long umount_fd(char **w)
 
 static long join(char **w)
 {
-    int ns = open(w[1], O_RDONLY | O_CLOEXEC);
+    int ns = *w[1] == '/' ? open(w[1], O_RDONLY | O_CLOEXEC) : fd_of(w[1]);
 
-    return ns < 0 ? -1 : setns(ns, (int)number(w[2]));
+    return ns < 0 ? -1 : syscall(SYS_setns, ns, number(w[2]));
 }
 
 union handle {
@@ -769,6 +807,17 @@ static int print_flags(const char *path)
     return 0;
 }
 
+/* all_flags PATH: as a number, those of atime and of links among them. */
+static int print_all_flags(const char *path)
+{
+    struct statvfs st;
+
+    if (statvfs(path, &st) < 0)
+        return -1;
+    printf("%lx\n", st.f_flag);
+    return 0;
+}
+
 /* x32: the x32 spelling of mount(2), in a child, because the filter may kill. */
 static int print_x32(char **w)
 {
@@ -887,6 +936,10 @@ static long command(int n, char **w)
         return syscall(SYS_pivot_root, w[1], w[2]);
     if (IS("unshare", 1))
         return syscall(SYS_unshare, number(w[1]));
+    if (IS("thread_leaves", 1))
+        return let_thread_leave(number(w[1]));
+    if (IS("exec_there", 1))
+        exec_in_thread(w[1]);
     if (IS("map", 1))
         return map_self(number(w[1]));
     if (IS("chroot", 1))
@@ -956,6 +1009,8 @@ static long command(int n, char **w)
         return print_count(w[1]) ? -1 : 1;
     if (IS("flags", 1))
         return print_flags(w[1]) ? -1 : 1;
+    if (IS("all_flags", 1))
+        return print_all_flags(w[1]) ? -1 : 1;
     if (IS("x32", 4))
         return print_x32(w) ? -1 : 1;
     bad("no such command", w[0]);

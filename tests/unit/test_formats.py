@@ -19,7 +19,7 @@ from eci_supervisor.supervisor import rest
 if TYPE_CHECKING:
     from pathlib import Path
 
-CROSSING = {1: "6aa9e35e7c0db560"}
+CROSSING = {1: "beae509d53e755d5"}
 """FORMAT -> a sum of all that has that number."""
 STRUCTS = ("eci_ring", "eci_event", "eci_object", "eci_watch", "eci_counts")
 EARLIEST = (

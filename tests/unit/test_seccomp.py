@@ -141,8 +141,57 @@ def test_where_no_filter_waits_killable() -> None:
     assert not seccomp.waits_killable(None)
 
 
+@pytest.mark.parametrize("name", seccomp.PARTING)
+def test_changes_of_namespace_are_told_of(name: str) -> None:
+    """And what is known of callers is kept where all are, and in no other container."""
+    args = [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]
+    for profile, action, told in (
+        (None, "NOTIFY", True),
+        ({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule("ALLOW", "mount")]}, "ERRNO", True),
+        (
+            {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule("ALLOW", "mount", name)]},
+            "NOTIFY",
+            True,
+        ),
+        (
+            {
+                "defaultAction": "SCMP_ACT_ERRNO",
+                "syscalls": [rule("ALLOW", "mount"), rule("LOG", name, args=args)],
+            },
+            "NOTIFY",
+            True,
+        ),
+        ({"defaultAction": "SCMP_ACT_LOG", "syscalls": [rule("ERRNO", name)]}, "ERRNO", True),
+        (
+            {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule("ERRNO", name, args=args)]},
+            "ERRNO",
+            False,
+        ),
+        (
+            {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule("LOG", name, args=args)]},
+            "NOTIFY",
+            False,
+        ),
+    ):
+        result = supervise(profile)
+        assert result is not None
+        assert outcome(result, name) == action
+        assert seccomp.tells_of_parting(result) is told, profile
+    assert not seccomp.tells_of_parting(None)
+
+
+def test_changes_of_namespace_are_told_of_in_a_spared_container() -> None:
+    profile = supervise(None)
+    assert profile is not None
+    spared = seccomp.spare(profile)
+    assert {outcome(spared, name) for name in seccomp.PARTING} == {"NOTIFY"}
+    assert seccomp.tells_of_parting(spared)
+
+
 ACTIONS = st.sampled_from(["ALLOW", "LOG", "TRACE", "ERRNO", "KILL", "KILL_PROCESS", "TRAP"])
-NAMES = st.lists(st.sampled_from(["read", "clone", *MOUNTS]), min_size=1, unique=True)
+NAMES = st.lists(
+    st.sampled_from(["read", "clone", *MOUNTS, *seccomp.PARTING]), min_size=1, unique=True
+)
 
 
 @given(ACTIONS, st.lists(st.tuples(ACTIONS, NAMES), max_size=5))
@@ -163,6 +212,10 @@ def test_no_mount_is_ever_let_through(default: str, rules: list[tuple[str, list[
         assert outcome(result, name) not in ("ALLOW", "LOG", "TRACE")
     for name in ("read", "clone"):
         assert outcome(result, name) == outcome(profile, name)
+    if result is not profile:
+        assert seccomp.tells_of_parting(result)
+        for name in seccomp.PARTING:
+            assert outcome(result, name) not in ("ALLOW", "LOG", "TRACE")
 
 
 @pytest.mark.parametrize("default", ["ALLOW", "ERRNO"])

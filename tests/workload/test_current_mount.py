@@ -143,7 +143,7 @@ def _container(
     runtime = Runtime(str(runtimes[program]), place.directory("rt"), env={"ECI_TRACE": str(trace)})
     runtime.call("create", "--bundle", str(bundle), name)
     try:
-        runtime.call("start", name)
+        runtime.start(name)
         yield Box(runtime, name, trace, kind == SYS_ADMIN)
     finally:
         runtime.call("delete", "--force", name)
