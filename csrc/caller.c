@@ -396,56 +396,30 @@ static int read_fsids(struct caller *caller)
  * Is what is known of the caller's namespaces to be had without asking for them?  If not, it is
  * known no more.
  */
-static bool is_where_it_was(struct caller *caller, uint64_t parted)
+static bool is_where_it_was(const struct session *session, struct caller *caller, uint64_t parted)
 {
-    caller->told = false;
-    if (caller->in_userns && caller->parted == parted && (parted & PARTED_UNSEEN) == 0 &&
-        ask_ids(caller) == 0)
+    caller->told = caller->asked = false;
+    if (caller->in_userns && caller->parted == parted &&
+        session->worker->policy->tells_of_parting && ask_ids(caller) == 0)
         return true;
     caller->in_userns = caller->in_mntns = 0;
     return false;
 }
 
-/* Is the caller its process's only thread?  False where nothing can be told. */
-static bool is_alone(const struct session *session)
-{
-    static const char key[] = "\nThreads:\t";
-    char text[8192];
-    char path[32];
-    const char *line;
-
-    snprintf(path, sizeof(path), "%d/status", (int)session->notif->pid);
-    if (read_text(session->worker->proc, path, text, sizeof(text)) < 0)
-        return false;
-    line = strstr(text, key);
-    return line && strncmp(line + strlen(key), "1\n", 2) == 0;
-}
-
 /*
  * Before a thread changes its namespaces, which the kernel then does by itself: nothing in the call
- * is decided by us.  What is known of callers counts for one value of `parted`, and a thread's
- * namespaces change in no other way: they are asked for once until somebody's may change.
- *
- * But for one: a thread that executes a program takes over the number, and the pidfd, of the first
- * thread of its process.  Were the two in different mount namespaces, what is known of the first
- * would be said of the other.  So where a thread leaves its siblings, nothing is kept from then on.
- * (Also what is kept of them already is asked for again.)  User namespaces need no such care: a
- * thread cannot leave its process's alone.
+ * is decided by us.  What is known of callers counts for one value of `parted`: they are asked for
+ * their namespaces once, until somebody's may change.
  */
 void caller_parts(struct session *session, enum family family)
 {
     const uint32_t apart = CLONE_NEWNS | CLONE_NEWUSER;
     bool joins = family == FAMILY_SETNS;
     uint32_t flags = (uint32_t)session->notif->data.args[joins ? 1 : 0];
-    uint64_t *parted = &session->worker->parted;
 
     /* Without flags setns(2) joins whatever the descriptor is. */
-    if ((flags & apart) == 0 && (flags != 0 || !joins))
-        return;
-    if (is_alone(session))
-        __atomic_fetch_add(parted, 2, __ATOMIC_SEQ_CST);
-    else
-        __atomic_fetch_or(parted, PARTED_UNSEEN, __ATOMIC_SEQ_CST);
+    if ((flags & apart) || (joins && flags == 0))
+        __atomic_fetch_add(&session->worker->parted, 1, __ATOMIC_SEQ_CST);
 }
 
 /*
@@ -472,7 +446,7 @@ int caller_settle(struct session *session, struct caller *caller, uint32_t *reas
      * same number: once the thread is gone, whatever is asked of them is ESRCH.
      */
     if (caller->tid == tid)
-        r = is_where_it_was(caller, parted)
+        r = is_where_it_was(session, caller, parted)
                 ? 0
                 : own_ns(caller, &caller->userns, "ns/user", &caller->in_userns);
     if (r < 0) {
@@ -503,6 +477,12 @@ static int stat_root(int dir, const char *name, struct statx *stx)
     return statx(dir, name, 0, STATX_INO | STATX_MNT_ID_UNIQUE, stx) < 0 ? -errno : 0;
 }
 
+static int ask_mntns(struct caller *caller)
+{
+    caller->asked = true;
+    return own_ns(caller, &caller->mntns, "ns/mnt", &caller->in_mntns);
+}
+
 /*
  * Goes to the caller's mount namespace, if that is another; by the pidfd, as to open a namespace
  * takes as long as to go there.
@@ -510,7 +490,7 @@ static int stat_root(int dir, const char *name, struct statx *stx)
 static int join(struct session *session, struct caller *caller)
 {
     cleanup_fd int ns = -1;
-    int r = caller->in_mntns ? 0 : own_ns(caller, &caller->mntns, "ns/mnt", &caller->in_mntns);
+    int r = caller->in_mntns ? 0 : ask_mntns(caller);
 
     if (r < 0 || caller->in_mntns == session->worker->mntns_ino)
         return r;
@@ -591,6 +571,25 @@ static void lower_caps(const struct caller *caller)
     while (caller->assumed && set_caps(&caller->taken) < 0)
         if (!try_again(&tried))
             abort();
+}
+
+/*
+ * Of a call that the kernel would not do on mounts of another namespace, and has not: was that so
+ * because what is known of the caller is wrong?  A thread that executes a program takes over the
+ * number and the pidfd of its process's first one, and it may have left that one's mount namespace,
+ * or been made in another (clone(2) takes CLONE_THREAD with CLONE_NEWNS).  With user namespaces
+ * there is no such thing: a process has one.
+ */
+bool caller_was_elsewhere(struct session *session, struct caller *caller)
+{
+    uint64_t known = caller->in_mntns;
+    int r;
+
+    if (caller->asked || known != session->worker->mntns_ino || raise_caps(caller) < 0)
+        return false;
+    r = ask_mntns(caller);
+    lower_caps(caller);
+    return r == 0 && caller->in_mntns != known;
 }
 
 /*

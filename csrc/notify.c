@@ -394,6 +394,31 @@ static void await_sleep(struct session *session)
     }
 }
 
+static int perform_in_place(struct session *session, struct caller *caller, enum family family,
+                            struct eci_verdict *verdict)
+{
+    int r = caller_stand_in(session, caller, call_begins_at_root(session, family),
+                            call_begins_at_cwd(session, family));
+
+    if (r == 0)
+        r = caller_assume(session, caller);
+    if (r < 0) {
+        verdict->reason = ECI_REASON_INTERNAL;
+        return -EPERM;
+    }
+    verdict->reason = ECI_REASON_PERFORMED;
+    return call_perform(session, caller, family, verdict);
+}
+
+/*
+ * As the kernel says of mounts of another namespace; and by what cannot be found out of them, a
+ * rule.  (What is not loosened has been found.)
+ */
+static bool may_be_of_another_namespace(int answer, const struct eci_verdict *verdict)
+{
+    return answer == -EINVAL || (answer == -EPERM && verdict->reason != ECI_REASON_LOOSEN);
+}
+
 /*
  * Decides and performs one call in the caller's place, and replies before anyone else has a
  * turn, so that a mount whose caller has gone can be taken back.  call_perform() takes the turn
@@ -403,31 +428,30 @@ static void await_sleep(struct session *session)
 static void handle_in_place(struct session *session, struct caller *caller, enum family family,
                             struct eci_verdict *verdict)
 {
-    struct untold *missed;
-    int r = caller_stand_in(session, caller, call_begins_at_root(session, family),
-                            call_begins_at_cwd(session, family));
+    int r = perform_in_place(session, caller, family, verdict);
 
-    if (r == 0)
-        r = caller_assume(session, caller);
-    if (r < 0) {
-        verdict->reason = ECI_REASON_INTERNAL;
-        r = -EPERM;
-    } else {
-        verdict->reason = ECI_REASON_PERFORMED;
-        r = call_perform(session, caller, family, verdict);
+    if (r == -ERESTART) {
         /* This very call may have been made before, and have been another thread's (hangs.c). */
-        missed = r == -ERESTART ? find_untold(session) : NULL;
+        struct untold *missed = find_untold(session);
+
         if (missed) {
             answer_again(session, missed, verdict);
             give_turn(session);
             caller_leave(session, caller);
             return;
         }
+        r = call_perform(session, caller, family, verdict);
+    }
+    if (may_be_of_another_namespace(r, verdict) && caller_was_elsewhere(session, caller)) {
+        caller_leave(session, caller);
+        session->flight->call.stage = STAGE_RECEIVED;
+        session->noted = false;
+        r = perform_in_place(session, caller, family, verdict);
         if (r == -ERESTART)
             r = call_perform(session, caller, family, verdict);
-        if (r < 0 && verdict->reason == ECI_REASON_PERFORMED)
-            verdict->reason = ECI_REASON_KERNEL;
     }
+    if (r < 0 && verdict->reason == ECI_REASON_PERFORMED)
+        verdict->reason = ECI_REASON_KERNEL;
     session->flight->call.answer = r;
     session->flight->call.made = session->made;
     __atomic_store_n(&session->flight->call.stage, STAGE_PERFORMED, __ATOMIC_RELEASE);

@@ -258,7 +258,6 @@ static int take_policy(struct worker *worker, int fd)
     close(fd);
     if (!worker->policy || eci_policy_check(worker->policy, (uint32_t)size) < 0)
         return -EINVAL;
-    worker->parted = worker->policy->tells_of_parting ? 0 : PARTED_UNSEEN;
     r = session_enter(&self);
     return r < 0 ? r : facts_prepare(worker);
 }

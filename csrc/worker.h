@@ -48,9 +48,6 @@ enum { GIVEN_CONTROL, GIVEN_RING, GIVEN_EVENT, GIVEN_WATCH, GIVEN_USAGE, GIVEN_R
 #define SESSION_RESTS   UINT64_C(1)
 #define SESSION_IS_LEFT UINT64_C(2) /* its call has held it up: another thread has its listener */
 
-/* Of `parted`: namespaces change without our knowing, so they are asked for in each call. */
-#define PARTED_UNSEEN UINT64_C(1)
-
 struct caps {
     struct __user_cap_data_struct data[2];
 };
@@ -164,7 +161,7 @@ struct worker {
      */
     pthread_mutex_t turn;
     uint64_t changes; /* atomic; how many calls were performed with a turn */
-    uint64_t parted;  /* atomic; a count, in steps of 2, and PARTED_UNSEEN: caller_parts() */
+    uint64_t parted;  /* atomic; how often somebody's namespaces may have changed: caller_parts() */
     /* Written by whoever makes the first call after a while: the main thread is to keep watch. */
     int wake;                /* eventfd */
     bool watching;           /* atomic; it does */
@@ -198,7 +195,8 @@ struct caller {
     uint64_t parted;    /* the worker's, when the following was found out */
     uint64_t in_userns; /* inode number; 0: not asked yet */
     uint64_t in_mntns;  /* likewise */
-    bool told;          /* in this call its ids were asked for */
+    bool asked;         /* in this call its mount namespace was asked for, ... */
+    bool told;          /* ... and its ids */
     /* Of a caller that calls often, else -1: fds of its own entries of procfs. */
     int userns; /* O_PATH, the link ns/user */
     int mntns;  /* the same of ns/mnt */
@@ -283,6 +281,7 @@ int session_to_fds(struct session *session);
 int session_to(struct session *session, int dir);
 void session_strays(struct session *session);
 void caller_parts(struct session *session, enum family family);
+bool caller_was_elsewhere(struct session *session, struct caller *caller);
 int caller_settle(struct session *session, struct caller *caller, uint32_t *reason);
 int caller_stand_in(struct session *session, struct caller *caller, bool with_root, bool with_cwd);
 int caller_take_root(struct session *session, struct caller *caller);

@@ -6,7 +6,6 @@ kernel has locked what was copied, and the supervisor lets the calls pass.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,19 +74,6 @@ class Side:
         wait_until(is_given, f"{call}: {reason}", 10)
 
 
-@contextmanager
-def protected(
-    runtime: str, place: Place, runtimes: dict[str, Path], bundle_root: Path
-) -> Iterator[Side]:
-    """Give a protected container whose calls are traced."""
-    bundles = Bundles(place, bundle_root)
-    trace = place.directory("t") / "trace"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ECI_TRACE", str(trace))
-        yield Side(bundles, bundles.runtime(runtimes[runtime]), place.directory("v"), trace)
-    bundles.close()
-
-
 @pytest.fixture(scope="module", params=["eci", "eci-crun"])
 def side(
     request: pytest.FixtureRequest,
@@ -96,20 +82,12 @@ def side(
     bundle_root: Path,
 ) -> Iterator[Side]:
     """Return the protected container, on each runtime."""
-    with protected(request.param, place, runtimes, bundle_root) as one:
-        yield one
-
-
-@pytest.fixture(params=["eci", "eci-crun"])
-def fresh(
-    request: pytest.FixtureRequest,
-    place: Place,
-    runtimes: dict[str, Path],
-    bundle_root: Path,
-) -> Iterator[Side]:
-    """Return one whose threads have never left each other."""
-    with protected(request.param, place, runtimes, bundle_root) as one:
-        yield one
+    bundles = Bundles(place, bundle_root)
+    trace = place.directory("t") / "trace"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECI_TRACE", str(trace))
+        yield Side(bundles, bundles.runtime(runtimes[request.param]), place.directory("v"), trace)
+    bundles.close()
 
 
 @pytest.fixture(scope="module")
@@ -182,16 +160,41 @@ def test_who_has_called_before_calls_from_elsewhere(
         assert one.run(*CLEAR, "mounts /mnt") == ["0", "0", "0"], one.runtime.program
 
 
-def test_a_thread_that_has_left_takes_over_the_first_ones_number(fresh: Side, bare: Side) -> None:
-    """By an exec.  The first one is known to be in the container's namespace, it is not."""
-    commands = (MOUNT, "thread_leaves CLONE_NEWNS", MOUNT, "exec_there /mnt")
-    for one in (bare, fresh):
+TO_OWN_USERNS = {
+    "unshare": ("unshare CLONE_NEWUSER",),
+    "setns": ("leave_one CLONE_NEWUSER", "join_left user CLONE_NEWUSER"),
+    "setns_by_no_kind": ("leave_one CLONE_NEWUSER", "join_left user -"),
+}
+
+
+@pytest.mark.parametrize("program", ["mnt", "mnt32"])
+@pytest.mark.parametrize("way", TO_OWN_USERNS)
+def test_who_has_become_root_of_its_own_is_not_the_containers(
+    side: Side, bare: Side, way: str, program: str
+) -> None:
+    """It is known to be in the container's user namespace, and now has all capabilities."""
+    *before, moves = TO_OWN_USERNS[way]
+    commands = ("setuid 1000", *before, MOUNT, moves, MOUNT, "umount2 /vol MNT_DETACH", LOOSEN)
+    expected = ["0"] * len(commands)
+    for denied in (-5, -3, -2, -1):
+        expected[denied] = "EPERM"
+    for one in (bare, side):
+        answers = one.run(*commands, program=program)
+        assert answers == expected, one.runtime.program
+
+
+@pytest.mark.parametrize("thread", ["thread_leaves", "thread_apart"])
+@pytest.mark.parametrize("program", ["mnt", "mnt32"])
+def test_a_thread_elsewhere_takes_over_the_number_of_one_that_is_known(
+    side: Side, bare: Side, thread: str, program: str
+) -> None:
+    """By an exec.  It has left, or was made elsewhere; the first thread was in the container's."""
+    commands = (MOUNT, f"{thread} CLONE_NEWNS", MOUNT, "exec_there /mnt")
+    for one in (bare, side):
         # In the thread's namespace, the copy of the first mount, and its own upon that.
-        assert one.run(*commands) == ["0", "0", "0", "0", "2"], one.runtime.program
+        answers = one.run(*commands, program=program)
+        assert answers == ["0", "0", "0", "0", "2"], one.runtime.program
         assert one.run("mounts /mnt", *CLEAR) == ["2", "0", "0"], one.runtime.program
-        # Nothing is kept of anybody from now on, and all is found as well.
-        assert one.run(MOUNT, "unshare CLONE_NEWNS", MOUNT, "mounts /mnt") == ["0", "0", "0", "2"]
-        assert one.run("mounts /mnt", CLEAR[0]) == ["1", "0"]
 
 
 @pytest.mark.parametrize("depth", [1, 2])

@@ -432,6 +432,27 @@ static long let_thread_leave(unsigned long flags)
     return errno || read(turn[0], &failed, 1) != 1 || failed ? -1 : 0;
 }
 
+static int begin_apart(void *nothing)
+{
+    leave_siblings(nothing);
+    return 0;
+}
+
+/* thread_apart FLAGS: a thread that is made with these flags of clone(2), and waits. */
+static long make_thread_apart(unsigned long flags)
+{
+    static char stack[1 << 16] __attribute__((aligned(16)));
+    int like_a_thread = CLONE_THREAD | CLONE_SIGHAND | CLONE_VM;
+    char failed;
+
+    if (pipe(turn) < 0 || sem_init(&heirs_turn, 0, 0) < 0)
+        return -1;
+    /* It has our thread-local storage, too: we do nothing more by then than wait. */
+    if (clone(begin_apart, stack + sizeof stack, like_a_thread | (int)flags, NULL) < 0)
+        return -1;
+    return read(turn[0], &failed, 1) != 1 || failed ? -1 : 0;
+}
+
 /* exec_there PATH: that thread becomes `mnt mount PATH PATH - MS_BIND - , mounts PATH`. */
 __attribute__((noreturn)) static void exec_in_thread(char *path)
 {
@@ -674,6 +695,7 @@ static long stay_behind(unsigned long flags)
     if (left == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         done = unshare((int)flags) < 0;
+        prctl(PR_SET_DUMPABLE, 1); /* or its entries of procfs are root's */
         if (write(ends[1], &done, 1) == 1)
             for (;;)
                 pause();
@@ -683,6 +705,17 @@ static long stay_behind(unsigned long flags)
     if (left < 0 || read(ends[0], &done, 1) != 1 || done)
         return -1;
     return 0;
+}
+
+/* join_left KIND FLAGS: setns to a namespace of that child. */
+static long join_left(char **w)
+{
+    char path[64];
+    int fd;
+
+    snprintf(path, sizeof path, "/proc/%d/ns/%s", left, w[1]);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? -1 : syscall(SYS_setns, fd, number(w[2]));
 }
 
 static bool is_there(int ns, const char *path)
@@ -938,6 +971,10 @@ static long command(int n, char **w)
         return syscall(SYS_unshare, number(w[1]));
     if (IS("thread_leaves", 1))
         return let_thread_leave(number(w[1]));
+    if (IS("join_left", 2))
+        return join_left(w);
+    if (IS("thread_apart", 1))
+        return make_thread_apart(number(w[1]));
     if (IS("exec_there", 1))
         exec_in_thread(w[1]);
     if (IS("map", 1))
