@@ -240,8 +240,14 @@ int session_enter(struct session *session)
 
 void caller_init(struct caller *caller)
 {
-    *caller = (struct caller){
-        .dir = -1, .pidfd = -1, .cwd = -1, .stat = -1, .userns = -1, .mntns = -1, .comm = -1};
+    *caller = (struct caller){.dir = -1,
+                              .pidfd = -1,
+                              .cwd = -1,
+                              .stat = -1,
+                              .syscall = -1,
+                              .userns = -1,
+                              .mntns = -1,
+                              .comm = -1};
 }
 
 void caller_close(struct caller *caller)
@@ -253,6 +259,7 @@ void caller_close(struct caller *caller)
     close_fd(&caller->mntns);
     close_fd(&caller->comm);
     close_fd(&caller->stat);
+    close_fd(&caller->syscall);
     caller_init(caller);
 }
 
@@ -663,15 +670,23 @@ int caller_file(const struct caller *caller, int fd)
 }
 
 /*
- * Whether the caller does anything but sleep until it is interrupted.  Also woken it can be asleep
- * without that, until it gets a lock of the kernel's.  False where nothing can be told.
+ * Whether the caller does anything but sleep.  False where nothing can be told.
+ *
+ * /proc/TID/syscall is "running" for one that does not sleep, or begins with a number, and takes
+ * half as long as stat, whose state tells besides whether only a signal wakes it.  Woken by one it
+ * can sleep without that, until it gets the listener's lock; but whoever holds that for so long
+ * keeps our answer waiting as well.
  */
 bool caller_is_awake(struct caller *caller)
 {
-    char text[64]; /* the number, the name (up to 15 characters) and the state: proc(5) */
-    const char *end;
-    int n = read_own(caller, &caller->stat, "stat", text, sizeof(text) - 1);
+    char text[64];
+    const char *end; /* of the number and the name (up to 15 characters): proc(5) */
+    int n = read_own(caller, &caller->syscall, "syscall", text, sizeof(text) - 1);
 
+    if (n > 0)
+        return *text == 'r';
+    /* Who has less than the caller may have is not shown that. */
+    n = read_own(caller, &caller->stat, "stat", text, sizeof(text) - 1);
     if (n <= 0)
         return false;
     text[n] = 0;

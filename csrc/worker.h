@@ -187,11 +187,12 @@ struct worker {
 
 /* Who is calling. */
 struct caller {
-    pid_t tid;          /* 0: nobody yet */
-    int dir;            /* O_PATH, /proc/TID */
-    int pidfd;          /* of the thread; -1 where the kernel has none of that */
-    int cwd;            /* O_PATH; opened by caller_stand_in() where a path needs it, else -1 */
-    int stat;           /* /proc/TID/stat; opened by caller_is_awake(), else -1 */
+    pid_t tid; /* 0: nobody yet */
+    int dir;   /* O_PATH, /proc/TID */
+    int pidfd; /* of the thread; -1 where the kernel has none of that */
+    int cwd;   /* O_PATH; opened by caller_stand_in() where a path needs it, else -1 */
+    int stat;  /* /proc/TID/stat and syscall; opened by caller_is_awake(), else -1 */
+    int syscall;
     uint64_t parted;    /* the worker's, when the following was found out */
     uint64_t in_userns; /* inode number; 0: not asked yet */
     uint64_t in_mntns;  /* likewise */
