@@ -8,8 +8,6 @@ must be as if one call had come after the other.
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from tests.support.engines import Bundles
 from tests.support.faults import Agent
 from tests.support.moments import Moment
 from tests.support.programs import compile_tracer
+from tests.support.waiting import kill
 from tests.support.worker import worker_of
 
 if TYPE_CHECKING:
@@ -140,7 +139,7 @@ class Pair:
                 (task / "syscall").read_text().split()[:3:2] == [NR_IOCTL, ID_VALID]
                 for task in Path(f"/proc/{self.worker}/task").iterdir()
             )
-            os.kill(caller.pid, signal.SIGKILL)
+            kill(caller.pid)
             moment.go_on()
             assert moment.said() == "whole"
             return asks

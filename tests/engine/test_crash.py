@@ -23,7 +23,7 @@ from tests.engine.test_interrupted import Program
 from tests.support.bundle import add_fuse, bind
 from tests.support.moments import Moment
 from tests.support.programs import compile_tracer
-from tests.support.waiting import stop, wait_until
+from tests.support.waiting import kill, stop, wait_until
 from tests.support.worker import holder_of, worker_of
 
 if TYPE_CHECKING:
@@ -138,16 +138,6 @@ def _has_open(pid: int, path: Path) -> bool:
 def box(containers: Containers, place: Place) -> Box:
     """A running container."""
     return Box(containers, place)
-
-
-def kill(pid: int) -> None:
-    """Kill it, and wait until nothing of it runs."""
-    pidfd = os.pidfd_open(pid)
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        wait_until(lambda: not Path(f"/proc/{pid}/exe").exists() or _is_dead(pid), "it lives")
-    finally:
-        os.close(pidfd)
 
 
 def _is_dead(pid: int) -> bool:

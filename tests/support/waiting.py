@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 from pathlib import Path
@@ -38,6 +39,16 @@ def stop(pid: int) -> None:
     """
     os.kill(pid, signal.SIGSTOP)
     wait_until(lambda: _states(pid) <= {"T"}, f"{pid} does not stop")
+
+
+def kill(pid: int) -> None:
+    """Kill it, and wait until nothing of it runs."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        assert select.select([pidfd], [], [], 20)[0], f"{pid} lives"
+    finally:
+        os.close(pidfd)
 
 
 def _states(pid: int) -> set[str]:
