@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import nullcontext
 
 import click
 from rich.console import Console
@@ -59,8 +60,15 @@ def _progress() -> Progress:
     help=f"Only these questions: {', '.join(frame.QUESTIONS)}.",
 )
 @click.option("--json", "path", type=click.Path(dir_okay=False), help="Write the results there.")
+@click.option(
+    "--asleep",
+    is_flag=True,
+    help="Let idle processors sleep, as in everyday use: unmounts take longer, and scatter.",
+)
 @click.pass_context
-def main(context: click.Context, *, quick: bool, only: tuple[str, ...], path: str | None) -> None:
+def main(
+    context: click.Context, *, quick: bool, only: tuple[str, ...], path: str | None, asleep: bool
+) -> None:
     """Measure what protection costs, against the bare kernel and against rivals. Needs root."""
     if context.invoked_subcommand is not None:
         return
@@ -72,7 +80,10 @@ def main(context: click.Context, *, quick: bool, only: tuple[str, ...], path: st
     results: list[frame.Result] = []
     for name in [name for name in frame.QUESTIONS if not only or name in only]:
         question = frame.load(name)
-        with awake() as kept, _progress() as progress:
+        with (
+            awake() if not asleep else nullcontext(enter_result=False) as kept,
+            _progress() as progress,
+        ):
             machine = {**environment(), "quick": quick, "processors_stay_awake": kept}
             found = list(question.measure(frame.Run(quick=quick, progress=progress)))
         results += found

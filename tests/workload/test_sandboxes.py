@@ -120,6 +120,7 @@ chown -R user: /home/user /run/user/1000
 """
 # The network needs /dev/net/tun, which on many machines is root's alone.
 PODMAN = """\
+exec 2> /tmp/said
 export HOME=$1 XDG_RUNTIME_DIR=$2
 cd
 run="podman --storage-driver=overlay run --rm --network=none"
@@ -147,5 +148,5 @@ def test_podman(workloads: Workloads, runtime: str, who: str) -> None:
         if who == "root":
             maps = [f"0 100000 {maps[0].split()[2]}"]
         assert (seen[0], maps) == ("0", root)
-        assert seen[len(root) + 1 :] == ["x", "held", "42"]
+        assert seen[len(root) + 1 :] == ["x", "held", "42"], outer.out("cat /tmp/said", *flags)
         assert outer.mounts("/home/user") == ["/home/user"]
