@@ -69,8 +69,12 @@ def main(what: str, argv: list[str]) -> int:
         from eci_supervisor.socket import serve  # noqa: PLC0415 - one of three
 
         return serve.main(argv)
-    from eci_supervisor.runtime import __main__ as runtime  # noqa: PLC0415 - one of three
-
+    try:
+        from eci_supervisor.runtime import __main__ as runtime  # noqa: PLC0415 - one of three
+    except (OSError, ImportError, MemoryError) as error:
+        # Before there is anybody who could say it in the runtime's way.
+        print(f"eci-runtime: its program cannot be loaded: {error}", file=sys.stderr)  # noqa: T201
+        return 1
     return runtime.main(argv)
 
 

@@ -23,7 +23,7 @@ from tests.engine.test_interrupted import Program
 from tests.support.bundle import add_fuse, bind
 from tests.support.moments import Moment
 from tests.support.programs import compile_tracer
-from tests.support.waiting import kill, stop, wait_until
+from tests.support.waiting import call_of, kill, stop, wait_until
 from tests.support.worker import holder_of, worker_of
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ class Case:
     """What the caller may see.  Where it is no 0, nothing is looked at."""
 
 
+NR_OPENAT2 = 437
 TMPFS = "mount none /mnt tmpfs - -"
 GONE = "umount2 /mnt MNT_DETACH"
 SEAL = "mount - /mnt - MS_REMOUNT|MS_BIND|MS_RDONLY -"
@@ -248,6 +249,14 @@ def threads_of(pid: int) -> int:
     return 0
 
 
+def calls_of(pid: int) -> set[int]:
+    """Return the system calls that its threads wait in."""
+    try:
+        return {call_of(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()}
+    except OSError:
+        return set()
+
+
 def open_files(pid: int) -> int:
     """Return how many descriptors it has."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
@@ -280,7 +289,8 @@ def test_call_that_two_later_workers_meet_is_denied(box: Box) -> None:
         program.say()
         assert program.line() == "0"
         for _ in ("the one that received it", "the next one"):
-            wait_until(lambda: threads_of(box.worker) > THREADS, "it does not hang")
+            # It has taken the call up, and not only begun.
+            wait_until(lambda: NR_OPENAT2 in calls_of(box.worker), "it does not hang")
             kill(box.worker)
         assert program.line() == "EPERM"
     assert box.container.run("mnt", "umount2", "/mnt", "MNT_DETACH") == ["0"]

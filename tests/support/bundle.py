@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 from dataclasses import dataclass, field
-from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,6 +14,7 @@ from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 Spec: TypeAlias = dict[str, Any]
 
@@ -249,11 +249,12 @@ class Runtime:
 
 
 def _is_init_of_runtime(pid: int) -> bool:
-    """Say whether a process, by the host's number, still is `runc:[2:INIT]` or crun's."""
+    """Say whether a process, by the host's number, still executes runc or crun, or a copy of it."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().endswith("INIT]\n")
+        program = os.readlink(f"/proc/{pid}/exe")
     except OSError:
         return False
+    return any(part in program for part in ("runc", "crun", "/memfd:"))
 
 
 def write_bundle(directory: Path, spec: Spec, rootfs: Path) -> Path:
