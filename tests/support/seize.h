@@ -3,6 +3,7 @@
 #define SEIZE_H
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ptrace.h>
@@ -29,8 +30,12 @@ static inline int seize(const char *pid, pid_t *tids, int most)
 
         if (!tid)
             continue;
-        if (ptrace(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE) ||
-            ptrace(PTRACE_INTERRUPT, tid, 0, 0))
+        if (ptrace(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE)) {
+            if (errno == ESRCH)
+                continue; /* it has ended since it was listed */
+            exit(3);
+        }
+        if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) && errno != ESRCH)
             exit(3);
         if (found < most)
             tids[found] = (pid_t)tid;
