@@ -208,8 +208,7 @@ def test_worker_killed_at_each_moment(box: Box, moments: Path, case: Case) -> No
         for moment in numbers:
             assert set(program.lines(before)) <= {"0"}
             assert program.line() == "waiting"
-            wait_until(lambda: served_by(holder), "not every listener is served")
-            if not kill_at(program, moments, served_by(holder), moment, case):
+            if not kill_at(program, moments, await_served(holder), moment, case):
                 break
         else:
             pytest.fail("the call takes more moments than were tried")
@@ -240,6 +239,18 @@ def served_by(holder: int) -> int:
     """Return the pid of the worker of a holder, once it serves every listener; else 0."""
     children = Path(f"/proc/{holder}/task/{holder}/children").read_text().split()
     return next((pid for pid in map(int, children) if threads_of(pid) == THREADS), 0)
+
+
+def await_served(holder: int) -> int:
+    """Wait for that worker, and return it: a second look may find a thread more, and so nobody."""
+    found = [0]
+
+    def look() -> int:
+        found.append(served_by(holder))
+        return found[-1]
+
+    wait_until(look, "not every listener is served")
+    return found[-1]
 
 
 def threads_of(pid: int) -> int:
